@@ -1,1 +1,16 @@
+//! Wallex: a wallet and billing service over Postgres, with every event in Kafka in order.
+//!
+//! ```text
+//! HTTP → http → execute (lanes: group commit) → wallet::decide (pure) → store, one transaction:
+//!     events + wallet state + outbox + idempotency → COMMIT → answer
+//! outbox → publisher → Kafka topic → projector → ledger entries, read model
+//! ```
+//!
+//! Modules are in reading order: the pure rooms first, then what moves data, then the wiring.
 
+pub mod config;
+pub mod envelope;
+pub mod ledger;
+pub mod status;
+pub mod store;
+pub mod wallet;

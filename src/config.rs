@@ -1,0 +1,166 @@
+//! Settings: the only reader of the environment.
+//!
+//! flag > environment > `.env` in the working directory > TOML file (`WALLEX_CONFIG`, else
+//! `wallex.toml` where there is one) > default. Every name, its default and its meaning stand in
+//! [`names::SETTINGS`]; `.env.example` is compared with that table by a test.
+
+pub mod names;
+mod read;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use read::{ConfigError, Overrides, load, load_from};
+
+/// All settings, handed out piecewise: no room gets more than its own struct.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub http: HttpSettings,
+    pub database: DatabaseSettings,
+    pub commands: CommandSettings,
+    pub kafka: KafkaSettings,
+    pub producer: ProducerSettings,
+    pub consumer: ConsumerSettings,
+    pub outbox: OutboxSettings,
+    pub log: LogSettings,
+}
+
+#[derive(Debug, Clone)]
+pub struct HttpSettings {
+    pub host: IpAddr,
+    /// 0 takes any free port; the log says which.
+    pub port: u16,
+    pub require_idempotency_key: bool,
+    /// Whether `/api/health` speaks of Kafka.
+    pub health_include_kafka: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct DatabaseSettings {
+    /// `postgres://…`; from `DATABASE_URL`, or put together from the single settings.
+    pub url: Secret,
+    /// The owner's connection, for migrations; the same as `url` unless set.
+    pub migration_url: Secret,
+    pub max_connections: u32,
+}
+
+/// The lanes of the write path.
+#[derive(Debug, Clone)]
+pub struct CommandSettings {
+    pub lanes: usize,
+    /// Commands in one transaction, at most.
+    pub batch_max: usize,
+    /// Commands waiting in one lane, at most; more are answered 429.
+    pub queue_max: usize,
+}
+
+#[derive(Debug, Clone)]
+pub struct KafkaSettings {
+    pub enabled: bool,
+    /// `host:port`, at least one.
+    pub brokers: Vec<String>,
+    pub client_id: String,
+    pub events_topic: String,
+    pub dlq_topic: String,
+    pub connection_timeout: Duration,
+    pub request_timeout: Duration,
+    /// The longest pause between two attempts.
+    pub retry_max: Duration,
+    pub default_partitions: i32,
+    pub replication_factor: i16,
+    pub retention_days: u32,
+}
+
+#[derive(Debug, Clone)]
+pub struct ProducerSettings {
+    pub compression: Codec,
+    /// Bytes of one produce request, at most; one larger record goes alone.
+    pub max_request_bytes: usize,
+}
+
+/// A Kafka compression codec by its configuration name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Codec {
+    None,
+    Gzip,
+    Snappy,
+    Lz4,
+    Zstd,
+}
+
+#[derive(Debug, Clone)]
+pub struct ConsumerSettings {
+    pub max_poll_records: usize,
+    pub max_wait: Duration,
+    /// Put before both group names.
+    pub group_prefix: String,
+    pub feed_kafka: bool,
+    pub feed_outbox: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct OutboxSettings {
+    /// Rows per partition and round.
+    pub batch_size: i64,
+    /// The same while behind.
+    pub batch_max: i64,
+    /// The safety net under the wake-up at commit.
+    pub poll_interval: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct LogSettings {
+    /// A `tracing` filter: `info`, `wallex=debug,info`.
+    pub level: String,
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON elsewhere.
+    Auto,
+    Pretty,
+    Json,
+}
+
+/// A value that no log, error or debug output may show.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The value itself: only for the client that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl Codec {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Gzip => "gzip",
+            Self::Snappy => "snappy",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+/// Where a TOML file of settings is looked for.
+fn file_path(named: Option<String>) -> Option<PathBuf> {
+    match named {
+        Some(path) => Some(PathBuf::from(path)),
+        None => Some(PathBuf::from("wallex.toml")).filter(|path| path.exists()),
+    }
+}

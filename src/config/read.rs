@@ -1,0 +1,293 @@
+//! Reading: the sources merged, each value parsed, each error naming the setting and the mend.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::names::{SETTINGS, WATCHED_PREFIXES};
+use super::{
+    Codec, CommandSettings, ConsumerSettings, DatabaseSettings, HttpSettings, KafkaSettings,
+    LogFormat, LogSettings, OutboxSettings, ProducerSettings, Secret, Settings, file_path,
+};
+
+/// Settings given as flags, by name: they win over everything.
+pub type Overrides = BTreeMap<&'static str, String>;
+
+/// A setting that cannot be used, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{name}={value}: {problem}")]
+    Value { name: String, value: String, problem: String },
+    #[error("{name}_FILE={path}: {problem}")]
+    File { name: String, path: String, problem: String },
+    #[error("settings file: {0}")]
+    Source(#[from] config::ConfigError),
+    #[error(".env: {0}")]
+    DotEnv(#[from] dotenvy::Error),
+}
+
+/// Reads the process's environment, `.env` and the settings file. Unknown names that look like
+/// settings are returned beside them, for a warning.
+#[allow(clippy::disallowed_methods, reason = "config is the one reader of the environment")]
+pub fn load(flags: &Overrides) -> Result<(Settings, Vec<String>), ConfigError> {
+    let mut variables: HashMap<String, String> = HashMap::new();
+    if PathBuf::from(".env").exists() {
+        for pair in dotenvy::from_filename_iter(".env")? {
+            let (name, value) = pair?;
+            variables.insert(name, value);
+        }
+    }
+    variables.extend(std::env::vars());
+    load_from(&variables, flags)
+}
+
+/// The same from given variables: what [`load`] does once it has read them.
+pub fn load_from(
+    variables: &HashMap<String, String>,
+    flags: &Overrides,
+) -> Result<(Settings, Vec<String>), ConfigError> {
+    let mut builder = config::Config::builder();
+    for setting in SETTINGS {
+        builder = builder.set_default(setting.name.to_lowercase(), setting.default)?;
+    }
+    if let Some(path) = file_path(variables.get("WALLEX_CONFIG").cloned()) {
+        builder = builder.add_source(config::File::from(path).format(config::FileFormat::Toml));
+    }
+    for setting in SETTINGS {
+        if let Some(value) = from_variables(variables, setting.name)? {
+            builder = builder.set_override(setting.name.to_lowercase(), value)?;
+        }
+        if let Some(value) = flags.get(setting.name) {
+            builder = builder.set_override(setting.name.to_lowercase(), value.as_str())?;
+        }
+    }
+    let settings = Reader(builder.build()?).settings()?;
+    Ok((settings, unknown_names(variables)))
+}
+
+/// The variable itself, or the content of the file that `NAME_FILE` points to.
+fn from_variables(
+    variables: &HashMap<String, String>,
+    name: &str,
+) -> Result<Option<String>, ConfigError> {
+    if let Some(path) = variables.get(&format!("{name}_FILE")) {
+        let read = std::fs::read_to_string(path).map_err(|error| ConfigError::File {
+            name: name.to_owned(),
+            path: path.clone(),
+            problem: error.to_string(),
+        })?;
+        return Ok(Some(read.trim_end_matches(['\n', '\r']).to_owned()));
+    }
+    // An empty variable is as good as none: compose files set them so.
+    Ok(variables.get(name).filter(|value| !value.is_empty()).cloned())
+}
+
+fn unknown_names(variables: &HashMap<String, String>) -> Vec<String> {
+    let known = |name: &str| {
+        let name = name.strip_suffix("_FILE").unwrap_or(name);
+        SETTINGS.iter().any(|setting| setting.name == name)
+    };
+    let mut names: Vec<String> = variables
+        .keys()
+        .filter(|name| WATCHED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+        .filter(|name| !known(name))
+        .cloned()
+        .collect();
+    names.sort();
+    names
+}
+
+struct Reader(config::Config);
+
+impl Reader {
+    fn settings(&self) -> Result<Settings, ConfigError> {
+        self.one_of("PRODUCER_ACKS", &[("all", ())])?;
+        Ok(Settings {
+            http: HttpSettings {
+                host: self.parsed("HOST", "an IP address such as 127.0.0.1")?,
+                port: self.parsed("PORT", "a port, 0 to 65535")?,
+                require_idempotency_key: self.flag("REQUIRE_IDEMPOTENCY_KEY")?,
+                health_include_kafka: self.flag("HEALTH_INCLUDE_KAFKA")?,
+            },
+            database: self.database()?,
+            commands: CommandSettings {
+                lanes: self.within("COMMAND_LANES", 1, 16)?,
+                batch_max: self.within("COMMAND_BATCH_MAX", 1, 1000)?,
+                queue_max: self.within("COMMAND_QUEUE_MAX", 1, 1_000_000)?,
+            },
+            kafka: self.kafka()?,
+            producer: ProducerSettings {
+                compression: self.one_of(
+                    "PRODUCER_COMPRESSION",
+                    &[
+                        ("gzip", Codec::Gzip),
+                        ("snappy", Codec::Snappy),
+                        ("lz4", Codec::Lz4),
+                        ("zstd", Codec::Zstd),
+                        ("none", Codec::None),
+                    ],
+                )?,
+                max_request_bytes: self.within("PRODUCER_MAX_REQUEST_BYTES", 1000, 10_485_760)?,
+            },
+            consumer: self.consumer()?,
+            outbox: OutboxSettings {
+                batch_size: self.within("OUTBOX_BATCH_SIZE", 1, 10_000)?,
+                batch_max: self.within("OUTBOX_BATCH_MAX", 1, 10_000)?,
+                poll_interval: self.millis("OUTBOX_POLL_INTERVAL_MS")?,
+            },
+            log: LogSettings {
+                level: self.text("LOG_LEVEL")?,
+                format: self.one_of(
+                    "LOG_FORMAT",
+                    &[
+                        ("auto", LogFormat::Auto),
+                        ("pretty", LogFormat::Pretty),
+                        ("json", LogFormat::Json),
+                    ],
+                )?,
+            },
+        })
+    }
+
+    fn database(&self) -> Result<DatabaseSettings, ConfigError> {
+        let mut url = self.text("DATABASE_URL")?;
+        if url.is_empty() {
+            let port: u16 = self.parsed("DATABASE_PORT", "a port, 1 to 65535")?;
+            let part = |name| self.text(name).map(|text| percent_encoded(&text));
+            let password = match part("DATABASE_PASSWORD")? {
+                password if password.is_empty() => String::new(),
+                password => format!(":{password}"),
+            };
+            url = format!(
+                "postgres://{}{password}@{}:{port}/{}",
+                part("DATABASE_USER")?,
+                self.text("DATABASE_HOST")?,
+                part("DATABASE_NAME")?
+            );
+        }
+        let migration_url = self.text("DATABASE_MIGRATION_URL")?;
+        Ok(DatabaseSettings {
+            migration_url: Secret::new(if migration_url.is_empty() { &url } else { &migration_url }),
+            url: Secret::new(url),
+            max_connections: self.within("DATABASE_MAX_CONNECTIONS", 2, 1000)?,
+        })
+    }
+
+    fn kafka(&self) -> Result<KafkaSettings, ConfigError> {
+        Ok(KafkaSettings {
+            enabled: self.flag("KAFKA_ENABLED")?,
+            brokers: self.brokers()?,
+            client_id: self.text("KAFKA_CLIENT_ID")?,
+            events_topic: self.topic("KAFKA_EVENTS_TOPIC")?,
+            dlq_topic: self.topic("KAFKA_DLQ_TOPIC")?,
+            connection_timeout: self.millis("KAFKA_CONNECTION_TIMEOUT")?,
+            request_timeout: self.millis("KAFKA_REQUEST_TIMEOUT")?,
+            retry_max: self.millis("KAFKA_RETRY_MAX_MS")?,
+            default_partitions: self.within("DEFAULT_PARTITIONS", 1, 10_000)?,
+            replication_factor: self.within("DEFAULT_REPLICATION_FACTOR", 1, 100)?,
+            retention_days: self.within("MESSAGE_RETENTION_DAYS", 1, 36_500)?,
+        })
+    }
+
+    fn consumer(&self) -> Result<ConsumerSettings, ConfigError> {
+        let feeds = self.text("PROJECTOR_FEEDS")?;
+        let named: Vec<&str> = feeds.split(',').map(str::trim).collect();
+        if named.iter().any(|feed| !matches!(*feed, "kafka" | "outbox")) {
+            return Err(invalid("PROJECTOR_FEEDS", &feeds, "use kafka, outbox or kafka,outbox"));
+        }
+        Ok(ConsumerSettings {
+            max_poll_records: self.within("CONSUMER_MAX_POLL_RECORDS", 1, 10_000)?,
+            max_wait: self.millis("CONSUMER_MAX_WAIT_MS")?,
+            group_prefix: self.text("CONSUMER_GROUP_ID")?,
+            feed_kafka: named.contains(&"kafka"),
+            feed_outbox: named.contains(&"outbox"),
+        })
+    }
+
+    fn brokers(&self) -> Result<Vec<String>, ConfigError> {
+        let list = self.text("KAFKA_BROKERS")?;
+        let valid = |broker: &str| {
+            broker.rsplit_once(':').is_some_and(|(host, port)| {
+                !host.is_empty() && !host.contains("//") && port.parse::<u16>().is_ok()
+            })
+        };
+        let brokers: Vec<String> = list.split(',').map(|b| b.trim().to_owned()).collect();
+        if brokers.iter().all(|broker| valid(broker)) {
+            return Ok(brokers);
+        }
+        Err(invalid("KAFKA_BROKERS", &list, "use host:port,host:port without a scheme"))
+    }
+
+    fn topic(&self, name: &str) -> Result<String, ConfigError> {
+        let topic = self.text(name)?;
+        let legal = (1..=249).contains(&topic.len())
+            && topic.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+            && !matches!(topic.as_str(), "." | "..");
+        if legal {
+            return Ok(topic);
+        }
+        Err(invalid(name, &topic, "use 1 to 249 of a-z A-Z 0-9 . _ -"))
+    }
+
+    fn text(&self, name: &str) -> Result<String, ConfigError> {
+        Ok(self.0.get_string(&name.to_lowercase())?)
+    }
+
+    fn parsed<T: FromStr>(&self, name: &str, wanted: &str) -> Result<T, ConfigError> {
+        let text = self.text(name)?;
+        text.trim().parse().map_err(|_| invalid(name, &text, &format!("use {wanted}")))
+    }
+
+    fn within<T>(&self, name: &str, least: T, most: T) -> Result<T, ConfigError>
+    where
+        T: FromStr + PartialOrd + Display,
+    {
+        let wanted = format!("a whole number from {least} to {most}");
+        let value: T = self.parsed(name, &wanted)?;
+        if value < least || value > most {
+            return Err(invalid(name, &value.to_string(), &format!("use {wanted}")));
+        }
+        Ok(value)
+    }
+
+    fn millis(&self, name: &str) -> Result<Duration, ConfigError> {
+        self.within(name, 1, 86_400_000).map(Duration::from_millis)
+    }
+
+    fn flag(&self, name: &str) -> Result<bool, ConfigError> {
+        let accepted = [("true", true), ("1", true), ("false", false), ("0", false)];
+        self.one_of(name, &accepted)
+    }
+
+    fn one_of<T: Copy>(&self, name: &str, accepted: &[(&str, T)]) -> Result<T, ConfigError> {
+        let text = self.text(name)?;
+        let found = accepted.iter().find(|(word, _)| text.eq_ignore_ascii_case(word));
+        found.map(|(_, value)| *value).ok_or_else(|| {
+            let words: Vec<&str> = accepted.iter().map(|(word, _)| *word).collect();
+            invalid(name, &text, &format!("use {}", words.join(" or ")))
+        })
+    }
+}
+
+fn invalid(name: &str, value: &str, problem: &str) -> ConfigError {
+    ConfigError::Value {
+        name: name.to_owned(),
+        value: value.to_owned(),
+        problem: problem.to_owned(),
+    }
+}
+
+/// A user, password or database name as it may stand in a URL.
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}

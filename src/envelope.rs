@@ -1,0 +1,110 @@
+//! An event as published, pure: the record's key, value, headers and partition.
+//!
+//! Value: the JSON envelope of docs/EVENTS.md. Key: the wallet's id, hashed to a partition as the
+//! Java client hashes it, so that any producer of the same key meets the same partition.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+/// What every event of a wallet is an event of.
+pub const AGGREGATE_TYPE: &str = "Wallet";
+
+/// The published JSON. `data` goes through untouched.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Envelope<'a> {
+    pub event_id: Uuid,
+    pub event_type: &'a str,
+    pub aggregate_type: &'a str,
+    pub aggregate_id: &'a str,
+    pub aggregate_version: i64,
+    pub schema_version: i16,
+    pub tenant_id: &'a str,
+    /// RFC 3339, UTC, milliseconds.
+    pub timestamp: String,
+    pub correlation_id: Option<&'a str>,
+    pub causation_id: Option<&'a str>,
+    pub data: &'a RawValue,
+}
+
+/// What a reader of the topic needs of an envelope to find the event in the books.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EnvelopeHead {
+    pub event_id: Uuid,
+    pub tenant_id: String,
+    pub aggregate_id: String,
+    pub aggregate_version: i64,
+}
+
+impl Envelope<'_> {
+    /// The record's value.
+    pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(self)
+    }
+
+    /// The record's headers: none is ever missing, an absent id is the empty string.
+    pub fn headers(&self, traceparent: Option<&str>) -> Vec<(&'static str, Vec<u8>)> {
+        let bytes = |text: &str| text.as_bytes().to_vec();
+        vec![
+            ("eventType", bytes(self.event_type)),
+            ("aggregateType", bytes(self.aggregate_type)),
+            ("event-type", bytes(self.event_type)),
+            ("aggregate-id", bytes(self.aggregate_id)),
+            ("correlation-id", bytes(self.correlation_id.unwrap_or(""))),
+            ("causation-id", bytes(self.causation_id.unwrap_or(""))),
+            ("traceparent", bytes(traceparent.unwrap_or(""))),
+        ]
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds and `Z`, as every time that leaves the service.
+pub fn timestamp(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+/// The partition of a key among `partitions`, as Kafka's default partitioner computes it.
+pub fn partition_of(key: &str, partitions: i32) -> i32 {
+    let positive = murmur2(key.as_bytes()) & 0x7fff_ffff;
+    i32::try_from(positive).unwrap_or(0) % partitions.max(1)
+}
+
+/// Murmur2, 32 bits, with the seed of Kafka's Java client.
+fn murmur2(data: &[u8]) -> u32 {
+    const SEED: u32 = 0x9747_b28c;
+    const M: u32 = 0x5bd1_e995;
+    const R: u32 = 24;
+    let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
+    let mut h = SEED ^ length;
+    let (blocks, tail) = data.as_chunks::<4>();
+    for block in blocks {
+        let mut k = u32::from_le_bytes(*block).wrapping_mul(M);
+        k ^= k >> R;
+        h = h.wrapping_mul(M) ^ k.wrapping_mul(M);
+    }
+    if !tail.is_empty() {
+        for (i, byte) in (0_u32..).zip(tail) {
+            h ^= u32::from(*byte) << (8 * i);
+        }
+        h = h.wrapping_mul(M);
+    }
+    h ^= h >> 13;
+    h = h.wrapping_mul(M);
+    h ^ (h >> 15)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_hash_as_in_the_java_client() {
+        assert_eq!(murmur2(b"w-000001").cast_signed(), 667_843_508);
+        assert_eq!(murmur2(b"").cast_signed(), 275_646_681);
+        assert_eq!(murmur2(b"21").cast_signed(), -973_932_308);
+        assert_eq!(partition_of("w-000001", 10), 8);
+        assert_eq!(partition_of("w-000001", 20), 8);
+    }
+}

@@ -1,0 +1,78 @@
+//! What the background tasks say of themselves, pure: written by publisher and projectors, handed
+//! to HTTP by `app`. No room has to know another to show its state.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The state that the health pages show. Cheap to clone; readers take copies.
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    inner: Arc<Mutex<Pipeline>>,
+}
+
+/// One moment of the pipeline.
+#[derive(Debug, Clone, Default)]
+pub struct Pipeline {
+    pub kafka_enabled: bool,
+    /// The last attempt to reach Kafka succeeded.
+    pub connected: bool,
+    /// Why it did not.
+    pub connection_error: Option<String>,
+    pub publisher: PublisherStatus,
+    /// By projector name.
+    pub projectors: BTreeMap<&'static str, ProjectorStatus>,
+    /// Names of background tasks that ended although they must not.
+    pub dead_tasks: Vec<&'static str>,
+    /// Shutting down: not ready for new work.
+    pub draining: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct PublisherStatus {
+    pub running: bool,
+    pub published: u64,
+    pub errors: u64,
+    pub last_error: Option<String>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct ProjectorStatus {
+    pub running: bool,
+    pub applied: u64,
+    pub duplicates: u64,
+    pub healed: u64,
+    pub dead_letters: u64,
+    pub partitions: BTreeMap<i32, PartitionStatus>,
+    pub last_error: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PartitionStatus {
+    /// The next offset that the projector will apply.
+    pub next_offset: i64,
+    /// The topic's end as of the last fetch.
+    pub high_watermark: i64,
+}
+
+impl Status {
+    /// A copy to read from.
+    pub fn snapshot(&self) -> Pipeline {
+        self.lock().clone()
+    }
+
+    /// Changes a few fields. Must not block or await inside.
+    pub fn update(&self, change: impl FnOnce(&mut Pipeline)) {
+        change(&mut self.lock());
+    }
+
+    // A panic while the lock was held leaves plain counters behind: still worth showing.
+    fn lock(&self) -> MutexGuard<'_, Pipeline> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PartitionStatus {
+    pub fn lag(self) -> i64 {
+        (self.high_watermark - self.next_offset).max(0)
+    }
+}

@@ -1,0 +1,102 @@
+//! Connections: pools, their session settings, and the schema's version.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::Connection as _;
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+use super::{Connection, Result};
+use crate::config::{DatabaseSettings, Secret};
+
+/// Connections that tasks and requests share.
+pub type Pool = sqlx::PgPool;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+
+/// Waiting for a connection longer than this is overload.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A pool whose connections work as the application's role. Connects when first used: the service
+/// starts before its database.
+pub fn connect_pool(settings: &DatabaseSettings) -> Result<Pool> {
+    let options = options(&settings.url, "wallex")?;
+    Ok(PgPoolOptions::new()
+        .max_connections(settings.max_connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .after_connect(|connection, _| Box::pin(async move { take_role(connection).await }))
+        // A cancelled BEGIN may have left the session in a transaction: end it before reuse.
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                let rolled_back = sqlx::raw_sql("rollback").execute(connection).await;
+                Ok(rolled_back.is_ok())
+            })
+        })
+        .connect_lazy_with(options))
+}
+
+/// One connection of a lane: as the application's role, with plans that suit batches. Small tables
+/// at first planning would otherwise freeze a plan that scans them once they have grown.
+pub async fn connect_lane(url: &Secret, lock_timeout: Duration) -> Result<Connection> {
+    let options = options(url, "wallex-lane")?.options([
+        ("plan_cache_mode", "force_generic_plan"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
+        ("lock_timeout", &lock_timeout.as_millis().to_string()),
+    ]);
+    let mut connection = Connection::connect_with(&options).await?;
+    take_role(&mut connection).await?;
+    Ok(connection)
+}
+
+/// Brings the schema up to date as the owner.
+pub async fn migrate(settings: &DatabaseSettings) -> Result<()> {
+    let options = options(&settings.migration_url, "wallex-migrate")?
+        .options([("statement_timeout", "0"), ("lock_timeout", "0")]);
+    let mut connection = Connection::connect_with(&options).await?;
+    MIGRATIONS.run(&mut connection).await.map_err(sqlx::Error::from)?;
+    Ok(())
+}
+
+/// How many migrations the database lacks.
+pub async fn pending_migrations(pool: &Pool) -> Result<usize> {
+    let exists: Option<String> = sqlx::query_scalar("select to_regclass('_sqlx_migrations')::text")
+        .fetch_one(pool)
+        .await?;
+    let applied: Vec<i64> = match exists {
+        None => Vec::new(),
+        Some(_) => {
+            sqlx::query_scalar("select version from _sqlx_migrations where success")
+                .fetch_all(pool)
+                .await?
+        }
+    };
+    Ok(MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version)).count())
+}
+
+/// Session settings that every connection has: no statement, lock or silence lasts for ever.
+fn options(url: &Secret, application: &str) -> Result<PgConnectOptions> {
+    let options = PgConnectOptions::from_str(url.expose())?;
+    Ok(options.application_name(application).options([
+        ("statement_timeout", "30000"),
+        ("lock_timeout", "5000"),
+        ("idle_in_transaction_session_timeout", "10000"),
+        ("tcp_keepalives_idle", "5"),
+        ("tcp_keepalives_interval", "2"),
+        ("tcp_keepalives_count", "3"),
+        ("jit", "off"),
+        ("timezone", "UTC"),
+    ]))
+}
+
+/// Works as `wallex_app` where the login may: that role can add to the books, never change them.
+async fn take_role(connection: &mut Connection) -> std::result::Result<(), sqlx::Error> {
+    sqlx::query(
+        "select set_config('role', rolname, false) from pg_roles \
+         where rolname = 'wallex_app' and pg_has_role(current_user, oid, 'member')",
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+}

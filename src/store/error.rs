@@ -1,0 +1,73 @@
+//! What an error of Postgres means for the work that met it.
+
+use std::fmt;
+
+/// An error of the database or of the way to it.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Error(#[from] sqlx::Error);
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What to do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// SQLSTATE 22, 23, 54: the data of some command in the batch; alone, the others succeed.
+    Data,
+    /// SQLSTATE 40, 55P03: another transaction was in the way; the same again may succeed.
+    Conflict,
+    /// SQLSTATE 53, 57, 08 or no answer at all: the server is away, full or restarting.
+    Unavailable,
+    /// Anything else is a mistake of ours, such as a missing table.
+    Broken,
+}
+
+impl Error {
+    /// The five characters of Postgres' error code, where Postgres answered at all.
+    pub fn sqlstate(&self) -> Option<String> {
+        self.0.as_database_error()?.code().map(|code| code.into_owned())
+    }
+
+    /// The constraint that was violated.
+    pub fn constraint(&self) -> Option<&str> {
+        self.0.as_database_error()?.constraint()
+    }
+
+    pub fn class(&self) -> Class {
+        let Some(state) = self.sqlstate() else {
+            return match self.0 {
+                sqlx::Error::ColumnDecode { .. }
+                | sqlx::Error::Decode(_)
+                | sqlx::Error::Encode(_)
+                | sqlx::Error::ColumnNotFound(_)
+                | sqlx::Error::RowNotFound
+                | sqlx::Error::Migrate(_)
+                | sqlx::Error::Configuration(_) => Class::Broken,
+                _ => Class::Unavailable,
+            };
+        };
+        match state.as_str() {
+            // A query cancelled by its timeout, unlike the rest of class 57, says nothing of the server.
+            "57014" | "55P03" => Class::Conflict,
+            // The role may not log in, or the database does not exist (yet).
+            "3D000" | "28000" | "28P01" => Class::Unavailable,
+            state if state.starts_with("40") => Class::Conflict,
+            state if ["22", "23", "54"].iter().any(|class| state.starts_with(class)) => Class::Data,
+            // 25P03 and 25006: the session was ended for idling, or the server is a standby.
+            "25P03" | "25006" => Class::Unavailable,
+            state if ["53", "57", "08"].iter().any(|class| state.starts_with(class)) => {
+                Class::Unavailable
+            }
+            _ => Class::Broken,
+        }
+    }
+
+    pub fn is_unique_violation_of(&self, constraint: &str) -> bool {
+        self.sqlstate().as_deref() == Some("23505") && self.constraint() == Some(constraint)
+    }
+
+    /// Data read back that no version of this service writes.
+    pub(super) fn corrupt(what: impl fmt::Display) -> Self {
+        Self(sqlx::Error::Decode(what.to_string().into()))
+    }
+}

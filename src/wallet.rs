@@ -1,0 +1,25 @@
+//! The domain, pure: what a wallet is, which commands it takes, what they do to it.
+//!
+//! A command and the state it meets are folded by [`decide`](decide::decide) into events or a
+//! [`Rejection`]; [`Wallet::apply`] folds events into state. Nothing here knows time, ids,
+//! Postgres, Kafka or HTTP: they are arguments.
+
+mod amount;
+mod command;
+mod currency;
+mod decide;
+mod event;
+mod id;
+mod metadata;
+mod rejection;
+mod state;
+
+pub use amount::{AMOUNT_MAX, Amount, AmountError, BALANCE_MAX, parse_decimal};
+pub use command::{Command, CreateWallet, Details, IdOrigin, Movement, Transfer};
+pub use currency::Currency;
+pub use decide::{NewEvent, decide};
+pub use event::{BalanceChange, ChangeType, EventData, EventType, TransferChange, WalletCreated};
+pub use id::{ID_CHARS_MAX, TenantId, WalletId};
+pub use metadata::{METADATA_BYTES_MAX, Metadata, MetadataError};
+pub use rejection::Rejection;
+pub use state::{Status, Wallet};

@@ -1,0 +1,109 @@
+//! What callers may ask of wallets.
+
+use rust_decimal::Decimal;
+use serde::Serialize;
+
+use super::{Amount, Currency, Metadata, WalletId};
+
+/// One request to change wallets. Its serialized form is what an idempotency key's fingerprint
+/// covers: equal requests serialize equally, whatever their JSON looked like.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "op", rename_all = "lowercase")]
+pub enum Command {
+    Create(CreateWallet),
+    Credit(Movement),
+    Debit(Movement),
+    Transfer(Transfer),
+}
+
+/// Opens a wallet, with its opening balance as a first credit.
+#[derive(Debug, Clone, Serialize)]
+pub struct CreateWallet {
+    /// Sent by the caller, else made for it; made ids are no part of the fingerprint.
+    #[serde(serialize_with = "only_given")]
+    pub id: (WalletId, IdOrigin),
+    pub owner_id: String,
+    pub currency: Currency,
+    pub initial_balance: Option<Amount>,
+    /// How far below zero the wallet may go, at least 0.
+    pub overdraft_limit: Decimal,
+    pub metadata: Option<Metadata>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdOrigin {
+    Given,
+    Made,
+}
+
+/// Raises or lowers one wallet.
+#[derive(Debug, Clone, Serialize)]
+pub struct Movement {
+    pub wallet_id: WalletId,
+    pub amount: Amount,
+    pub details: Details,
+    /// The version that the wallet must be at (`If-Match`); no part of the fingerprint.
+    #[serde(skip)]
+    pub expected_version: Option<i64>,
+}
+
+/// Moves money from one wallet to another of the same currency.
+#[derive(Debug, Clone, Serialize)]
+pub struct Transfer {
+    pub from: WalletId,
+    pub to: WalletId,
+    pub amount: Amount,
+    pub details: Details,
+    #[serde(skip)]
+    pub expected_version: Option<i64>,
+}
+
+/// What a caller may note beside an amount.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Details {
+    pub description: Option<String>,
+    pub reference: Option<String>,
+    pub metadata: Option<Metadata>,
+}
+
+impl Command {
+    /// The wallet that decides the command's lane: a transfer's source, a create's id.
+    pub fn wallet_id(&self) -> &WalletId {
+        match self {
+            Self::Create(create) => &create.id.0,
+            Self::Credit(movement) | Self::Debit(movement) => &movement.wallet_id,
+            Self::Transfer(transfer) => &transfer.from,
+        }
+    }
+
+    /// The other wallet that the command locks.
+    pub fn second_wallet_id(&self) -> Option<&WalletId> {
+        match self {
+            Self::Transfer(transfer) => Some(&transfer.to),
+            _ => None,
+        }
+    }
+
+    /// About how many bytes the command adds to a batch.
+    pub fn weight(&self) -> usize {
+        let of = |details: &Details| {
+            details.description.as_ref().map_or(0, String::len)
+                + details.metadata.as_ref().map_or(0, |m| m.as_str().len())
+        };
+        1024 + match self {
+            Self::Create(create) => create.metadata.as_ref().map_or(0, |m| m.as_str().len()),
+            Self::Credit(movement) | Self::Debit(movement) => of(&movement.details),
+            Self::Transfer(transfer) => 2 * of(&transfer.details),
+        }
+    }
+}
+
+fn only_given<S: serde::Serializer>(
+    (id, origin): &(WalletId, IdOrigin),
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match origin {
+        IdOrigin::Given => serializer.serialize_some(id),
+        IdOrigin::Made => serializer.serialize_none(),
+    }
+}
