@@ -3,6 +3,9 @@
 
 pub mod connect;
 mod error;
+pub mod leases;
+pub mod outbox;
+pub mod topics;
 
 use sqlx::PgConnection;
 
