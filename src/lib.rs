@@ -10,6 +10,7 @@
 
 pub mod config;
 pub mod envelope;
+pub mod kafka;
 pub mod ledger;
 pub mod status;
 pub mod store;
