@@ -12,6 +12,7 @@ pub mod config;
 pub mod envelope;
 pub mod kafka;
 pub mod ledger;
+pub mod publisher;
 pub mod status;
 pub mod store;
 pub mod wallet;
