@@ -8,8 +8,10 @@
 //!
 //! Modules are in reading order: the pure rooms first, then what moves data, then the wiring.
 
+pub mod answer;
 pub mod config;
 pub mod envelope;
+pub mod execute;
 pub mod ledger;
 pub mod status;
 pub mod store;

@@ -1,12 +1,17 @@
 //! Postgres: the only SQL. Functions take the caller's connection and neither begin nor commit;
 //! the rooms that own a transaction do, through [`begin`] and [`commit`].
 
+pub mod commands;
 pub mod connect;
 mod error;
+pub mod lag;
+pub mod topics;
+pub mod wallets;
 
 use sqlx::PgConnection;
 
 pub use connect::{Pool, connect_pool, migrate, pending_migrations};
+pub use lag::ping;
 pub use error::{Class, Error, Result};
 
 /// One connection to Postgres, in or out of a transaction.
@@ -26,4 +31,9 @@ pub async fn commit(connection: &mut Connection) -> Result<()> {
 /// Gives a transaction up.
 pub async fn rollback(connection: &mut Connection) -> Result<()> {
     Ok(sqlx::raw_sql("rollback").execute(connection).await.map(drop)?)
+}
+
+/// A connection of the pool. Waits at most two seconds.
+pub async fn acquire(pool: &Pool) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>> {
+    Ok(pool.acquire().await?)
 }
