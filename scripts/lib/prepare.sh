@@ -17,7 +17,7 @@ retry() {
   local pause
   for pause in 2 5 15; do
     "$@" && return 0
-    warn "'$1' failed; trying again in $pause s"
+    warn "failed: $*; trying again in $pause s"
     sleep "$pause"
   done
   "$@"
@@ -32,15 +32,18 @@ can_install() {
   [ "$(id -u)" = 0 ] || { command -v sudo >/dev/null && sudo -n true 2>/dev/null; }
 }
 
+# apt_update: once a run; a fresh machine knows no packages before it.
+apt_update() {
+  [ -n "${APT_UPDATED:-}" ] || retry as_root apt-get -qq update || return 1
+  APT_UPDATED=1
+}
+
 # apt_install PACKAGE...: false when this user may not install, or when it failed.
 apt_install() {
   can_install || return 1
   say "installing $*"
-  if [ -z "${APT_UPDATED:-}" ]; then
-    retry as_root apt-get -qq update || return 1
-    APT_UPDATED=1
-  fi
-  retry as_root env DEBIAN_FRONTEND=noninteractive \
+  apt_update || return 1
+  retry as_root env DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes \
     apt-get -qq -y --no-install-recommends install "$@" </dev/null >/dev/null
 }
 
@@ -103,9 +106,12 @@ find_java() {
   [ "${major:-0}" -ge "$JAVA_LEAST" ]
 }
 
+# A system has one or two of these versions; a JAVA_HOME that is set wrong is not mended by installing.
 install_java() {
   local package
+  [ -z "${JAVA_HOME:-}" ] && can_install && apt_update || return 1
   for package in openjdk-17-jre-headless openjdk-21-jre-headless openjdk-25-jre-headless; do
+    [ -n "$(apt-cache --quiet=2 show "$package" 2>/dev/null)" ] || continue
     apt_install "$package" && find_java && return 0
   done
   return 1
@@ -135,8 +141,10 @@ fetch_kafka() {
 # prepare_kafka: false, with WALLEX_KAFKA_MISSING saying why, when there is no Java or no jars.
 prepare_kafka() {
   if ! find_java && ! install_java; then
-    WALLEX_KAFKA_MISSING="Java $JAVA_LEAST or newer is missing. Install it (Debian: apt-get install openjdk-17-jre-headless) \
-or set JAVA_HOME."
+    WALLEX_KAFKA_MISSING="Java $JAVA_LEAST or newer is missing. Install it (Debian: apt-get install \
+openjdk-17-jre-headless) or set JAVA_HOME."
+    [ -z "${JAVA_HOME:-}" ] ||
+      WALLEX_KAFKA_MISSING="JAVA_HOME is $JAVA_HOME, but there is no Java $JAVA_LEAST or newer in it."
     return 1
   fi
   if [ -z "${WALLEX_KAFKA_HOME:-}" ]; then
