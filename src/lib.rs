@@ -6,13 +6,22 @@
 //! outbox → publisher → Kafka topic → projector → ledger entries, read model
 //! ```
 //!
-//! Modules are in reading order: the pure rooms first, then what moves data, then the wiring.
+//! Modules are in reading order: the pure rooms, then what moves data, then the wiring.
 
-pub mod answer;
-pub mod config;
-pub mod envelope;
-pub mod execute;
-pub mod ledger;
-pub mod status;
-pub mod store;
 pub mod wallet;
+pub mod ledger;
+pub mod envelope;
+pub mod answer;
+pub mod status;
+
+pub mod execute;
+pub mod store;
+pub mod kafka;
+pub mod publisher;
+pub mod projector;
+pub mod http;
+
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod telemetry;
