@@ -5,6 +5,8 @@ pub mod commands;
 pub mod connect;
 mod error;
 pub mod lag;
+pub mod leases;
+pub mod outbox;
 pub mod topics;
 pub mod wallets;
 
