@@ -15,13 +15,15 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Settings;
+use crate::config::{KafkaSettings, Settings};
 use crate::execute::{self, EventsTopic, Executor, Lane, Notifiers, Queue};
 use crate::http::{self, HttpState};
-use crate::projector::{LEDGER_PROJECTOR, Projector, READ_MODEL_PROJECTOR};
-use crate::publisher::Publisher;
+use crate::kafka::{Connection, Fetcher};
+use crate::projector::{Kind, OpenPartition, Projector, Wiring};
+use crate::publisher::{Parts, Publisher};
 use crate::status::Status;
 use crate::store;
+use crate::wallet::TenantId;
 
 /// After the last request, background work gets this long to finish what it has in hand.
 const GRACE: Duration = Duration::from_secs(20);
@@ -41,7 +43,7 @@ pub async fn run(
     let background = Background::new(&settings)?;
     let (executor, lanes) = background.lanes(&settings);
     background.spawn_lanes(lanes, &shutdown);
-    background.spawn_pipeline(&settings)?;
+    background.spawn_pipeline(&settings);
     background.spawn_metrics(metrics.clone(), executor.queue());
 
     let state = HttpState {
@@ -123,33 +125,43 @@ impl Background {
         }
     }
 
-    fn spawn_pipeline(&self, settings: &Settings) -> anyhow::Result<()> {
-        if settings.kafka.enabled {
-            let publisher = Publisher::new(
-                self.pool.clone(),
-                &settings.kafka,
-                &settings.producer,
-                &settings.outbox,
-                Arc::clone(&self.wake_publisher),
-                self.status.clone(),
-            );
-            let stop = self.stop.clone();
-            self.supervise("publisher", async move { publisher.run(stop).await });
+    fn spawn_pipeline(&self, settings: &Settings) {
+        let kafka = settings.kafka.enabled.then(|| Connection::new(&settings.kafka));
+        if kafka.is_some() {
+            let (parts, stop) = (self.publisher_parts(settings), self.stop.clone());
+            self.supervise("publisher", async move {
+                if let Some(partitions) = frozen_partitions(&parts, &stop).await {
+                    Publisher::new(Parts { partitions, ..parts }).run(stop).await;
+                }
+            });
         }
-        let names = [LEDGER_PROJECTOR, READ_MODEL_PROJECTOR];
-        for (name, wake) in names.into_iter().zip(&self.wake_projectors) {
-            let projector = Projector::new(
-                name,
-                self.pool.clone(),
-                &settings.kafka,
-                &settings.consumer,
-                Arc::clone(wake),
-                self.status.clone(),
-            );
+        for (kind, commits) in Kind::ALL.into_iter().zip(&self.wake_projectors) {
+            let projector = Projector::new(Wiring {
+                kind,
+                tenant: TenantId::default_tenant(),
+                topic: settings.kafka.events_topic.clone(),
+                consumer: settings.consumer.clone(),
+                kafka: kafka.clone().map(|kafka| open_partition(kafka, &settings.kafka)),
+                pool: self.pool.clone(),
+                commits: Arc::clone(commits),
+                status: self.status.clone(),
+            });
             let stop = self.stop.clone();
-            self.supervise(name, async move { projector.run(stop).await });
+            self.supervise(kind.name(), projector.run(stop));
         }
-        Ok(())
+    }
+
+    fn publisher_parts(&self, settings: &Settings) -> Parts {
+        Parts {
+            pool: self.pool.clone(),
+            tenant: TenantId::default_tenant().as_str().to_owned(),
+            partitions: settings.kafka.default_partitions,
+            kafka: settings.kafka.clone(),
+            producer: settings.producer.clone(),
+            outbox: settings.outbox.clone(),
+            status: self.status.clone(),
+            wake: Arc::clone(&self.wake_publisher),
+        }
     }
 
     /// A background task that ends before it was told to makes the service unhealthy.
@@ -194,4 +206,29 @@ impl Background {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// Readers of the events topic, a connection each.
+fn open_partition(connection: Arc<Connection>, settings: &KafkaSettings) -> OpenPartition {
+    let topic = settings.events_topic.clone();
+    Arc::new(move |partition| Fetcher::new(Arc::clone(&connection), &topic, partition))
+}
+
+/// The partition count that the database has frozen for the topic, as soon as it can be asked;
+/// none when the service stops first.
+async fn frozen_partitions(parts: &Parts, stop: &CancellationToken) -> Option<i32> {
+    while !stop.is_cancelled() {
+        let tenant = TenantId::stored(&parts.tenant);
+        let (topic, default) = (&parts.kafka.events_topic, parts.kafka.default_partitions);
+        let asked = async {
+            let mut connection = store::acquire(&parts.pool).await?;
+            store::topics::partitions_frozen(&mut connection, &tenant, topic, default).await
+        };
+        match asked.await {
+            Ok(partitions) => return Some(partitions),
+            Err(error) => tracing::debug!(%error, "publisher waits for the database"),
+        }
+        stop.run_until_cancelled(tokio::time::sleep(Duration::from_secs(1))).await;
+    }
+    None
 }

@@ -1,12 +1,20 @@
 //! Postgres: the only SQL. Functions take the caller's connection and neither begin nor commit;
 //! the rooms that own a transaction do, through [`begin`] and [`commit`].
 
+pub mod checkpoints;
 pub mod commands;
 pub mod connect;
+pub mod dead_letters;
+pub mod entries;
 mod error;
+pub mod feed;
 pub mod lag;
 pub mod leases;
 pub mod outbox;
+pub mod parked;
+pub mod read_model;
+pub mod reconcile;
+pub mod recorded;
 pub mod topics;
 pub mod wallets;
 

@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Overrides, Settings};
+use crate::telemetry;
 
 pub mod broker;
 pub mod child;
@@ -113,8 +114,10 @@ fn place(settings: &Settings) -> anyhow::Result<(u16, String)> {
 
 /// The wiring to the rest of the program: tables first, then the service until `shutdown`.
 async fn serve(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
+    telemetry::init_logs(&settings.log)?;
+    let metrics = telemetry::init_metrics()?;
     crate::store::migrate(&settings.database).await?;
-    crate::app::run(settings, shutdown).await
+    crate::app::run(settings, metrics, shutdown).await
 }
 
 async fn serve_until_told(settings: Settings, servers: &mut Servers) -> anyhow::Result<()> {

@@ -14,7 +14,7 @@ use super::wallets::json;
 use super::{HttpState, consistency, cursor};
 use crate::envelope::timestamp;
 use crate::ledger::TransactionType;
-use crate::projector::LEDGER_PROJECTOR;
+use crate::projector::LEDGER;
 use crate::store::entries::{self, EntryCursor, EntryFilter, EntryRow};
 use crate::store;
 use crate::wallet::{Metadata, TenantId};
@@ -105,10 +105,10 @@ pub(super) async fn wallet(
     let filter = filter(&parameters)?;
     let before: Option<i64> = cursor::position(&parameters)?;
     let mut connection = store::acquire(&state.pool).await?;
-    consistency::wait_for(&headers, &mut connection, &tenant, LEDGER_PROJECTOR).await?;
+    consistency::wait_for(&headers, &mut connection, &tenant, LEDGER).await?;
     // Read first: the entries shown are at least as new as the version stated.
     let projected_version =
-        entries::projected_version(&mut connection, &tenant, LEDGER_PROJECTOR, &id).await?;
+        entries::projected_version(&mut connection, &tenant, LEDGER, &id).await?;
     let rows = entries::of_wallet(&mut connection, &tenant, &id, &filter, before).await?;
     let body = Body {
         wallet_id: id.as_str(),
@@ -137,7 +137,7 @@ pub(super) async fn summary(
     }
     let tenant = TenantId::default_tenant();
     let mut connection = store::acquire(&state.pool).await?;
-    consistency::wait_for(&headers, &mut connection, &tenant, LEDGER_PROJECTOR).await?;
+    consistency::wait_for(&headers, &mut connection, &tenant, LEDGER).await?;
     let summary = entries::summary(&mut connection, &tenant, &id).await?;
     let body = Body {
         wallet_id: id.as_str(),
@@ -166,7 +166,7 @@ pub(super) async fn reference(
     let tenant = TenantId::default_tenant();
     let limit = parameters.limit(LIMIT)?;
     let mut connection = store::acquire(&state.pool).await?;
-    consistency::wait_for(&headers, &mut connection, &tenant, LEDGER_PROJECTOR).await?;
+    consistency::wait_for(&headers, &mut connection, &tenant, LEDGER).await?;
     let rows = entries::of_reference(&mut connection, &tenant, &reference, limit).await?;
     let body = Body { reference_id: &reference, count: rows.len(), transactions: views(&rows) };
     Ok(json(serde_json::to_string(&body).unwrap_or_default()))
@@ -190,7 +190,7 @@ pub(super) async fn transactions(
     let after: Option<(DateTime<Utc>, Uuid)> = cursor::position(&parameters)?;
     let after = after.map(|(created_at, event_id)| EntryCursor { created_at, event_id });
     let mut connection = store::acquire(&state.pool).await?;
-    consistency::wait_for(&headers, &mut connection, &tenant, LEDGER_PROJECTOR).await?;
+    consistency::wait_for(&headers, &mut connection, &tenant, LEDGER).await?;
     let rows = entries::of_all(&mut connection, &tenant, &filter, after).await?;
     let body = Body {
         count: rows.len(),

@@ -4,6 +4,7 @@ use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -14,7 +15,7 @@ use super::query::Parameters;
 use super::{HttpState, consistency, cursor};
 use crate::answer::{Problem, WalletView, event_json};
 use crate::execute::{Context, Reply, Request};
-use crate::projector::READ_MODEL_PROJECTOR;
+use crate::projector::READ_MODEL;
 use crate::store::{self, read_model, wallets};
 use crate::wallet::{
     Command, CreateWallet, Currency, IdOrigin, Movement, Rejection, Status, TenantId, Transfer, WalletId,
@@ -170,7 +171,7 @@ pub(super) async fn list(
         limit,
     };
     let mut connection = store::acquire(&state.pool).await?;
-    consistency::wait_for(&headers, &mut connection, &tenant, READ_MODEL_PROJECTOR).await?;
+    consistency::wait_for(&headers, &mut connection, &tenant, READ_MODEL).await?;
     let wallets = read_model::list(&mut connection, &tenant, &filter).await?;
     let views: Vec<WalletView<'_>> = wallets.iter().map(WalletView::new).collect();
     let mut response = json(serde_json::to_string(&views).unwrap_or_default());
@@ -191,6 +192,12 @@ pub(super) async fn events(
     WalletPath(id): WalletPath,
     parameters: Parameters,
 ) -> HttpResult<Response> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Body {
+        events: Vec<Box<RawValue>>,
+        next_after_version: i64,
+    }
     let tenant = TenantId::default_tenant();
     let after = parameters.number("afterVersion", 0, 0, i64::MAX)?;
     let limit = parameters.limit(EVENTS_LIMIT)?;
@@ -202,8 +209,8 @@ pub(super) async fn events(
     let next = events.last().map_or(after, |(version, _)| *version);
     let events: Vec<Box<RawValue>> =
         events.into_iter().filter_map(|(_, envelope)| event_json(envelope)).collect();
-    let body = serde_json::json!({"events": events, "nextAfterVersion": next});
-    Ok(json(body.to_string()))
+    let body = Body { events, next_after_version: next };
+    Ok(json(serde_json::to_string(&body).unwrap_or_default()))
 }
 
 fn not_found(id: &WalletId) -> HttpError {
