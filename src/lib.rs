@@ -8,9 +8,12 @@
 //!
 //! Modules are in reading order: the pure rooms first, then what moves data, then the wiring.
 
+pub mod cli;
 pub mod config;
 pub mod envelope;
+pub mod kafka;
 pub mod ledger;
+pub mod projector;
 pub mod status;
 pub mod store;
 pub mod wallet;

@@ -1,8 +1,16 @@
 //! Postgres: the only SQL. Functions take the caller's connection and neither begin nor commit;
 //! the rooms that own a transaction do, through [`begin`] and [`commit`].
 
+pub mod checkpoints;
 pub mod connect;
+pub mod dead_letters;
+pub mod entries;
 mod error;
+pub mod feed;
+pub mod parked;
+pub mod read_model;
+pub mod reconcile;
+pub mod recorded;
 
 use sqlx::PgConnection;
 

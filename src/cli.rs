@@ -1,0 +1,3 @@
+//! Placeholder: the commands.
+
+pub mod reconcile;

@@ -1,0 +1,180 @@
+//! The second feed: events straight from Postgres.
+//!
+//! It walks all partitions on every tick. While the Kafka feed is in step it only looks, and moves
+//! its cursor past what is applied; an event that is not applied 2 s after it happened makes it
+//! take the partition over until the Kafka feed has caught up. Without Kafka it is all there is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::chunk::{Chunk, Feed, Seen};
+use super::{Job, LEDGER, READ_MODEL};
+use crate::store::feed::Walk;
+use crate::store::{self, Connection};
+
+/// An event older than this and not applied: the other feed is behind.
+const BEHIND: Duration = Duration::from_secs(2);
+/// Between two walks while feeding: the net under the wake-up at commit.
+const TICK_ACTIVE: Duration = Duration::from_millis(200);
+/// Between two walks while only looking.
+const TICK_IDLE: Duration = Duration::from_secs(1);
+/// Outbox rows looked at per partition and round.
+const SETTLE_ROWS: i64 = 500;
+
+/// What the feed may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// There is no other feed.
+    Sole,
+    /// Takes over while the Kafka feed is behind.
+    Standby,
+    /// Looks, and never feeds.
+    Watch,
+}
+
+#[derive(Debug)]
+pub struct PostgresFeed {
+    role: Role,
+    limit: i64,
+    /// Whether outbox rows are marked processed here, for want of a publisher.
+    settles: bool,
+    due: Instant,
+    /// Partitions that were taken over.
+    active: BTreeSet<i32>,
+    /// The outbox row that the next round of settling begins behind, by partition.
+    settled: BTreeMap<i32, i64>,
+    settle_due: Instant,
+}
+
+/// What a walk brought.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub chunks: Vec<Chunk>,
+    /// By partition: events that are not applied, and the age of the oldest.
+    pub lag: BTreeMap<i32, (usize, Duration)>,
+}
+
+impl PostgresFeed {
+    pub fn new(role: Role, limit: i64, settles: bool) -> Self {
+        let now = Instant::now();
+        Self {
+            role,
+            limit,
+            settles,
+            due: now,
+            active: BTreeSet::new(),
+            settled: BTreeMap::new(),
+            settle_due: now,
+        }
+    }
+
+    /// When the next walk is due, whatever happens.
+    pub fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// Whether a commit is worth a walk at once.
+    pub fn is_active(&self) -> bool {
+        self.role == Role::Sole || !self.active.is_empty()
+    }
+
+    /// Walks at the next step.
+    pub fn hurry(&mut self) {
+        self.due = Instant::now();
+    }
+
+    /// Walks no sooner than an idle tick from now.
+    pub fn later(&mut self) {
+        self.due = Instant::now() + TICK_IDLE;
+    }
+
+    /// Walks all partitions, if it is time to. `in_step` says whether the Kafka feed of a partition
+    /// had read its topic to the end a moment ago.
+    pub async fn read(
+        &mut self,
+        connection: &mut Connection,
+        job: &Job,
+        in_step: impl Fn(i32) -> bool,
+    ) -> store::Result<Found> {
+        let mut found = Found::default();
+        if Instant::now() < self.due {
+            return Ok(found);
+        }
+        let mut more = false;
+        for walk in store::feed::walk(connection, &job.subscription, self.limit).await? {
+            let lag = Duration::from_millis(u64::try_from(walk.lag_ms).unwrap_or(0));
+            found.lag.insert(walk.partition, (walk.pending.len(), lag));
+            let feeds = self.feeds(&walk, lag, in_step(walk.partition));
+            more |= walk.more && (feeds || walk.pending.is_empty());
+            let next = if feeds { walk.end } else { walk.applied_up_to };
+            // A cursor below which nothing happened need not be written again and again.
+            if next > walk.from {
+                found.chunks.push(chunk(walk, next, feeds));
+            }
+        }
+        let tick = match (more, self.is_active()) {
+            (true, _) => Duration::ZERO,
+            (false, true) => TICK_ACTIVE,
+            (false, false) => TICK_IDLE,
+        };
+        self.due = Instant::now() + tick;
+        Ok(found)
+    }
+
+    /// Whether the partition is fed from here now.
+    fn feeds(&mut self, walk: &Walk, lag: Duration, in_step: bool) -> bool {
+        match self.role {
+            Role::Sole => return true,
+            Role::Watch => return false,
+            Role::Standby => {}
+        }
+        let outbox_age = Duration::from_millis(u64::try_from(walk.outbox_age_ms).unwrap_or(0));
+        if lag > BEHIND {
+            if self.active.insert(walk.partition) {
+                tracing::warn!(partition = walk.partition, ?lag, "feeding from Postgres");
+            }
+        } else if in_step && outbox_age < BEHIND && self.active.remove(&walk.partition) {
+            tracing::info!(partition = walk.partition, "the Kafka feed is in step again");
+        }
+        self.active.contains(&walk.partition)
+    }
+
+    /// Without Kafka: marks outbox rows that both projectors have applied.
+    pub async fn settle(&mut self, connection: &mut Connection, job: &Job) -> store::Result<()> {
+        if !self.settles || Instant::now() < self.settle_due {
+            return Ok(());
+        }
+        self.settle_due = Instant::now() + TICK_ACTIVE;
+        let after: Vec<(i32, i64)> = (0..job.partitions)
+            .map(|partition| (partition, self.settled.get(&partition).copied().unwrap_or(0)))
+            .collect();
+        let both = [LEDGER, READ_MODEL];
+        let done =
+            store::feed::settle(connection, &job.subscription, &both, &after, SETTLE_ROWS).await?;
+        for settled in done {
+            // At the end of the set the next round begins anew: what was passed over may be applied.
+            self.settled.insert(settled.partition, settled.last_id.unwrap_or(0));
+            if settled.marked >= SETTLE_ROWS {
+                self.settle_due = Instant::now();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn chunk(walk: Walk, next: i64, feeds: bool) -> Chunk {
+    let pending = if feeds { walk.pending } else { Vec::new() };
+    let seen =
+        |(wallet, version, event_id)| Seen { wallet, version, event_id, record: None };
+    Chunk {
+        feed: Feed::Postgres,
+        partition: walk.partition,
+        expected: walk.from,
+        next,
+        records: pending.into_iter().map(seen).collect(),
+        dead: Vec::new(),
+        high_watermark: 0,
+    }
+}
