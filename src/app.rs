@@ -38,7 +38,9 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let address = SocketAddr::new(settings.http.host, settings.http.port);
     let listener = TcpListener::bind(address).await.with_context(|| {
-        format!("cannot listen on {address}: set PORT (or HOST) to a free one, or stop what uses it")
+        format!(
+            "cannot listen on {address}: set PORT (or HOST) to a free one, or stop what uses it"
+        )
     })?;
     let background = Background::new(&settings)?;
     let (executor, lanes) = background.lanes(&settings);
@@ -198,7 +200,9 @@ impl Background {
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(GRACE, self.tasks.wait()).await.is_err() {
-            tracing::warn!("background tasks cut off: they go on where they were at the next start");
+            tracing::warn!(
+                "background tasks cut off: they go on where they were at the next start"
+            );
         }
         self.pool.close().await;
         let dead = self.status.snapshot().dead_tasks;

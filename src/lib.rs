@@ -8,18 +8,18 @@
 //!
 //! Modules are in reading order: the pure rooms, then what moves data, then the wiring.
 
-pub mod wallet;
-pub mod ledger;
-pub mod envelope;
 pub mod answer;
+pub mod envelope;
+pub mod ledger;
 pub mod status;
+pub mod wallet;
 
 pub mod execute;
-pub mod store;
-pub mod kafka;
-pub mod publisher;
-pub mod projector;
 pub mod http;
+pub mod kafka;
+pub mod projector;
+pub mod publisher;
+pub mod store;
 
 pub mod app;
 pub mod cli;

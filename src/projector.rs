@@ -14,7 +14,6 @@ mod project;
 mod read_model;
 mod report;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +29,7 @@ use crate::wallet::TenantId;
 use apply::{Outcome, apply};
 use chunk::{Chunk, Feed};
 use kafka_feed::{Arrived, KafkaFeed};
-use postgres_feed::{Found, PostgresFeed, Role};
+use postgres_feed::{PostgresFeed, Role};
 
 pub use kafka_feed::OpenPartition;
 
@@ -173,11 +172,8 @@ impl Projector {
         }
         let mut connection = self.wiring.pool.acquire().await?;
         let mut chunks = self.sorted(&job, &mut connection, arrived).await?;
-        // Taken before the read: what is fetched meanwhile is not applied meanwhile.
-        let in_step: HashSet<i32> = (0..job.partitions)
-            .filter(|partition| self.kafka.as_ref().is_some_and(|feed| feed.in_step(*partition)))
-            .collect();
-        let in_step = |partition| in_step.contains(&partition);
+        let kafka = &self.kafka;
+        let in_step = |partition| kafka.as_ref().is_some_and(|feed| feed.in_step(partition));
         let found = self.postgres.read(&mut connection, &job, in_step).await?;
         if walks {
             self.report_lag(&job, &found);
@@ -257,9 +253,10 @@ impl Projector {
     fn resume(&mut self, chunks: &[Chunk], outcome: &Outcome) {
         let Some(kafka) = &mut self.kafka else { return };
         for chunk in chunks.iter().filter(|chunk| chunk.feed == Feed::Kafka) {
-            let moved = outcome.stale.iter().find(|(feed, partition, _)| {
-                *feed == Feed::Kafka && *partition == chunk.partition
-            });
+            let moved = outcome
+                .stale
+                .iter()
+                .find(|(feed, partition, _)| *feed == Feed::Kafka && *partition == chunk.partition);
             kafka.resume(chunk.partition, moved.map_or(chunk.next, |(_, _, place)| *place));
         }
     }

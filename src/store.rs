@@ -21,8 +21,8 @@ pub mod wallets;
 use sqlx::PgConnection;
 
 pub use connect::{Pool, connect_pool, migrate, pending_migrations};
-pub use lag::ping;
 pub use error::{Class, Error, Result};
+pub use lag::ping;
 
 /// One connection to Postgres, in or out of a transaction.
 pub type Connection = PgConnection;

@@ -1,6 +1,5 @@
 //! `wallex reconcile`: are the books right? Changes nothing; safe beside a running service.
 
-
 use std::time::Duration;
 
 use anyhow::Context as _;

@@ -36,8 +36,7 @@ pub(super) const LOCK_TIMEOUT: std::time::Duration = std::time::Duration::from_s
 
 impl Session {
     pub async fn open(shared: &Shared) -> store::Result<Self> {
-        let mut connection =
-            store::connect::connect_lane(&shared.database, LOCK_TIMEOUT).await?;
+        let mut connection = store::connect::connect_lane(&shared.database, LOCK_TIMEOUT).await?;
         let topic = &shared.topic;
         let partitions = store::topics::partitions_frozen(
             &mut connection,
@@ -62,10 +61,8 @@ impl Session {
         batch_claim(connection, tenant, id).await?;
         let ids = wallets_of(jobs);
         let wallets = wallets_lock(connection, tenant, &ids, locking).await?;
-        let absent: Vec<&str> = ids
-            .into_iter()
-            .filter(|id| !wallets.contains_key(&WalletId::stored(id)))
-            .collect();
+        let absent: Vec<&str> =
+            ids.into_iter().filter(|id| !wallets.contains_key(&WalletId::stored(id))).collect();
         let skipped: HashSet<WalletId> = match (locking, absent.is_empty()) {
             (Locking::Skip, false) => {
                 wallets_existing(connection, tenant, &absent).await?.into_iter().collect()
@@ -88,7 +85,8 @@ impl Session {
 
 /// A batch holds one tenant's commands; it is never empty.
 pub(super) fn tenant_of(jobs: &[Job]) -> &TenantId {
-    static NOBODY: std::sync::LazyLock<TenantId> = std::sync::LazyLock::new(|| TenantId::stored(""));
+    static NOBODY: std::sync::LazyLock<TenantId> =
+        std::sync::LazyLock::new(|| TenantId::stored(""));
     jobs.first().map_or(&NOBODY, |job| &job.request.tenant)
 }
 

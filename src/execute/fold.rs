@@ -75,11 +75,11 @@ impl<'a> Fold<'a> {
             return Some(outcome);
         }
         let transaction_id = Uuid::now_v7();
-        let (answer, is_outcome) =
-            match decide(command, |id| self.wallets.get(id), transaction_id) {
-                Ok(events) => (self.record(request, events, transaction_id), true),
-                Err(rejection) => refused(&rejection, request),
-            };
+        let (answer, is_outcome) = match decide(command, |id| self.wallets.get(id), transaction_id)
+        {
+            Ok(events) => (self.record(request, events, transaction_id), true),
+            Err(rejection) => refused(&rejection, request),
+        };
         if let (Some(key), true) = (&request.key, is_outcome) {
             self.given.insert(key.scope, (key.fingerprint, answer.clone()));
             self.writes.keys.push(KeyWrite {

@@ -24,10 +24,7 @@ impl Key {
             scope.update(part.as_bytes());
         }
         let parsed = serde_json::to_vec(command).unwrap_or_default();
-        Self {
-            scope: first_16(&scope.finalize()),
-            fingerprint: first_16(&Sha256::digest(&parsed)),
-        }
+        Self { scope: first_16(&scope.finalize()), fingerprint: first_16(&Sha256::digest(&parsed)) }
     }
 }
 

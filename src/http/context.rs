@@ -36,7 +36,9 @@ pub(super) async fn finish(mut request: Request, next: Next) -> Response {
     let handled = std::panic::AssertUnwindSafe(next.run(request)).catch_unwind();
     let mut response = match tokio::time::timeout(REQUEST_TIMEOUT, handled).await {
         Ok(Ok(response)) => response,
-        Ok(Err(_)) => HttpError::new(ProblemCode::Internal, "the log has the cause").into_response(),
+        Ok(Err(_)) => {
+            HttpError::new(ProblemCode::Internal, "the log has the cause").into_response()
+        }
         Err(_) => timed_out(&method).into_response(),
     };
     if let Some(HttpError(problem)) = response.extensions_mut().remove::<HttpError>() {
@@ -85,7 +87,8 @@ fn context_of(headers: &HeaderMap) -> Context {
 fn is_traceparent(value: &str) -> bool {
     let parts: Vec<&str> = value.split('-').collect();
     let hex = |part: &str, length| {
-        part.len() == length && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        part.len() == length
+            && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
     };
     match parts.as_slice() {
         [version, trace, parent, flags] => {
@@ -113,7 +116,12 @@ mod tests {
     #[test]
     fn only_well_formed_traceparents_are_carried_on() {
         assert!(is_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
-        for bad in ["", "00", "00-xyz-00f067aa0ba902b7-01", "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"] {
+        for bad in [
+            "",
+            "00",
+            "00-xyz-00f067aa0ba902b7-01",
+            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ] {
             assert!(!is_traceparent(bad), "{bad}");
         }
     }

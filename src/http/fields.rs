@@ -233,7 +233,11 @@ impl Fields {
         match serde_json::from_str::<String>(raw.get()) {
             Ok(text) if !text.contains('\0') => Some(text),
             _ => {
-                self.fail(name, ProblemCode::InvalidValue, "must be a string without NUL characters");
+                self.fail(
+                    name,
+                    ProblemCode::InvalidValue,
+                    "must be a string without NUL characters",
+                );
                 None
             }
         }

@@ -36,7 +36,9 @@ pub(super) async fn ready(State(state): State<HttpState>) -> Response {
     }
     match within(store::pending_migrations(&state.pool)).await {
         Ok(0) => page(StatusCode::OK, &json!({"status": "ready"})),
-        Ok(missing) => not_ready(&format!("{missing} migrations are missing: run `wallex migrate`")),
+        Ok(missing) => {
+            not_ready(&format!("{missing} migrations are missing: run `wallex migrate`"))
+        }
         Err(cause) => not_ready(&cause),
     }
 }
@@ -138,7 +140,8 @@ impl Report {
             None => None,
         };
         let behind = behind.unwrap_or_default();
-        let behind = behind.into_iter().map(|lag| (lag.projector, lag.events, lag.oldest.as_millis()));
+        let behind =
+            behind.into_iter().map(|lag| (lag.projector, lag.events, lag.oldest.as_millis()));
         Self { pipeline, backlog, behind: behind.collect() }
     }
 

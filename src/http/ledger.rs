@@ -15,8 +15,8 @@ use super::{HttpState, consistency, cursor};
 use crate::envelope::timestamp;
 use crate::ledger::TransactionType;
 use crate::projector::LEDGER;
-use crate::store::entries::{self, EntryCursor, EntryFilter, EntryRow};
 use crate::store;
+use crate::store::entries::{self, EntryCursor, EntryFilter, EntryRow};
 use crate::wallet::{Metadata, TenantId};
 
 const LIMIT: i64 = 50;
@@ -80,7 +80,11 @@ fn filter(parameters: &Parameters) -> HttpResult<EntryFilter> {
 }
 
 /// A full page may have another behind it.
-fn next<T: Serialize>(rows: &[EntryRow], limit: i64, at: impl Fn(&EntryRow) -> T) -> Option<String> {
+fn next<T: Serialize>(
+    rows: &[EntryRow],
+    limit: i64,
+    at: impl Fn(&EntryRow) -> T,
+) -> Option<String> {
     let full = i64::try_from(rows.len()).is_ok_and(|count| count == limit);
     rows.last().filter(|_| full).map(|last| cursor::encode(&at(last)))
 }

@@ -64,9 +64,10 @@ impl From<Failure> for HttpError {
             Failure::Overloaded => {
                 (ProblemCode::Overloaded, "too many commands are waiting; nothing was done")
             }
-            Failure::Unavailable => {
-                (ProblemCode::DatabaseUnavailable, "nothing was done; the same request may be sent again")
-            }
+            Failure::Unavailable => (
+                ProblemCode::DatabaseUnavailable,
+                "nothing was done; the same request may be sent again",
+            ),
             Failure::OutcomeUnknown => (
                 ProblemCode::OutcomeUnknown,
                 "send the same request with the same Idempotency-Key: it tells or does, never twice",
@@ -74,12 +75,14 @@ impl From<Failure> for HttpError {
             Failure::WalletBusy => {
                 (ProblemCode::WalletBusy, "nothing was done; the same request may be sent again")
             }
-            Failure::KeyReused => {
-                (ProblemCode::IdempotencyKeyReused, "this Idempotency-Key belongs to another request")
-            }
+            Failure::KeyReused => (
+                ProblemCode::IdempotencyKeyReused,
+                "this Idempotency-Key belongs to another request",
+            ),
             Failure::KeyExpired { transaction_id } => {
                 let code = ProblemCode::IdempotencyKeyExpired;
-                let problem = Problem::new(code, "the request took effect before; see transactionId");
+                let problem =
+                    Problem::new(code, "the request took effect before; see transactionId");
                 let transaction_id = Some(transaction_id.to_string());
                 return Self(Problem { transaction_id, ..problem });
             }
@@ -95,7 +98,10 @@ impl From<store::Error> for HttpError {
         match error.class() {
             store::Class::Unavailable | store::Class::Conflict => {
                 tracing::warn!(%error, "read failed");
-                Self::new(ProblemCode::DatabaseUnavailable, "the read could not be answered in time")
+                Self::new(
+                    ProblemCode::DatabaseUnavailable,
+                    "the read could not be answered in time",
+                )
             }
             store::Class::Data | store::Class::Broken => {
                 tracing::error!(%error, "read failed");
@@ -111,5 +117,8 @@ pub(super) async fn route_not_found(uri: Uri) -> HttpError {
 }
 
 pub(super) async fn method_not_allowed(method: Method) -> HttpError {
-    HttpError::new(ProblemCode::MethodNotAllowed, format!("{method} is not among the Allow header's"))
+    HttpError::new(
+        ProblemCode::MethodNotAllowed,
+        format!("{method} is not among the Allow header's"),
+    )
 }

@@ -38,7 +38,9 @@ impl Parameters {
     pub fn with_prefix(&self, prefix: &str) -> Vec<(String, String)> {
         let pairs = self.0.iter();
         pairs
-            .filter_map(|(name, value)| Some((name.strip_prefix(prefix)?.to_owned(), value.clone())))
+            .filter_map(|(name, value)| {
+                Some((name.strip_prefix(prefix)?.to_owned(), value.clone()))
+            })
             .collect()
     }
 
@@ -58,13 +60,16 @@ impl Parameters {
     pub fn number(&self, name: &str, default: i64, least: i64, most: i64) -> HttpResult<i64> {
         let Some(text) = self.text(name) else { return Ok(default) };
         let number = text.parse::<i64>().ok().filter(|n| (least..=most).contains(n));
-        number.ok_or_else(|| {
-            invalid(name, &format!("must be a whole number from {least} to {most}"))
-        })
+        number
+            .ok_or_else(|| invalid(name, &format!("must be a whole number from {least} to {most}")))
     }
 
     /// One of a closed set of words.
-    pub fn one_of<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> HttpResult<Option<T>> {
+    pub fn one_of<T>(
+        &self,
+        name: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> HttpResult<Option<T>> {
         let Some(text) = self.text(name) else { return Ok(None) };
         parse(text).map(Some).ok_or_else(|| invalid(name, "is not one of the known values"))
     }
@@ -74,7 +79,8 @@ impl Parameters {
         let Some(text) = self.text(name) else { return Ok(None) };
         let time = DateTime::parse_from_rfc3339(text).map(|time| time.to_utc());
         let date = || {
-            let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|_| text.len() == 10)?;
+            let date =
+                NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|_| text.len() == 10)?;
             let last = NaiveTime::from_hms_milli_opt(23, 59, 59, 999)?;
             Some(date.and_time(if end { last } else { NaiveTime::MIN }).and_utc())
         };

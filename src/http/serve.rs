@@ -47,7 +47,10 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
         let _ = stream.set_nodelay(true);
         let service = TowerToHyperService::new(router.clone());
         let connection = running.watch(server.serve_connection(TokioIo::new(stream), service));
-        #[allow(clippy::disallowed_methods, reason = "connections end by themselves or with `running`")]
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "connections end by themselves or with `running`"
+        )]
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection ended");

@@ -18,7 +18,8 @@ use crate::execute::{Context, Reply, Request};
 use crate::projector::READ_MODEL;
 use crate::store::{self, read_model, wallets};
 use crate::wallet::{
-    Command, CreateWallet, Currency, IdOrigin, Movement, Rejection, Status, TenantId, Transfer, WalletId,
+    Command, CreateWallet, Currency, IdOrigin, Movement, Rejection, Status, TenantId, Transfer,
+    WalletId,
 };
 
 const LIST_LIMIT: i64 = 1000;
@@ -167,7 +168,8 @@ pub(super) async fn list(
         currency: parameters.one_of("currency", Currency::parse)?,
         status: parameters.one_of("status", Status::parse)?,
         metadata: parameters.with_prefix("metadata."),
-        after: cursor::position(&parameters)?.map(|(at, id): (_, String)| (at, WalletId::stored(&id))),
+        after: cursor::position(&parameters)?
+            .map(|(at, id): (_, String)| (at, WalletId::stored(&id))),
         limit,
     };
     let mut connection = store::acquire(&state.pool).await?;

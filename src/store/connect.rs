@@ -55,9 +55,8 @@ pub async fn migrate(settings: &DatabaseSettings) -> Result<()> {
 
 /// How many migrations the database lacks.
 pub async fn pending_migrations(pool: &Pool) -> Result<usize> {
-    let exists: Option<String> = sqlx::query_scalar("select to_regclass('_sqlx_migrations')::text")
-        .fetch_one(pool)
-        .await?;
+    let exists: Option<String> =
+        sqlx::query_scalar("select to_regclass('_sqlx_migrations')::text").fetch_one(pool).await?;
     let applied: Vec<i64> = match exists {
         None => Vec::new(),
         Some(_) => {

@@ -85,7 +85,7 @@ pub async fn report(
     for equation in EQUATIONS {
         // The text is a constant of ours; values are bound.
         let sql = format!(
-            "select count(*) over (), finding from ({}) f order by finding limit $4",
+            "select count(*) over (), finding from ({}) f order by finding collate \"C\" limit $4",
             equation.sql
         );
         // Every equation may use all three, and the types of unused ones must be known too.
