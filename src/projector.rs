@@ -172,8 +172,10 @@ impl Projector {
         }
         let mut connection = self.wiring.pool.acquire().await?;
         let mut chunks = self.sorted(&job, &mut connection, arrived).await?;
-        let kafka = &self.kafka;
-        let in_step = |partition| kafka.as_ref().is_some_and(|feed| feed.in_step(partition));
+        let in_step: std::collections::HashSet<i32> = (0..job.partitions)
+            .filter(|partition| self.kafka.as_ref().is_some_and(|feed| feed.in_step(*partition)))
+            .collect();
+        let in_step = |partition| in_step.contains(&partition);
         let found = self.postgres.read(&mut connection, &job, in_step).await?;
         if walks {
             self.report_lag(&job, &found);
