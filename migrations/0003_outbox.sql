@@ -24,6 +24,11 @@ with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_fact
 -- ascend with its versions.
 create index outbox_unprocessed on outbox (topic, partition, id) where processed_at is null;
 
+-- Records that the broker refused: the publisher asks for each row whether its wallet waits behind
+-- one. Nearly always empty, so that no command pays for it.
+create index outbox_refused on outbox (tenant_id, aggregate_id)
+    where processed_at is null and last_error is not null;
+
 -- Who publishes and who projects a partition. Clock: the database's.
 create table partition_leases (
     tenant_id   text collate "C" not null,

@@ -1,5 +1,16 @@
-//! Placeholder for the Kafka room: only what the projectors read from it.
+//! Kafka: the only room with Kafka clients. Knows records, offsets and topics; nothing of wallets,
+//! of Postgres or of HTTP.
+//!
+//! rskafka produces and fetches, krafka administers and checks the way in: its errors name the
+//! cause, where rskafka's hide it. Every call has a bound of its own, since neither client has.
 
+pub mod admin;
+mod connect;
+mod error;
 mod fetch;
+mod produce;
 
-pub use fetch::{FetchError, Fetched, Fetcher, Log};
+pub use connect::Connection;
+pub use error::{Class, Error};
+pub use fetch::{FetchError, Fetched, Fetcher};
+pub use produce::{Outgoing, ProduceError, Producer};

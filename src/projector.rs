@@ -255,9 +255,10 @@ impl Projector {
         }
         let Some(kafka) = &mut self.kafka else { return };
         for chunk in chunks.iter().filter(|chunk| chunk.feed == Feed::Kafka) {
-            let moved = outcome.stale.iter().find(|(feed, partition, _)| {
-                *feed == Feed::Kafka && *partition == chunk.partition
-            });
+            let moved = outcome
+                .stale
+                .iter()
+                .find(|(feed, partition, _)| *feed == Feed::Kafka && *partition == chunk.partition);
             kafka.resume(chunk.partition, moved.map_or(chunk.next, |(_, _, place)| *place));
         }
     }

@@ -2,20 +2,27 @@
 //! the rooms that own a transaction do, through [`begin`] and [`commit`].
 
 pub mod checkpoints;
+pub mod commands;
 pub mod connect;
 pub mod dead_letters;
 pub mod entries;
 mod error;
 pub mod feed;
+pub mod lag;
+pub mod leases;
+pub mod outbox;
 pub mod parked;
 pub mod read_model;
 pub mod reconcile;
 pub mod recorded;
+pub mod topics;
+pub mod wallets;
 
 use sqlx::PgConnection;
 
 pub use connect::{Pool, connect_pool, migrate, pending_migrations};
 pub use error::{Class, Error, Result};
+pub use lag::ping;
 
 /// One connection to Postgres, in or out of a transaction.
 pub type Connection = PgConnection;
@@ -34,4 +41,9 @@ pub async fn commit(connection: &mut Connection) -> Result<()> {
 /// Gives a transaction up.
 pub async fn rollback(connection: &mut Connection) -> Result<()> {
     Ok(sqlx::raw_sql("rollback").execute(connection).await.map(drop)?)
+}
+
+/// A connection of the pool. Waits at most two seconds.
+pub async fn acquire(pool: &Pool) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>> {
+    Ok(pool.acquire().await?)
 }

@@ -1,5 +1,4 @@
 //! `wallex reconcile`: are the books right? Changes nothing; safe beside a running service.
-#![allow(clippy::print_stdout, reason = "a command answers on its standard output")]
 
 use std::time::Duration;
 

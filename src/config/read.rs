@@ -169,7 +169,11 @@ impl Reader {
         }
         let migration_url = self.text("DATABASE_MIGRATION_URL")?;
         Ok(DatabaseSettings {
-            migration_url: Secret::new(if migration_url.is_empty() { &url } else { &migration_url }),
+            migration_url: Secret::new(if migration_url.is_empty() {
+                &url
+            } else {
+                &migration_url
+            }),
             url: Secret::new(url),
             max_connections: self.within("DATABASE_MAX_CONNECTIONS", 2, 1000)?,
         })

@@ -82,9 +82,7 @@ impl Chunk {
         }
         let pair = Some((self.expected, self.next));
         Some(match self.feed {
-            Feed::Kafka => {
-                Advance { partition: self.partition, next_offset: pair, feed_xid: None }
-            }
+            Feed::Kafka => Advance { partition: self.partition, next_offset: pair, feed_xid: None },
             Feed::Postgres => {
                 Advance { partition: self.partition, next_offset: None, feed_xid: pair }
             }

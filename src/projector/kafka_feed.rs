@@ -42,8 +42,15 @@ pub struct KafkaFeed {
 pub enum Arrived {
     Chunk(Chunk),
     /// The offset is not in the topic: go on at the earliest one that is.
-    OutOfRange { partition: i32, expected: i64, earliest: i64 },
-    Failed { partition: i32, error: String },
+    OutOfRange {
+        partition: i32,
+        expected: i64,
+        earliest: i64,
+    },
+    Failed {
+        partition: i32,
+        error: String,
+    },
 }
 
 /// One partition's reader and its place.

@@ -52,8 +52,7 @@ impl Projector {
     pub(super) fn report_lag(&self, job: &Job, found: &Found) {
         let group = self.group();
         for partition in 0..job.partitions {
-            let (events, age) =
-                found.lag.get(&partition).copied().unwrap_or((0, Duration::ZERO));
+            let (events, age) = found.lag.get(&partition).copied().unwrap_or((0, Duration::ZERO));
             let labels = [("group", group.clone()), ("partition", partition.to_string())];
             let events = u32::try_from(events).unwrap_or(u32::MAX);
             gauge!("consumer_lag_events", &labels).set(events);

@@ -175,17 +175,16 @@ pub async fn summary(
     tenant: &TenantId,
     wallet: &WalletId,
 ) -> Result<Summary> {
-    let (credits, debits, count, currency): (String, String, i64, Option<String>) =
-        sqlx::query_as(
-            "select coalesce(sum(amount) filter (where side = 'CREDIT'), 0)::text, \
+    let (credits, debits, count, currency): (String, String, i64, Option<String>) = sqlx::query_as(
+        "select coalesce(sum(amount) filter (where side = 'CREDIT'), 0)::text, \
                 coalesce(sum(amount) filter (where side = 'DEBIT'), 0)::text, count(*), \
                 (select currency from wallets where tenant_id = $1 and id = $2) \
              from ledger_entries where tenant_id = $1 and wallet_id = $2",
-        )
-        .bind(tenant.as_str())
-        .bind(wallet.as_str())
-        .fetch_one(&mut *connection)
-        .await?;
+    )
+    .bind(tenant.as_str())
+    .bind(wallet.as_str())
+    .fetch_one(&mut *connection)
+    .await?;
     let scale = currency.as_deref().and_then(Currency::parse).unwrap_or(Currency::USD).scale();
     let newest = EntryFilter { limit: 1, ..EntryFilter::default() };
     let last = of_wallet(connection, tenant, wallet, &newest, None).await?.pop();

@@ -1,0 +1,241 @@
+//! Topics and cluster, through krafka, which nothing outside this file and `connect` knows. Creates
+//! what is missing; never changes what exists: drift is reported.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::time::Duration;
+
+use krafka::KrafkaError;
+use krafka::admin::{
+    AdminClient, ConfigResource, CreateTopicsOptions, DescribeClusterOptions,
+    DescribeConfigsOptions, DescribeTopicsOptions, NewTopic, TopicDescription,
+};
+use krafka::error::ErrorCode;
+use tokio::time::timeout;
+
+use super::connect::connect_krafka;
+use super::error::Error;
+use crate::config::{Codec, KafkaSettings};
+
+/// krafka's own default is a minute for any call, whatever the request timeout says.
+const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(10);
+const DLQ_PARTITIONS: i32 = 5;
+const DLQ_RETENTION_DAYS: u32 = 30;
+const MAX_MESSAGE_BYTES: u32 = 10_485_760;
+
+/// A topic as it should be.
+#[derive(Debug, Clone)]
+pub struct TopicSpec {
+    pub name: String,
+    pub partitions: i32,
+    pub replication_factor: i16,
+    pub configs: Vec<(&'static str, String)>,
+}
+
+/// What was done and what differs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    pub created: Vec<String>,
+    pub drift: Vec<Drift>,
+}
+
+/// One difference between a topic and its specification.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drift {
+    pub topic: String,
+    /// `partitions`, `replication.factor` or a configuration's name.
+    pub what: String,
+    pub wanted: String,
+    pub actual: String,
+}
+
+/// The cluster as one of its brokers describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    pub id: String,
+    pub brokers: Vec<Broker>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broker {
+    pub id: i32,
+    pub host: String,
+    pub port: i32,
+}
+
+impl TopicSpec {
+    /// The topic of the events, over the frozen count of partitions.
+    pub fn events(settings: &KafkaSettings, codec: Codec, partitions: i32) -> Self {
+        Self::new(settings, &settings.events_topic, codec, partitions, settings.retention_days)
+    }
+
+    /// The topic of the dead letters.
+    pub fn dead_letters(settings: &KafkaSettings, codec: Codec) -> Self {
+        Self::new(settings, &settings.dlq_topic, codec, DLQ_PARTITIONS, DLQ_RETENTION_DAYS)
+    }
+
+    fn new(settings: &KafkaSettings, name: &str, codec: Codec, partitions: i32, days: u32) -> Self {
+        let retention = u64::from(days) * 86_400_000;
+        // The same codec on both sides: the broker then stores batches as they come.
+        let compression = if codec == Codec::None { "uncompressed" } else { codec.as_str() };
+        let mut configs = vec![
+            ("retention.ms", retention.to_string()),
+            ("max.message.bytes", MAX_MESSAGE_BYTES.to_string()),
+            ("compression.type", compression.to_owned()),
+        ];
+        if settings.replication_factor >= 3 {
+            configs.push(("min.insync.replicas", "2".to_owned()));
+        }
+        Self {
+            name: name.to_owned(),
+            partitions,
+            replication_factor: settings.replication_factor,
+            configs,
+        }
+    }
+}
+
+/// Administers one cluster; recovers by itself when the cluster does.
+#[derive(Debug)]
+pub struct Admin {
+    client: AdminClient,
+    wait: Duration,
+}
+
+impl Admin {
+    pub async fn connect(settings: &KafkaSettings) -> Result<Self, Error> {
+        let wait = settings.connection_timeout;
+        let kafka = timeout(wait, connect_krafka(settings))
+            .await
+            .unwrap_or_else(|_| Err(Error::timeout("connecting", wait)))?;
+        let wait = settings.request_timeout.min(CALL_TIMEOUT_MAX);
+        Ok(Self { client: kafka.admin().default_api_timeout(wait), wait })
+    }
+
+    /// Creates those of `specs` that are missing and compares the others.
+    pub async fn ensure_topics(&self, specs: &[TopicSpec]) -> Result<Report, Error> {
+        let mut described = self.described(specs.iter().map(|spec| spec.name.as_str())).await?;
+        let mut report = Report::default();
+        let mut missing = Vec::new();
+        for spec in specs {
+            match described.remove(&spec.name).flatten() {
+                Some(topic) => report.drift.extend(self.drift(spec, &topic).await?),
+                None => missing.push(spec),
+            }
+        }
+        if !missing.is_empty() {
+            report.created = self.create(&missing).await?;
+        }
+        Ok(report)
+    }
+
+    /// The cluster's id and brokers.
+    pub async fn describe(&self) -> Result<Cluster, Error> {
+        let options = DescribeClusterOptions::default();
+        let answer =
+            self.bounded("describe cluster", self.client.describe_cluster(options)).await?;
+        let brokers = answer.brokers.into_iter();
+        Ok(Cluster {
+            id: answer.cluster_id,
+            brokers: brokers
+                .map(|broker| Broker { id: broker.id, host: broker.host, port: broker.port })
+                .collect(),
+        })
+    }
+
+    /// How many partitions a topic has; none: there is no such topic.
+    pub async fn partitions(&self, topic: &str) -> Result<Option<i32>, Error> {
+        let mut described = self.described([topic]).await?;
+        Ok(described.remove(topic).flatten().map(|topic| count(topic.partitions.len())))
+    }
+
+    async fn described<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a str>,
+    ) -> Result<HashMap<String, Option<TopicDescription>>, Error> {
+        let options = DescribeTopicsOptions::default();
+        let call = self.client.describe_topics(names, options);
+        let answers = self.bounded("describe topics", call).await?;
+        answers
+            .into_iter()
+            .map(|(name, answer)| match answer {
+                Ok(topic) => Ok((name, Some(topic))),
+                Err(KrafkaError::Broker { code: ErrorCode::UnknownTopicOrPartition, .. }) => {
+                    Ok((name, None))
+                }
+                Err(error) => Err(Error::from_krafka(&error)),
+            })
+            .collect()
+    }
+
+    async fn create(&self, specs: &[&TopicSpec]) -> Result<Vec<String>, Error> {
+        let mut topics = Vec::new();
+        for spec in specs {
+            let topic = NewTopic::new(&spec.name, spec.partitions, spec.replication_factor)
+                .map_err(|error| Error::from_krafka(&error))?;
+            let with = |topic: NewTopic, (name, value): &(&str, String)| {
+                topic.with_config(*name, value.as_str())
+            };
+            topics.push(spec.configs.iter().fold(topic, with));
+        }
+        let call = self.client.create_topics(topics, CreateTopicsOptions::default());
+        let mut created = Vec::new();
+        for (name, answer) in self.bounded("create topics", call).await? {
+            match answer {
+                Ok(()) => created.push(name),
+                // Another instance was quicker.
+                Err(KrafkaError::Broker { code: ErrorCode::TopicAlreadyExists, .. }) => {}
+                Err(error) => return Err(Error::from_krafka(&error)),
+            }
+        }
+        created.sort();
+        Ok(created)
+    }
+
+    async fn drift(&self, spec: &TopicSpec, topic: &TopicDescription) -> Result<Vec<Drift>, Error> {
+        let resource = ConfigResource::topic(spec.name.as_str());
+        let call = self.client.describe_configs([resource], DescribeConfigsOptions::default());
+        let mut actual = HashMap::new();
+        for answer in self.bounded("describe configs", call).await?.into_values() {
+            for entry in answer.map_err(|error| Error::from_krafka(&error))? {
+                actual.insert(entry.name, entry.value.unwrap_or_default());
+            }
+        }
+        let replicas = topic.partitions.first().map_or(0, |partition| partition.replicas.len());
+        let shape = [
+            ("partitions", spec.partitions.to_string(), topic.partitions.len().to_string()),
+            ("replication.factor", spec.replication_factor.to_string(), replicas.to_string()),
+        ];
+        let configs = spec.configs.iter().map(|(name, wanted)| {
+            (*name, wanted.clone(), actual.get(*name).cloned().unwrap_or_default())
+        });
+        Ok(shape
+            .into_iter()
+            .chain(configs)
+            .filter(|(_, wanted, actual)| wanted != actual)
+            .map(|(what, wanted, actual)| Drift {
+                topic: spec.name.clone(),
+                what: what.to_owned(),
+                wanted,
+                actual,
+            })
+            .collect())
+    }
+
+    /// The call's own bound should do; this one holds if it does not.
+    async fn bounded<T>(
+        &self,
+        what: &str,
+        call: impl Future<Output = krafka::Result<T>>,
+    ) -> Result<T, Error> {
+        let wait = self.wait.saturating_add(Duration::from_millis(500));
+        match timeout(wait, call).await {
+            Ok(answer) => answer.map_err(|error| Error::from_krafka(&error)),
+            Err(_) => Err(Error::timeout(what, wait)),
+        }
+    }
+}
+
+fn count(partitions: usize) -> i32 {
+    i32::try_from(partitions).unwrap_or(i32::MAX)
+}

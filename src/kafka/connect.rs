@@ -1,0 +1,167 @@
+//! The way to the brokers, shared by producers and fetchers: one rskafka client, checked with krafka
+//! first, built again after any doubt about its connections. Must not retry by itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use krafka::KafkaBuilder;
+use rskafka::BackoffConfig;
+use rskafka::client::partition::{PartitionClient, UnknownTopicHandling};
+use rskafka::client::{Client, ClientBuilder};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+
+use super::error::{Class, Error};
+use crate::config::KafkaSettings;
+
+/// Room for one record of the largest size that a topic of ours takes, and its batch.
+const MAX_MESSAGE_SIZE: usize = 16 * 1024 * 1024;
+
+/// No request of ours waits longer: the answer is late, not slow.
+const REQUEST_TIMEOUT_MAX: Duration = Duration::from_secs(10);
+
+/// A cluster, connected to when first needed. Dropping it closes the connections.
+#[derive(Debug)]
+pub struct Connection {
+    settings: KafkaSettings,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    client: Option<Arc<Client>>,
+    /// The last failure, for those who waited while it happened: else each would try in turn.
+    failed: Option<(Instant, Error)>,
+}
+
+/// A connection of its own to the leader of one partition.
+#[derive(Debug, Clone)]
+pub(super) struct Leader {
+    client: Arc<Client>,
+    pub(super) partition: Arc<PartitionClient>,
+}
+
+impl Connection {
+    /// Does not connect yet: the service starts before its brokers.
+    pub fn new(settings: &KafkaSettings) -> Arc<Self> {
+        Arc::new(Self { settings: settings.clone(), state: Mutex::default() })
+    }
+
+    /// The bound of one request.
+    pub(super) fn request_timeout(&self) -> Duration {
+        self.settings.request_timeout.min(REQUEST_TIMEOUT_MAX)
+    }
+
+    /// A connection to the partition's leader as of now.
+    pub(super) async fn leader(&self, topic: &str, partition: i32) -> Result<Leader, Error> {
+        let client = self.client().await?;
+        let wait = self.settings.connection_timeout;
+        let connecting = client.partition_client(topic, partition, UnknownTopicHandling::Error);
+        let error = match timeout(wait, connecting).await {
+            Ok(Ok(connected)) => return Ok(Leader { client, partition: Arc::new(connected) }),
+            Ok(Err(error)) => Error::from_rskafka(&error),
+            Err(_) => Error::timeout("connecting to the partition's leader", wait),
+        };
+        count_failure(&error);
+        self.discard(&client).await;
+        Err(error)
+    }
+
+    /// Gives up the client behind `leader`: its connections may be mute, its metadata stale.
+    pub(super) async fn discard_leader(&self, leader: &Leader) {
+        self.discard(&leader.client).await;
+    }
+
+    async fn discard(&self, client: &Arc<Client>) {
+        let mut state = self.state.lock().await;
+        if state.client.as_ref().is_some_and(|current| Arc::ptr_eq(current, client)) {
+            state.client = None;
+        }
+    }
+
+    async fn client(&self) -> Result<Arc<Client>, Error> {
+        let asked = Instant::now();
+        let mut state = self.state.lock().await;
+        if let Some(client) = &state.client {
+            return Ok(Arc::clone(client));
+        }
+        if let Some((at, error)) = &state.failed
+            && *at >= asked
+        {
+            return Err(error.clone());
+        }
+        let wait = self.settings.connection_timeout;
+        let built = timeout(wait, connect(&self.settings))
+            .await
+            .unwrap_or_else(|_| Err(Error::timeout("connecting", wait)));
+        match built {
+            Ok(client) => {
+                metrics::counter!("kafka_connections_total").increment(1);
+                let client = Arc::new(client);
+                state.client = Some(Arc::clone(&client));
+                Ok(client)
+            }
+            Err(error) => {
+                count_failure(&error);
+                state.failed = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Connects with krafka. Its own bounds are the settings'.
+pub(super) async fn connect_krafka(settings: &KafkaSettings) -> Result<krafka::Kafka, Error> {
+    match krafka_builder(settings).connect().await {
+        Ok(kafka) => Ok(kafka),
+        Err(error) => {
+            let error = Error::from_krafka(&error);
+            let unnamed =
+                error.class == Class::Network && !any_has_address(&settings.brokers).await;
+            Err(if unnamed { Error::new(Class::Dns, error.message) } else { error })
+        }
+    }
+}
+
+async fn connect(settings: &KafkaSettings) -> Result<Client, Error> {
+    // rskafka hides authentication and certificate errors behind silence: ask krafka first.
+    connect_krafka(settings).await?;
+    rskafka_builder(settings).build().await.map_err(|error| Error::from_rskafka(&error))
+}
+
+/// How krafka gets in. TLS and SASL go here and into [`rskafka_builder`], nowhere else.
+fn krafka_builder(settings: &KafkaSettings) -> KafkaBuilder {
+    krafka::Kafka::builder(settings.brokers.join(","))
+        .client_id(settings.client_id.as_str())
+        .connect_timeout(settings.connection_timeout)
+        // krafka refuses a request timeout below its connection timeout.
+        .request_timeout(settings.request_timeout.max(settings.connection_timeout))
+}
+
+/// How rskafka gets in. Its own retry is off: it would send a batch twice by itself.
+fn rskafka_builder(settings: &KafkaSettings) -> ClientBuilder {
+    ClientBuilder::new(settings.brokers.clone())
+        .client_id(settings.client_id.as_str())
+        .max_message_size(MAX_MESSAGE_SIZE)
+        .backoff_config(BackoffConfig {
+            deadline: Some(Duration::ZERO),
+            ..BackoffConfig::default()
+        })
+}
+
+async fn any_has_address(brokers: &[String]) -> bool {
+    for broker in brokers {
+        if tokio::net::lookup_host(broker.as_str())
+            .await
+            .is_ok_and(|mut found| found.next().is_some())
+        {
+            return true;
+        }
+    }
+    false
+}
+
+fn count_failure(error: &Error) {
+    metrics::counter!("kafka_connection_errors_total", "class" => error.class.as_str())
+        .increment(1);
+}

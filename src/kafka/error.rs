@@ -1,0 +1,165 @@
+//! What an error of Kafka means, with a hint for whoever has to mend it. Reads the clients' errors;
+//! decides nothing about retries.
+
+use std::error::Error as _;
+use std::fmt;
+
+use krafka::KrafkaError;
+use krafka::error::ErrorCode;
+use rskafka::client::error::{Error as RskafkaError, ProtocolError};
+
+/// What went wrong, by where to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    Dns,
+    Network,
+    Auth,
+    Timeout,
+    /// The topic is missing, not ours, or lacks the partition.
+    Topic,
+    /// The broker answered no.
+    Refused,
+    /// Sent, and no answer: it may have taken effect.
+    UnknownOutcome,
+}
+
+/// An error of Kafka or of the way to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    pub class: Class,
+    pub message: String,
+    pub hint: Option<&'static str>,
+}
+
+impl Class {
+    /// As in the label of `kafka_connection_errors_total`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Network => "network",
+            Self::Auth => "auth",
+            Self::Timeout => "timeout",
+            Self::Topic => "topic",
+            Self::Refused => "refused",
+            Self::UnknownOutcome => "unknown-outcome",
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.class.as_str(), self.message)?;
+        self.hint.map_or(Ok(()), |hint| write!(f, " ({hint})"))
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl Error {
+    pub(super) fn new(class: Class, message: impl Into<String>) -> Self {
+        let message = message.into();
+        let hint = hint(class, &message);
+        Self { class, message, hint }
+    }
+
+    pub(super) fn timeout(what: &str, after: std::time::Duration) -> Self {
+        Self::new(Class::Timeout, format!("{what}: no answer within {} ms", after.as_millis()))
+    }
+
+    /// Whether Kafka as a whole is out of reach, rather than one topic or request at fault.
+    pub fn is_outage(&self) -> bool {
+        !matches!(self.class, Class::Topic | Class::Refused)
+    }
+
+    pub(super) fn from_krafka(error: &KrafkaError) -> Self {
+        let class = match error {
+            KrafkaError::Auth { .. } => Class::Auth,
+            KrafkaError::Timeout { .. } => Class::Timeout,
+            KrafkaError::Network(cause) if cause.to_string().contains("timed out") => {
+                Class::Timeout
+            }
+            KrafkaError::Broker { code, .. } => match code {
+                ErrorCode::UnknownTopicOrPartition | ErrorCode::TopicAuthorizationFailed => {
+                    Class::Topic
+                }
+                _ => Class::Refused,
+            },
+            KrafkaError::Config { .. } => Class::Refused,
+            _ => Class::Network,
+        };
+        Self::new(class, error.to_string())
+    }
+
+    pub(super) fn from_rskafka(error: &RskafkaError) -> Self {
+        let error = unwrapped(error);
+        let class = match error {
+            RskafkaError::ServerError { protocol_error, .. } => match protocol_error {
+                ProtocolError::UnknownTopicOrPartition
+                | ProtocolError::TopicAuthorizationFailed
+                | ProtocolError::InvalidTopicException => Class::Topic,
+                _ => Class::Refused,
+            },
+            // The topic has fewer partitions than asked for.
+            RskafkaError::InvalidResponse(text) if text.contains("find metadata") => Class::Topic,
+            RskafkaError::Timeout => Class::Timeout,
+            other if other.to_string().to_lowercase().contains("sasl") => Class::Auth,
+            _ => Class::Network,
+        };
+        match error {
+            // The whole request is in the text otherwise.
+            RskafkaError::ServerError { protocol_error, error_message, .. } => {
+                let detail = error_message.as_deref().unwrap_or("no detail given");
+                Self::new(class, format!("{protocol_error:?}: {detail}"))
+            }
+            other => Self::new(class, other.to_string()),
+        }
+    }
+}
+
+/// With its own retries off, rskafka wraps what it would have retried: the cause is inside.
+pub(super) fn unwrapped(error: &RskafkaError) -> &RskafkaError {
+    match error {
+        RskafkaError::RetryFailed(wrapper) => wrapper
+            .source()
+            .and_then(|source| source.downcast_ref::<RskafkaError>())
+            .unwrap_or(error),
+        other => other,
+    }
+}
+
+fn hint(class: Class, message: &str) -> Option<&'static str> {
+    let says = |text: &str| message.contains(text);
+    Some(match class {
+        Class::Dns => "no broker of KAFKA_BROKERS has an address: check the names",
+        Class::Auth if says("ertificate") || says("UnknownIssuer") => {
+            "the broker's certificate is not trusted: check the CA and the host names"
+        }
+        Class::Auth => "check user, password and mechanism",
+        Class::Network if says("onnection refused") => {
+            "nothing listens there: is Kafka running, and is KAFKA_BROKERS right?"
+        }
+        Class::Network if says("tls handshake eof") => "the port does not seem to speak TLS",
+        Class::Network if says("exceeds maximum") => "the port seems to expect TLS",
+        Class::Network if says("connection closed") => "the port may expect TLS or SASL",
+        Class::Timeout => "the broker is unreachable, frozen or overloaded",
+        Class::Topic if says("Authorization") => "the user lacks rights on the topic",
+        Class::Topic => "the topic or the partition does not exist: `wallex topics ensure`",
+        Class::Refused if says("MessageTooLarge") => "the topic's max.message.bytes is too low",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_its_class_its_cause_and_what_to_do() {
+        let error = Error::new(Class::Network, "Connection refused (os error 111)");
+        let text = error.to_string();
+        assert!(text.starts_with("network: Connection refused"), "{text}");
+        assert!(text.contains("KAFKA_BROKERS"), "{text}");
+        assert!(error.is_outage());
+        assert!(!Error::new(Class::Topic, "UnknownTopicOrPartition").is_outage());
+    }
+}

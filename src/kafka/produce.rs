@@ -1,0 +1,162 @@
+//! Producing, a seam one function wide. One call is one request: sent once, never retried here,
+//! since only the caller knows what the topic already holds.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use chrono::{DateTime, Utc};
+use rskafka::client::error::{Error as RskafkaError, ProtocolError};
+use rskafka::client::partition::Compression;
+use rskafka::record::Record;
+use tokio::time::timeout;
+
+use super::connect::{Connection, Leader};
+use super::error::{Class, Error, unwrapped};
+use crate::config::Codec;
+
+/// A record to send.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    pub key: Vec<u8>,
+    pub value: Vec<u8>,
+    pub headers: Vec<(&'static str, Vec<u8>)>,
+    pub timestamp: DateTime<Utc>,
+}
+
+/// Why a batch was not confirmed.
+#[derive(Debug, thiserror::Error)]
+pub enum ProduceError {
+    /// Nothing was sent.
+    #[error("not sent: {0}")]
+    Unsent(Error),
+    /// Sent, and the answer is missing or says nothing: read the topic back before sending more.
+    #[error("{0}")]
+    Unknown(Error),
+    /// The broker did not append it.
+    #[error("refused: {cause}")]
+    Refused {
+        cause: Error,
+        /// The records are at fault, not the partition or its leader: the same again fails again.
+        records: bool,
+    },
+}
+
+impl ProduceError {
+    pub fn cause(&self) -> &Error {
+        match self {
+            Self::Unsent(cause) | Self::Unknown(cause) | Self::Refused { cause, .. } => cause,
+        }
+    }
+}
+
+/// Sends to one topic. One request per partition at a time is the caller's duty.
+#[derive(Debug)]
+pub struct Producer {
+    connection: Arc<Connection>,
+    topic: String,
+    compression: Compression,
+    leaders: Mutex<HashMap<i32, Leader>>,
+}
+
+impl Producer {
+    pub fn new(connection: Arc<Connection>, topic: &str, codec: Codec) -> Self {
+        let compression = match codec {
+            Codec::None => Compression::NoCompression,
+            Codec::Gzip => Compression::Gzip,
+            Codec::Snappy => Compression::Snappy,
+            Codec::Lz4 => Compression::Lz4,
+            Codec::Zstd => Compression::Zstd,
+        };
+        Self { connection, topic: topic.to_owned(), compression, leaders: Mutex::default() }
+    }
+
+    /// Appends `records` to `partition`, all of them or none; their offsets in order.
+    pub async fn produce(
+        &self,
+        partition: i32,
+        records: Vec<Outgoing>,
+    ) -> Result<Vec<i64>, ProduceError> {
+        let leader = self.leader(partition).await.map_err(ProduceError::Unsent)?;
+        let records = records.into_iter().map(Record::from).collect();
+        let wait = self.connection.request_timeout();
+        let error = match timeout(wait, leader.partition.produce(records, self.compression)).await {
+            Ok(Ok(offsets)) => return Ok(offsets),
+            Ok(Err(error)) => classify(&error),
+            Err(_) => {
+                let text = format!("produce: no answer within {} ms", wait.as_millis());
+                ProduceError::Unknown(Error::new(Class::UnknownOutcome, text))
+            }
+        };
+        if !matches!(error, ProduceError::Refused { records: true, .. }) {
+            self.leaders().remove(&partition);
+            self.connection.discard_leader(&leader).await;
+        }
+        Err(error)
+    }
+
+    async fn leader(&self, partition: i32) -> Result<Leader, Error> {
+        if let Some(leader) = self.leaders().get(&partition) {
+            return Ok(leader.clone());
+        }
+        let leader = self.connection.leader(&self.topic, partition).await?;
+        self.leaders().insert(partition, leader.clone());
+        Ok(leader)
+    }
+
+    // Never held across an await; a panic cannot leave a map half changed.
+    fn leaders(&self) -> MutexGuard<'_, HashMap<i32, Leader>> {
+        self.leaders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn classify(error: &RskafkaError) -> ProduceError {
+    let cause = Error::from_rskafka(error);
+    match unwrapped(error) {
+        // rskafka connects again before it sends: this is that connection.
+        RskafkaError::Connection(_) => ProduceError::Unsent(cause),
+        RskafkaError::ServerError { protocol_error, .. } => match protocol_error {
+            // Appended by the leader, or nobody knows.
+            ProtocolError::RequestTimedOut
+            | ProtocolError::NotEnoughReplicasAfterAppend
+            | ProtocolError::NetworkException
+            | ProtocolError::KafkaStorageError
+            | ProtocolError::UnknownServerError => unknown(&cause),
+            ProtocolError::MessageTooLarge
+            | ProtocolError::RecordListTooLarge
+            | ProtocolError::InvalidRecord
+            | ProtocolError::InvalidTimestamp
+            | ProtocolError::CorruptMessage
+            | ProtocolError::UnsupportedForMessageFormat
+            | ProtocolError::PolicyViolation => ProduceError::Refused { cause, records: true },
+            _ => ProduceError::Refused { cause, records: false },
+        },
+        _ => unknown(&cause),
+    }
+}
+
+fn unknown(cause: &Error) -> ProduceError {
+    ProduceError::Unknown(Error::new(Class::UnknownOutcome, cause.message.clone()))
+}
+
+impl Outgoing {
+    /// Bytes before compression, about.
+    pub fn size(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, text)| name.len() + text.len()).sum();
+        self.key.len() + self.value.len() + headers
+    }
+}
+
+impl From<Outgoing> for Record {
+    fn from(record: Outgoing) -> Self {
+        Self {
+            key: Some(record.key),
+            value: Some(record.value),
+            headers: record
+                .headers
+                .into_iter()
+                .map(|(name, text)| (name.to_owned(), text))
+                .collect(),
+            timestamp: record.timestamp,
+        }
+    }
+}

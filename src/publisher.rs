@@ -1,0 +1,194 @@
+//! The publisher: outbox → topic, in order per wallet, woken by commits.
+//!
+//! | step | what | bound |
+//! |---|---|---|
+//! | acquire | leases of the partitions, epoch raised | all partitions, one statement |
+//! | read back | what the topic holds behind the last known offset; its rows are marked | once per doubt |
+//! | claim | the next rows of every idle partition | one statement |
+//! | send | one request per partition, one in flight per partition | rows and bytes |
+//! | settle | marks of all that is confirmed, fenced by the epoch | one statement |
+//!
+//! A partition is idle again only after its marks: row k+1 is never sent before row k is confirmed.
+//! After an unknown outcome it is in doubt, and sends nothing before it has been read back. Every
+//! step is a job in one set; nothing here waits for one job while another could go on, and each
+//! failure pauses only what it struck: a partition, Kafka as a whole, or Postgres.
+
+mod finish;
+mod jobs;
+mod partition;
+mod pause;
+mod read_back;
+mod report;
+mod send;
+mod start;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{KafkaSettings, OutboxSettings, ProducerSettings};
+use crate::status::Status;
+use crate::store::Pool;
+use jobs::{Job, Settlement, Shared};
+use partition::Partition;
+use pause::Pause;
+
+/// At shutdown, produces and marks in flight get so long. What is cut off is found by read-back.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// What `app` wires the publisher with.
+#[derive(Debug)]
+pub struct Parts {
+    pub pool: Pool,
+    /// Under which the leases of a topic shared by all tenants are kept.
+    pub tenant: String,
+    /// The count that keys are hashed over: `store::topics::partitions_frozen`.
+    pub partitions: i32,
+    pub kafka: KafkaSettings,
+    pub producer: ProducerSettings,
+    pub outbox: OutboxSettings,
+    pub status: Status,
+    /// Fired after each commit that wrote outbox rows.
+    pub wake: Arc<Notify>,
+}
+
+/// What one [`Publisher::step`] did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Rows sent and confirmed.
+    pub published: u64,
+    /// Rows that the topic held already.
+    pub found: u64,
+    /// Rows that the broker would not take.
+    pub refused: u64,
+    /// Jobs that failed.
+    pub errors: u64,
+}
+
+/// Whether the topics are known to exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Topics {
+    Due,
+    Preparing,
+    Ready,
+}
+
+/// Publishes one topic.
+#[derive(Debug)]
+pub struct Publisher {
+    shared: Arc<Shared>,
+    outbox: OutboxSettings,
+    retry_max: Duration,
+    status: Status,
+    wake: Arc<Notify>,
+    partitions: BTreeMap<i32, Partition>,
+    jobs: FuturesUnordered<Job>,
+    topics: Topics,
+    /// Confirmed and not yet marked.
+    settlement: Settlement,
+    acquiring: bool,
+    claiming: bool,
+    settling: bool,
+    measure_due: bool,
+    measuring: bool,
+    sending: usize,
+    stopping: bool,
+    kafka_pause: Pause,
+    store_pause: Pause,
+    /// Rows per partition of the next claim.
+    limit: i64,
+    progress: Progress,
+}
+
+impl Publisher {
+    pub fn new(parts: Parts) -> Self {
+        let limit = parts.outbox.batch_size;
+        Self {
+            outbox: parts.outbox.clone(),
+            retry_max: parts.kafka.retry_max,
+            status: parts.status.clone(),
+            wake: Arc::clone(&parts.wake),
+            partitions: (0..parts.partitions).map(|n| (n, Partition::default())).collect(),
+            shared: Arc::new(Shared::new(parts)),
+            jobs: FuturesUnordered::new(),
+            topics: Topics::Due,
+            settlement: Settlement::default(),
+            acquiring: false,
+            claiming: false,
+            settling: false,
+            measure_due: false,
+            measuring: false,
+            sending: 0,
+            stopping: false,
+            kafka_pause: Pause::default(),
+            store_pause: Pause::default(),
+            limit,
+            progress: Progress::default(),
+        }
+    }
+
+    /// Publishes until `token` is cancelled, then finishes what is in flight, within a bound.
+    pub async fn run(mut self, token: CancellationToken) {
+        self.status.update(|pipeline| pipeline.publisher.running = true);
+        let mut tick = interval(self.outbox.poll_interval);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.start_jobs();
+            let retry = self.next_retry();
+            tokio::select! {
+                () = token.cancelled() => break,
+                Some(done) = self.jobs.next(), if !self.jobs.is_empty() => self.finish(done),
+                () = self.wake.notified() => self.all_dirty(),
+                _ = tick.tick() => {
+                    self.all_dirty();
+                    self.measure_due = true;
+                }
+                () = sleep_until(retry.unwrap_or_else(Instant::now)), if retry.is_some() => {}
+            }
+        }
+        self.stopping = true;
+        if timeout(DRAIN, self.drain()).await.is_err() {
+            tracing::warn!(
+                "publisher stopped with requests in flight; the next start reads them back"
+            );
+        }
+        self.status.update(|pipeline| pipeline.publisher.running = false);
+    }
+
+    /// Publishes all that can be published now, without waiting for pauses to end.
+    pub async fn step(&mut self) -> Progress {
+        self.progress = Progress::default();
+        self.all_dirty();
+        self.start_jobs();
+        while let Some(done) = self.jobs.next().await {
+            self.finish(done);
+            self.start_jobs();
+        }
+        self.progress
+    }
+
+    async fn drain(&mut self) {
+        loop {
+            self.start_jobs();
+            // A mark that Postgres would not take stays behind for the read-back.
+            if self.sending == 0 && !self.settling {
+                return;
+            }
+            if let Some(done) = self.jobs.next().await {
+                self.finish(done);
+            }
+        }
+    }
+
+    fn all_dirty(&mut self) {
+        for partition in self.partitions.values_mut() {
+            partition.dirty = true;
+        }
+    }
+}

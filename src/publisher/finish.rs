@@ -1,0 +1,210 @@
+//! What follows from a job's end: the next phase of its partitions, pauses, status and metrics.
+//! Never waits.
+
+use super::jobs::{Done, Settled, Settlement};
+use super::partition::Phase;
+use super::read_back::ReadBack;
+use super::send::{Sent, Trouble};
+use super::{Publisher, Topics};
+use crate::kafka;
+use crate::kafka::admin::Report;
+use crate::store;
+use crate::store::leases::Lease;
+use crate::store::outbox::OutboxRow;
+
+impl Publisher {
+    pub(super) fn finish(&mut self, done: Done) {
+        match done {
+            Done::Prepared(result) => self.prepared(result),
+            Done::Acquired(result) => self.acquired(result),
+            Done::ReadBack { partition, result } => self.read(partition, result),
+            Done::Claimed { asked, limit, rows } => self.claimed(&asked, limit, rows),
+            Done::Sent(sent) => self.sent(sent),
+            Done::Settled { settlement, result } => self.settled(settlement, result),
+            Done::Measured(result) => self.measured(result),
+        }
+    }
+
+    fn prepared(&mut self, result: Result<Report, kafka::Error>) {
+        let error = match result {
+            Ok(report) => {
+                for topic in report.created {
+                    tracing::info!(topic, "topic created");
+                }
+                for drift in report.drift {
+                    let (topic, what) = (drift.topic, drift.what);
+                    tracing::warn!(
+                        topic,
+                        what,
+                        wanted = drift.wanted,
+                        actual = drift.actual,
+                        "topic differs from its settings"
+                    );
+                }
+                return self.topics_ready();
+            }
+            Err(error) => error,
+        };
+        if !error.is_outage() {
+            // A user who may only write can still publish; producing will tell.
+            tracing::warn!(%error, "topics could not be ensured");
+            return self.topics_ready();
+        }
+        metrics::counter!("kafka_producer_init_failures_total").increment(1);
+        self.topics = Topics::Due;
+        let first = self.kafka_pause.fail(self.retry_max);
+        self.kafka_failed(&error, first, "Kafka is out of reach; events wait in the outbox");
+    }
+
+    fn topics_ready(&mut self) {
+        self.topics = Topics::Ready;
+        self.kafka_pause.reset();
+        self.connected();
+    }
+
+    fn acquired(&mut self, result: store::Result<Vec<Lease>>) {
+        self.acquiring = false;
+        let Some(leases) = self.stored(result, "leases not acquired") else { return };
+        for lease in leases {
+            if let Some(partition) = self.partitions.get_mut(&lease.partition) {
+                partition.epoch = lease.epoch;
+                partition.last_offset = lease.last_offset;
+                partition.phase = Phase::Doubtful;
+            }
+        }
+    }
+
+    fn read(&mut self, number: i32, result: Result<ReadBack, kafka::Error>) {
+        match result {
+            Ok(read) => {
+                self.connected();
+                self.settlement.read.push(read);
+            }
+            Err(error) => {
+                self.partition_failed(number, &error, "topic not read back");
+                self.resume(number, true);
+            }
+        }
+    }
+
+    fn claimed(&mut self, asked: &[i32], limit: i64, rows: store::Result<Vec<OutboxRow>>) {
+        self.claiming = false;
+        let failed = rows.is_err();
+        let rows = self.stored(rows, "outbox not read").unwrap_or_default();
+        let limit_rows = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut behind = false;
+        let groups: Vec<&[OutboxRow]> =
+            rows.chunk_by(|left, right| left.partition == right.partition).collect();
+        for number in asked {
+            let group =
+                groups.iter().find(|group| group.first().map(|row| row.partition) == Some(*number));
+            let Some(partition) = self.partitions.get_mut(number) else { continue };
+            match group {
+                Some(group) if !self.stopping => {
+                    let more = group.len() >= limit_rows;
+                    behind |= more;
+                    self.sending += 1;
+                    self.jobs.push(self.shared.send(
+                        *number,
+                        partition.epoch,
+                        group.to_vec(),
+                        more,
+                    ));
+                }
+                _ => {
+                    partition.phase = Phase::Idle;
+                    partition.dirty |= failed;
+                }
+            }
+        }
+        self.limit = match behind {
+            true => self.limit.saturating_mul(2).min(self.outbox.batch_max),
+            false => self.outbox.batch_size,
+        };
+    }
+
+    fn sent(&mut self, sent: Sent) {
+        self.sending = self.sending.saturating_sub(1);
+        if sent.cut {
+            // Large records: more rows would only be read in vain.
+            self.limit = self.outbox.batch_size;
+        }
+        match &sent.trouble {
+            Some(Trouble { error, rows, .. }) => {
+                metrics::counter!("kafka_outbox_batch_failures_total").increment(1);
+                metrics::counter!("kafka_outbox_publish_errors_total").increment(*rows);
+                self.partition_failed(sent.partition, error, "batch not confirmed");
+            }
+            None => {
+                self.connected();
+                if let Some(partition) = self.partitions.get_mut(&sent.partition) {
+                    partition.pause.reset();
+                }
+            }
+        }
+        for refusal in &sent.refusals {
+            let (id, cause) = (refusal.id, refusal.cause.as_str());
+            tracing::error!(outbox_id = id, cause, "record refused; its wallet waits behind it");
+            metrics::counter!("kafka_outbox_publish_errors_total").increment(1);
+            self.failed(cause);
+            self.progress.refused += 1;
+        }
+        if sent.taken.is_empty() && sent.refusals.is_empty() {
+            self.after_send(&sent);
+        } else {
+            self.settlement.sent.push(sent);
+        }
+    }
+
+    fn settled(&mut self, settlement: Settlement, result: store::Result<Settled>) {
+        self.settling = false;
+        let Some(settled) = self.stored(result, "marks not written") else {
+            // The same again later; what was confirmed meanwhile joins it.
+            self.settlement.sent.extend(settlement.sent);
+            self.settlement.read.extend(settlement.read);
+            return;
+        };
+        self.progress.found += settled.found;
+        let mut published = settled.found;
+        for sent in &settlement.sent {
+            if settled.lost.contains(&sent.partition) {
+                continue;
+            }
+            let count = u64::try_from(sent.taken.len()).unwrap_or(u64::MAX);
+            published += count;
+            self.progress.published += count;
+            self.after_send(sent);
+        }
+        for read in &settlement.read {
+            if settled.lost.contains(&read.partition) {
+                continue;
+            }
+            if let Some(partition) = self.partitions.get_mut(&read.partition) {
+                partition.last_offset = Some(read.last_offset);
+            }
+            self.resume(read.partition, !read.complete);
+        }
+        for number in settled.lost {
+            tracing::warn!(partition = number, "lease lost to another publisher");
+            if let Some(partition) = self.partitions.get_mut(&number) {
+                partition.phase = Phase::Unowned;
+                partition.pause.fail(self.retry_max);
+            }
+        }
+        metrics::counter!("kafka_outbox_published_total").increment(published);
+        self.status.update(|pipeline| pipeline.publisher.published += published);
+    }
+
+    fn after_send(&mut self, sent: &Sent) {
+        let Some(partition) = self.partitions.get_mut(&sent.partition) else { return };
+        partition.last_offset = sent.last_offset.or(partition.last_offset);
+        partition.dirty |= sent.more || sent.trouble.is_some();
+        self.resume(sent.partition, sent.trouble.as_ref().is_some_and(|trouble| trouble.doubtful));
+    }
+
+    fn resume(&mut self, number: i32, doubtful: bool) {
+        if let Some(partition) = self.partitions.get_mut(&number) {
+            partition.phase = if doubtful { Phase::Doubtful } else { Phase::Idle };
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The jobs: each a future that owns what it needs and ends in a [`Done`]. They touch Kafka or
+//! Postgres; what follows from their outcome is decided in `finish`.
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use uuid::Uuid;
+
+use super::Parts;
+use super::read_back::{self, ReadBack};
+use super::send::{self, Sent};
+use crate::kafka::admin::{Admin, Report, TopicSpec};
+use crate::kafka::{self, Connection, Fetcher, Producer};
+use crate::store::leases::{self, Lease, Leased};
+use crate::store::outbox::{self, Backlog, Mark, OutboxRow, Refusal};
+use crate::store::{self, Pool};
+
+pub type Job = BoxFuture<'static, Done>;
+
+/// How a job ended.
+pub enum Done {
+    Prepared(Result<Report, kafka::Error>),
+    Acquired(store::Result<Vec<Lease>>),
+    ReadBack { partition: i32, result: Result<ReadBack, kafka::Error> },
+    Claimed { asked: Vec<i32>, limit: i64, rows: store::Result<Vec<OutboxRow>> },
+    Sent(Sent),
+    Settled { settlement: Settlement, result: store::Result<Settled> },
+    Measured(store::Result<Backlog>),
+}
+
+/// Confirmed by Kafka, to be written to Postgres.
+#[derive(Debug, Default)]
+pub struct Settlement {
+    pub sent: Vec<Sent>,
+    pub read: Vec<ReadBack>,
+}
+
+/// What Postgres said to a settlement.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// Partitions whose lease is another's by now; their rows were left as they are.
+    pub lost: Vec<i32>,
+    /// Rows that the topic held already.
+    pub found: u64,
+}
+
+/// What all jobs share.
+pub struct Shared {
+    pool: Pool,
+    leased: Leased,
+    owner: String,
+    parts: Settings,
+    connection: Arc<Connection>,
+    producer: Producer,
+}
+
+struct Settings {
+    kafka: crate::config::KafkaSettings,
+    specs: Vec<TopicSpec>,
+    max_request_bytes: usize,
+}
+
+impl Shared {
+    pub fn new(parts: Parts) -> Self {
+        let topic = parts.kafka.events_topic.clone();
+        let codec = parts.producer.compression;
+        let connection = Connection::new(&parts.kafka);
+        Self {
+            pool: parts.pool,
+            owner: Uuid::now_v7().to_string(),
+            producer: Producer::new(Arc::clone(&connection), &topic, codec),
+            connection,
+            leased: Leased { tenant: parts.tenant, role: "publisher", topic },
+            parts: Settings {
+                specs: vec![
+                    TopicSpec::events(&parts.kafka, codec, parts.partitions),
+                    TopicSpec::dead_letters(&parts.kafka, codec),
+                ],
+                kafka: parts.kafka,
+                max_request_bytes: parts.producer.max_request_bytes,
+            },
+        }
+    }
+
+    /// Creates the topics where they are missing.
+    pub fn prepare(self: &Arc<Self>) -> Job {
+        let shared = Arc::clone(self);
+        Box::pin(async move { Done::Prepared(shared.ensure_topics().await) })
+    }
+
+    async fn ensure_topics(&self) -> Result<Report, kafka::Error> {
+        Admin::connect(&self.parts.kafka).await?.ensure_topics(&self.parts.specs).await
+    }
+
+    pub fn acquire(self: &Arc<Self>, partitions: Vec<i32>) -> Job {
+        let shared = Arc::clone(self);
+        Box::pin(async move {
+            let acquiring =
+                leases::acquire(&shared.pool, &shared.leased, &partitions, &shared.owner);
+            Done::Acquired(acquiring.await)
+        })
+    }
+
+    pub fn read_back(self: &Arc<Self>, number: i32, epoch: i64, last_offset: Option<i64>) -> Job {
+        let shared = Arc::clone(self);
+        Box::pin(async move {
+            let connection = Arc::clone(&shared.connection);
+            let mut fetcher = Fetcher::new(connection, &shared.leased.topic, number);
+            let result = read_back::read_back(&mut fetcher, number, epoch, last_offset).await;
+            Done::ReadBack { partition: number, result }
+        })
+    }
+
+    pub fn claim(self: &Arc<Self>, asked: Vec<i32>, limit: i64) -> Job {
+        let shared = Arc::clone(self);
+        Box::pin(async move {
+            let rows = outbox::claim(&shared.pool, &shared.leased.topic, &asked, limit).await;
+            Done::Claimed { asked, limit, rows }
+        })
+    }
+
+    /// `more`: the claim left rows behind.
+    pub fn send(
+        self: &Arc<Self>,
+        number: i32,
+        epoch: i64,
+        rows: Vec<OutboxRow>,
+        more: bool,
+    ) -> Job {
+        let shared = Arc::clone(self);
+        Box::pin(async move {
+            let mut sent = Sent::new(number, epoch, more);
+            let max_bytes = shared.parts.max_request_bytes;
+            send::send(&shared.producer, &mut sent, &rows, max_bytes).await;
+            Done::Sent(sent)
+        })
+    }
+
+    pub fn settle(self: &Arc<Self>, settlement: Settlement) -> Job {
+        let shared = Arc::clone(self);
+        Box::pin(async move {
+            let result = shared.write(&settlement).await;
+            Done::Settled { settlement, result }
+        })
+    }
+
+    pub fn measure(self: &Arc<Self>) -> Job {
+        let shared = Arc::clone(self);
+        Box::pin(async move { Done::Measured(outbox::backlog(&shared.pool).await) })
+    }
+
+    /// May be repeated after an error: what is written already stays as it is.
+    async fn write(&self, settlement: &Settlement) -> store::Result<Settled> {
+        let marks: Vec<Mark> = settlement.sent.iter().filter_map(Sent::mark).collect();
+        let mut settled = Settled::default();
+        if !marks.is_empty() {
+            let standing = outbox::mark(&self.pool, &self.leased, &marks).await?;
+            let numbers = marks.iter().map(|mark| mark.partition);
+            settled.lost.extend(numbers.filter(|number| !standing.contains(number)));
+        }
+        let refusals: Vec<Refusal> =
+            settlement.sent.iter().flat_map(|sent| sent.refusals.iter().cloned()).collect();
+        if !refusals.is_empty() {
+            outbox::record_failures(&self.pool, &refusals).await?;
+        }
+        for read in &settlement.read {
+            let place = (read.partition, read.epoch, read.last_offset);
+            match outbox::mark_found(&self.pool, &self.leased, place, &read.found).await? {
+                Some(found) => settled.found += u64::try_from(found).unwrap_or(0),
+                None => settled.lost.push(read.partition),
+            }
+        }
+        Ok(settled)
+    }
+}
+
+impl Settlement {
+    pub fn is_empty(&self) -> bool {
+        self.sent.is_empty() && self.read.is_empty()
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("leased", &self.leased).finish_non_exhaustive()
+    }
+}

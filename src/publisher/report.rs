@@ -1,0 +1,78 @@
+//! What the publisher says of itself: log, status, metrics; and the pauses that a failure causes.
+
+use super::{Publisher, Topics};
+use crate::kafka::{self, Class};
+use crate::store;
+use crate::store::outbox::Backlog;
+
+impl Publisher {
+    pub(super) fn measured(&mut self, result: store::Result<Backlog>) {
+        self.measuring = false;
+        let Some(backlog) = self.stored(result, "backlog not measured") else { return };
+        let events = u32::try_from(backlog.events).unwrap_or(u32::MAX);
+        metrics::gauge!("outbox_lag_events").set(events);
+        metrics::gauge!("outbox_lag_seconds").set(backlog.oldest);
+    }
+
+    /// The value of an answer of Postgres; an error pauses all work with it.
+    pub(super) fn stored<T>(&mut self, result: store::Result<T>, what: &'static str) -> Option<T> {
+        match result {
+            Ok(value) => {
+                self.store_pause.reset();
+                Some(value)
+            }
+            Err(error) => {
+                if self.store_pause.fail(self.retry_max) {
+                    tracing::warn!(%error, "publisher: {what}");
+                }
+                self.failed(&format!("{what}: {error}"));
+                None
+            }
+        }
+    }
+
+    pub(super) fn partition_failed(
+        &mut self,
+        number: i32,
+        error: &kafka::Error,
+        what: &'static str,
+    ) {
+        if error.class == Class::Topic && self.topics == Topics::Ready {
+            // Deleted, or a cluster made anew.
+            self.topics = Topics::Due;
+        }
+        let Some(partition) = self.partitions.get_mut(&number) else { return };
+        let first = partition.pause.fail(self.retry_max);
+        self.kafka_failed(error, first, what);
+    }
+
+    pub(super) fn kafka_failed(&mut self, error: &kafka::Error, first: bool, what: &'static str) {
+        if first {
+            tracing::warn!(%error, "publisher: {what}");
+        } else {
+            tracing::debug!(%error, "publisher: {what}");
+        }
+        if error.is_outage() {
+            self.status.update(|pipeline| {
+                pipeline.connected = false;
+                pipeline.connection_error = Some(error.to_string());
+            });
+        }
+        self.failed(&format!("{what}: {error}"));
+    }
+
+    pub(super) fn failed(&mut self, what: &str) {
+        self.progress.errors += 1;
+        self.status.update(|pipeline| {
+            pipeline.publisher.errors += 1;
+            pipeline.publisher.last_error = Some(what.to_owned());
+        });
+    }
+
+    pub(super) fn connected(&self) {
+        self.status.update(|pipeline| {
+            pipeline.connected = true;
+            pipeline.connection_error = None;
+        });
+    }
+}

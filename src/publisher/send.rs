@@ -1,0 +1,160 @@
+//! Sending the claimed rows of one partition: one request, cut by bytes; after a refusal record by
+//! record, so that one bad record holds up its own wallet only. Never touches Postgres.
+
+use std::collections::HashSet;
+
+use crate::envelope::{AGGREGATE_TYPE, Envelope, timestamp};
+use crate::kafka::{self, Outgoing, ProduceError, Producer};
+use crate::store::outbox::{Mark, OutboxRow, Refusal};
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Sent {
+    pub partition: i32,
+    pub epoch: i64,
+    /// Tenant and id of each row that the topic holds now.
+    pub taken: Vec<(String, i64)>,
+    pub last_offset: Option<i64>,
+    pub refusals: Vec<Refusal>,
+    pub trouble: Option<Trouble>,
+    /// Rows wait that were not sent this time.
+    pub more: bool,
+    /// Bytes, not rows, were the limit.
+    pub cut: bool,
+}
+
+/// Why sending stopped.
+#[derive(Debug)]
+pub struct Trouble {
+    pub error: kafka::Error,
+    /// The topic may hold what was not confirmed.
+    pub doubtful: bool,
+    /// Rows of the request that failed.
+    pub rows: u64,
+}
+
+impl Sent {
+    pub fn new(partition: i32, epoch: i64, more: bool) -> Self {
+        Self {
+            partition,
+            epoch,
+            taken: Vec::new(),
+            last_offset: None,
+            refusals: Vec::new(),
+            trouble: None,
+            more,
+            cut: false,
+        }
+    }
+
+    /// What is to be marked; none: nothing was taken.
+    pub fn mark(&self) -> Option<Mark> {
+        Some(Mark {
+            partition: self.partition,
+            epoch: self.epoch,
+            last_offset: self.last_offset?,
+            rows: self.taken.clone(),
+        })
+    }
+
+    fn take(&mut self, rows: &[&OutboxRow], offsets: &[i64]) {
+        self.taken.extend(rows.iter().map(|row| (row.tenant_id.clone(), row.id)));
+        self.last_offset = self.last_offset.max(offsets.iter().max().copied());
+    }
+
+    fn refuse(&mut self, row: &OutboxRow, cause: String) {
+        let (tenant_id, id) = (row.tenant_id.clone(), row.id);
+        self.refusals.push(Refusal { tenant_id, id, cause });
+        self.more = true;
+    }
+
+    fn stop(&mut self, error: &ProduceError, rows: usize) {
+        let doubtful = matches!(error, ProduceError::Unknown(_));
+        let rows = u64::try_from(rows).unwrap_or(u64::MAX);
+        self.trouble = Some(Trouble { error: error.cause().clone(), doubtful, rows });
+    }
+}
+
+/// Sends `rows`, or as many of them as fit into `max_bytes`, in their order.
+pub async fn send(producer: &Producer, sent: &mut Sent, rows: &[OutboxRow], max_bytes: usize) {
+    let mut held = HashSet::new();
+    let (mut batch, mut records, mut bytes) = (Vec::new(), Vec::new(), 0_usize);
+    for row in rows {
+        if held.contains(&wallet(row)) {
+            continue;
+        }
+        let record = match outgoing(row) {
+            Ok(record) => record,
+            Err(error) => {
+                sent.refuse(row, format!("not a valid envelope: {error}"));
+                held.insert(wallet(row));
+                continue;
+            }
+        };
+        bytes = bytes.saturating_add(record.size());
+        if bytes > max_bytes && !batch.is_empty() {
+            sent.cut = true;
+            sent.more = true;
+            break;
+        }
+        batch.push(row);
+        records.push(record);
+    }
+    if batch.is_empty() {
+        return;
+    }
+    match producer.produce(sent.partition, records).await {
+        Ok(offsets) => sent.take(&batch, &offsets),
+        Err(ProduceError::Refused { cause, records: true }) => match batch.as_slice() {
+            [row] => sent.refuse(row, cause.to_string()),
+            _ => send_singly(producer, sent, &batch).await,
+        },
+        Err(error) => sent.stop(&error, batch.len()),
+    }
+}
+
+async fn send_singly(producer: &Producer, sent: &mut Sent, batch: &[&OutboxRow]) {
+    let mut held = HashSet::new();
+    for row in batch {
+        if held.contains(&wallet(row)) {
+            continue;
+        }
+        // It was valid a moment ago.
+        let Ok(record) = outgoing(row) else { return };
+        match producer.produce(sent.partition, vec![record]).await {
+            Ok(offsets) => sent.take(&[row], &offsets),
+            Err(ProduceError::Refused { cause, records: true }) => {
+                sent.refuse(row, cause.to_string());
+                held.insert(wallet(row));
+            }
+            Err(error) => return sent.stop(&error, 1),
+        }
+    }
+}
+
+fn wallet(row: &OutboxRow) -> (&str, &str) {
+    (&row.tenant_id, &row.wallet_id)
+}
+
+/// The record of a row: key, value and headers as docs/EVENTS.md has them, at the event's time.
+fn outgoing(row: &OutboxRow) -> Result<Outgoing, serde_json::Error> {
+    let envelope = Envelope {
+        event_id: row.event_id,
+        event_type: &row.event_type,
+        aggregate_type: AGGREGATE_TYPE,
+        aggregate_id: &row.wallet_id,
+        aggregate_version: row.version,
+        schema_version: row.schema_version,
+        tenant_id: &row.tenant_id,
+        timestamp: timestamp(row.created_at),
+        correlation_id: row.correlation_id.as_deref(),
+        causation_id: row.causation_id.as_deref(),
+        data: serde_json::from_str(&row.payload)?,
+    };
+    Ok(Outgoing {
+        key: row.wallet_id.as_bytes().to_vec(),
+        value: envelope.to_json()?,
+        headers: envelope.headers(row.traceparent.as_deref()),
+        timestamp: row.created_at,
+    })
+}

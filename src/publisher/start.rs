@@ -1,0 +1,85 @@
+//! What may start now: the one place that looks at phases, pauses and flags together. Starts jobs,
+//! never waits.
+
+use tokio::time::Instant;
+
+use super::partition::{Partition, Phase};
+use super::{Publisher, Topics};
+
+impl Publisher {
+    /// Starts whatever may start now. At shutdown: marks only.
+    pub(super) fn start_jobs(&mut self) {
+        let now = Instant::now();
+        let store_ready = self.store_pause.is_over(now);
+        if store_ready && !self.settling && !self.settlement.is_empty() {
+            self.settling = true;
+            self.jobs.push(self.shared.settle(std::mem::take(&mut self.settlement)));
+        }
+        if self.stopping {
+            return;
+        }
+        if store_ready && self.measure_due && !self.measuring {
+            self.measure_due = false;
+            self.measuring = true;
+            self.jobs.push(self.shared.measure());
+        }
+        if self.topics == Topics::Due && self.kafka_pause.is_over(now) {
+            self.topics = Topics::Preparing;
+            self.jobs.push(self.shared.prepare());
+        }
+        if store_ready && !self.acquiring {
+            let unowned = self.ready(now, |partition| partition.phase == Phase::Unowned);
+            if !unowned.is_empty() {
+                self.acquiring = true;
+                self.jobs.push(self.shared.acquire(unowned));
+            }
+        }
+        if self.topics == Topics::Ready {
+            self.start_reading_and_claiming(now, store_ready);
+        }
+    }
+
+    fn start_reading_and_claiming(&mut self, now: Instant, store_ready: bool) {
+        for number in self.ready(now, |partition| partition.phase == Phase::Doubtful) {
+            if let Some(partition) = self.partitions.get_mut(&number) {
+                partition.phase = Phase::Busy;
+                let job = self.shared.read_back(number, partition.epoch, partition.last_offset);
+                self.jobs.push(job);
+            }
+        }
+        if self.claiming || !store_ready {
+            return;
+        }
+        let idle = self.ready(now, |partition| partition.phase == Phase::Idle && partition.dirty);
+        if !idle.is_empty() {
+            for number in &idle {
+                if let Some(partition) = self.partitions.get_mut(number) {
+                    partition.phase = Phase::Busy;
+                    partition.dirty = false;
+                }
+            }
+            self.claiming = true;
+            self.jobs.push(self.shared.claim(idle, self.limit));
+        }
+    }
+
+    /// The partitions that `wanted` picks and no pause holds.
+    fn ready(&self, now: Instant, wanted: impl Fn(&Partition) -> bool) -> Vec<i32> {
+        let ready = |partition: &Partition| wanted(partition) && partition.pause.is_over(now);
+        let found = self.partitions.iter().filter(|(_, partition)| ready(partition));
+        found.map(|(number, _)| *number).collect()
+    }
+
+    /// When the first pause ends that holds anything up.
+    pub(super) fn next_retry(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let topics = (self.topics == Topics::Due).then(|| self.kafka_pause.until()).flatten();
+        let waiting = self.partitions.values().filter(|partition| partition.wants_work());
+        waiting
+            .filter_map(|partition| partition.pause.until())
+            .chain(topics)
+            .chain(self.store_pause.until())
+            .filter(|until| *until > now)
+            .min()
+    }
+}

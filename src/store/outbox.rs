@@ -1,0 +1,223 @@
+//! The outbox as the publisher sees it: the *set* of unprocessed rows, never "id > last". Marks are
+//! fenced by the epoch of the partition's lease, and write its last offset in the same statement.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::leases::{LEASE, Leased};
+use super::{Pool, Result};
+
+/// A record refused so many times is set aside; its wallet waits behind it, others flow.
+pub const ATTEMPTS_BEFORE_HELD: i32 = 3;
+
+/// One unprocessed row with all that its record says.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct OutboxRow {
+    pub id: i64,
+    pub tenant_id: String,
+    pub partition: i32,
+    pub wallet_id: String,
+    pub version: i64,
+    pub event_id: Uuid,
+    pub event_type: String,
+    pub schema_version: i16,
+    /// JSON, as stored.
+    pub payload: String,
+    pub correlation_id: Option<String>,
+    pub causation_id: Option<String>,
+    pub traceparent: Option<String>,
+    pub created_at: DateTime<Utc>,
+}
+
+/// Rows of one partition that the topic now holds.
+#[derive(Debug, Clone, Default)]
+pub struct Mark {
+    pub partition: i32,
+    pub epoch: i64,
+    /// The last of their offsets.
+    pub last_offset: i64,
+    /// Tenant and id of each row.
+    pub rows: Vec<(String, i64)>,
+}
+
+/// An event that a record of the topic names.
+#[derive(Debug, Clone)]
+pub struct Found {
+    pub tenant_id: String,
+    pub wallet_id: String,
+    pub version: i64,
+    pub event_id: Uuid,
+}
+
+/// A row that the broker will not take, and why.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    pub tenant_id: String,
+    pub id: i64,
+    pub cause: String,
+}
+
+/// What waits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    pub events: i64,
+    /// Age of the oldest.
+    pub oldest: Duration,
+}
+
+/// The next rows of each of `partitions`, at most `limit` of each, in (partition, id) order:
+/// one statement for all of them. Rows of a wallet behind a record set aside are left out.
+pub async fn claim(
+    pool: &Pool,
+    topic: &str,
+    partitions: &[i32],
+    limit: i64,
+) -> Result<Vec<OutboxRow>> {
+    // The limit on the look-up of the event keeps the planner from scanning all events at once.
+    Ok(sqlx::query_as(
+        "select o.id, o.tenant_id, o.partition, o.aggregate_id as wallet_id, \
+             o.event_version as version, e.event_id, e.event_type, e.schema_version, \
+             e.payload::text as payload, e.correlation_id, e.causation_id, e.traceparent, \
+             e.created_at \
+         from unnest($2::integer[]) as wanted(partition) \
+         cross join lateral ( \
+             select waiting.id, waiting.tenant_id, waiting.partition, waiting.aggregate_id, \
+                 waiting.event_version \
+             from outbox waiting \
+             where waiting.topic = $1 and waiting.partition = wanted.partition \
+               and waiting.processed_at is null \
+               and not exists ( \
+                   select from outbox held \
+                   where held.tenant_id = waiting.tenant_id \
+                     and held.aggregate_id = waiting.aggregate_id and held.topic = $1 \
+                     and held.processed_at is null and held.last_error is not null \
+                     and held.attempts >= $4) \
+             order by waiting.id limit $3) o \
+         cross join lateral ( \
+             select * from events \
+             where tenant_id = o.tenant_id and wallet_id = o.aggregate_id \
+               and version = o.event_version limit 1) e \
+         order by o.partition, o.id",
+    )
+    .bind(topic)
+    .bind(partitions)
+    .bind(limit)
+    .bind(ATTEMPTS_BEFORE_HELD)
+    .fetch_all(pool)
+    .await?)
+}
+
+/// Marks rows of several partitions as published, in one statement, which is one transaction.
+/// Returns the partitions whose lease still stands; the rows of the others are left as they were.
+/// The same marks again change nothing.
+pub async fn mark(pool: &Pool, leased: &Leased, marks: &[Mark]) -> Result<Vec<i32>> {
+    let rows = || marks.iter().flat_map(|mark| mark.rows.iter().map(|row| (mark.partition, row)));
+    Ok(sqlx::query_scalar(
+        "with fenced as ( \
+             update partition_leases held set last_offset = given.last_offset, \
+                 expires_at = clock_timestamp() + $7 * interval '1 ms', \
+                 updated_at = clock_timestamp() \
+             from unnest($4::integer[], $5::bigint[], $6::bigint[]) \
+                 as given(partition, epoch, last_offset) \
+             where held.tenant_id = $1 and held.role = $2 and held.topic = $3 \
+               and held.partition = given.partition and held.epoch = given.epoch \
+             returning held.partition), \
+         marked as ( \
+             update outbox sent set processed_at = clock_timestamp(), published = true \
+             from unnest($8::text[], $9::bigint[], $10::integer[]) \
+                 as given(tenant_id, id, partition) \
+             where sent.tenant_id = given.tenant_id and sent.id = given.id \
+               and sent.processed_at is null \
+               and given.partition in (select partition from fenced)) \
+         select partition from fenced",
+    )
+    .bind(&leased.tenant)
+    .bind(leased.role)
+    .bind(&leased.topic)
+    .bind(marks.iter().map(|mark| mark.partition).collect::<Vec<_>>())
+    .bind(marks.iter().map(|mark| mark.epoch).collect::<Vec<_>>())
+    .bind(marks.iter().map(|mark| mark.last_offset).collect::<Vec<_>>())
+    .bind(i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX))
+    .bind(rows().map(|(_, (tenant, _))| tenant.as_str()).collect::<Vec<_>>())
+    .bind(rows().map(|(_, (_, id))| *id).collect::<Vec<_>>())
+    .bind(rows().map(|(partition, _)| partition).collect::<Vec<_>>())
+    .fetch_all(pool)
+    .await?)
+}
+
+/// Marks the rows of events that were found in the topic, and moves the lease's last offset.
+/// `None`: the lease is lost and nothing changed; else how many rows had been waiting.
+pub async fn mark_found(
+    pool: &Pool,
+    leased: &Leased,
+    (partition, epoch, last_offset): (i32, i64, i64),
+    found: &[Found],
+) -> Result<Option<i64>> {
+    let (leases, rows): (i64, i64) = sqlx::query_as(
+        "with fenced as ( \
+             update partition_leases set last_offset = $6, \
+                 expires_at = clock_timestamp() + $7 * interval '1 ms', \
+                 updated_at = clock_timestamp() \
+             where tenant_id = $1 and role = $2 and topic = $3 and partition = $4 and epoch = $5 \
+             returning 1), \
+         marked as ( \
+             update outbox sent set processed_at = clock_timestamp(), published = true \
+             from unnest($8::text[], $9::text[], $10::bigint[], $11::uuid[]) \
+                 as given(tenant_id, wallet_id, version, event_id) \
+             where sent.topic = $3 and sent.partition = $4 and sent.processed_at is null \
+               and sent.tenant_id = given.tenant_id and sent.aggregate_id = given.wallet_id \
+               and sent.event_version = given.version \
+               and exists (select from fenced) \
+               and exists ( \
+                   select from events e \
+                   where e.tenant_id = given.tenant_id and e.wallet_id = given.wallet_id \
+                     and e.version = given.version and e.event_id = given.event_id) \
+             returning 1) \
+         select (select count(*) from fenced), (select count(*) from marked)",
+    )
+    .bind(&leased.tenant)
+    .bind(leased.role)
+    .bind(&leased.topic)
+    .bind(partition)
+    .bind(epoch)
+    .bind(last_offset)
+    .bind(i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX))
+    .bind(found.iter().map(|event| event.tenant_id.as_str()).collect::<Vec<_>>())
+    .bind(found.iter().map(|event| event.wallet_id.as_str()).collect::<Vec<_>>())
+    .bind(found.iter().map(|event| event.version).collect::<Vec<_>>())
+    .bind(found.iter().map(|event| event.event_id).collect::<Vec<_>>())
+    .fetch_one(pool)
+    .await?;
+    Ok((leases == 1).then_some(rows))
+}
+
+/// Notes on each row that the broker refused it.
+pub async fn record_failures(pool: &Pool, refusals: &[Refusal]) -> Result<()> {
+    Ok(sqlx::query(
+        "update outbox refused set attempts = refused.attempts + 1, last_error = given.cause \
+         from unnest($1::text[], $2::bigint[], $3::text[]) as given(tenant_id, id, cause) \
+         where refused.tenant_id = given.tenant_id and refused.id = given.id \
+           and refused.processed_at is null",
+    )
+    .bind(refusals.iter().map(|row| row.tenant_id.as_str()).collect::<Vec<_>>())
+    .bind(refusals.iter().map(|row| row.id).collect::<Vec<_>>())
+    .bind(refusals.iter().map(|row| row.cause.as_str()).collect::<Vec<_>>())
+    .execute(pool)
+    .await
+    .map(drop)?)
+}
+
+/// How many events wait, and for how long the oldest has.
+pub async fn backlog(pool: &Pool) -> Result<Backlog> {
+    let (events, oldest): (i64, i64) = sqlx::query_as(
+        "select count(*), coalesce( \
+             greatest(0, extract(epoch from clock_timestamp() - min(created_at)) * 1000), \
+             0)::bigint \
+         from outbox where processed_at is null",
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(Backlog { events, oldest: Duration::from_millis(u64::try_from(oldest).unwrap_or(0)) })
+}
