@@ -1,7 +1,7 @@
 //! The first feed: the topic. One fetch in flight per partition, all polled by the projector's own
 //! task; a partition fetches on once its last chunk is applied.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -137,9 +137,10 @@ impl KafkaFeed {
         self.fetch(reader);
     }
 
-    /// Whether the partition had read its topic to the end a moment ago.
-    pub fn in_step(&self, partition: i32) -> bool {
-        self.at_end.get(&partition).is_some_and(|at| at.elapsed() < IN_STEP + self.max_wait)
+    /// Partitions that had read their topic to the end a moment ago.
+    pub fn in_step(&self) -> BTreeSet<i32> {
+        let recent = |at: &Instant| at.elapsed() < IN_STEP + self.max_wait;
+        self.at_end.iter().filter(|(_, at)| recent(at)).map(|(partition, _)| *partition).collect()
     }
 
     fn arrived(&mut self, job: &Job, fetch: Fetch) {

@@ -43,6 +43,8 @@ pub struct PostgresFeed {
     due: Instant,
     /// Partitions that were taken over.
     active: BTreeSet<i32>,
+    /// How far each partition was seen above running transactions.
+    ahead: BTreeMap<i32, i64>,
     /// The outbox row that the next round of settling begins behind, by partition.
     settled: BTreeMap<i32, i64>,
     settle_due: Instant,
@@ -65,6 +67,7 @@ impl PostgresFeed {
             settles,
             due: now,
             active: BTreeSet::new(),
+            ahead: BTreeMap::new(),
             settled: BTreeMap::new(),
             settle_due: now,
         }
@@ -85,32 +88,43 @@ impl PostgresFeed {
         self.due = Instant::now();
     }
 
+    /// What was handed out may not be applied: walks again from the cursors.
+    pub fn forget(&mut self) {
+        self.ahead.clear();
+        self.hurry();
+    }
+
     /// Walks no sooner than an idle tick from now.
     pub fn later(&mut self) {
         self.due = Instant::now() + TICK_IDLE;
     }
 
-    /// Walks all partitions, if it is time to. `in_step` says whether the Kafka feed of a partition
+    /// Walks all partitions, if it is time to. `in_step` are the partitions whose Kafka feed
     /// had read its topic to the end a moment ago.
     pub async fn read(
         &mut self,
         connection: &mut Connection,
         job: &Job,
-        in_step: impl Fn(i32) -> bool,
+        in_step: &BTreeSet<i32>,
     ) -> store::Result<Found> {
         let mut found = Found::default();
         if Instant::now() < self.due {
             return Ok(found);
         }
         let mut more = false;
-        for walk in store::feed::walk(connection, &job.subscription, self.limit).await? {
+        let ahead: Vec<(i32, i64)> = self.ahead.iter().map(|(p, xid)| (*p, *xid)).collect();
+        for walk in store::feed::walk(connection, &job.subscription, &ahead, self.limit).await? {
             let lag = Duration::from_millis(u64::try_from(walk.lag_ms).unwrap_or(0));
             found.lag.insert(walk.partition, (walk.pending.len(), lag));
-            let feeds = self.feeds(&walk, lag, in_step(walk.partition));
-            more |= walk.more && (feeds || walk.pending.is_empty());
+            let feeds = self.feeds(&walk, lag, in_step.contains(&walk.partition));
+            let passes = feeds || walk.pending.is_empty();
+            if passes {
+                let ahead = self.ahead.entry(walk.partition).or_default();
+                *ahead = walk.seen_to.max(*ahead);
+                more |= walk.more;
+            }
             let next = if feeds { walk.end } else { walk.applied_up_to };
-            // A cursor below which nothing happened need not be written again and again.
-            if next > walk.from {
+            if next > walk.from || (feeds && !walk.pending.is_empty()) {
                 found.chunks.push(chunk(walk, next, feeds));
             }
         }
