@@ -57,6 +57,8 @@ pub enum Arrived {
 struct Reader {
     partition: i32,
     position: i64,
+    /// Behind the chunk that is being applied.
+    next: i64,
     fetcher: Fetcher,
     /// Fetched and more than one chunk may hold.
     rest: VecDeque<Fetched>,
@@ -95,6 +97,7 @@ impl KafkaFeed {
             feed.fetch(Reader {
                 partition: checkpoint.partition,
                 position: checkpoint.next_offset,
+                next: checkpoint.next_offset,
                 fetcher: open(checkpoint.partition),
                 rest: VecDeque::new(),
                 high_watermark: 0,
@@ -128,9 +131,7 @@ impl KafkaFeed {
     pub fn resume(&mut self, partition: i32, position: i64) {
         let Some(mut reader) = self.waiting.remove(&partition) else { return };
         // What is left over follows on the applied chunk only.
-        if reader.rest.front().is_some_and(|record| record.offset < position)
-            || position < reader.position
-        {
+        if position != reader.next {
             reader.rest.clear();
         }
         reader.position = position;
@@ -149,8 +150,8 @@ impl KafkaFeed {
         match result {
             Ok(()) => {
                 reader.failures = 0;
-                let left = self.max_records.min(reader.rest.len());
-                let records: Vec<Fetched> = reader.rest.drain(..left).collect();
+                let count = self.max_records.min(reader.rest.len());
+                let records: Vec<Fetched> = reader.rest.drain(..count).collect();
                 if reader.rest.is_empty() {
                     self.at_end.insert(partition, Instant::now());
                 }
@@ -168,6 +169,7 @@ impl KafkaFeed {
                     records,
                     reader.high_watermark,
                 );
+                reader.next = chunk.next;
                 self.ready.push(Arrived::Chunk(chunk));
                 self.waiting.insert(partition, reader);
             }

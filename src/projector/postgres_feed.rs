@@ -191,3 +191,43 @@ fn chunk(walk: Walk, next: i64, feeds: bool) -> Chunk {
         high_watermark: 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn walk(lag_ms: i64, outbox_age_ms: i64) -> Walk {
+        Walk {
+            partition: 3,
+            from: 0,
+            end: 0,
+            applied_up_to: 0,
+            seen_to: 0,
+            more: false,
+            pending: Vec::new(),
+            lag_ms,
+            outbox_age_ms,
+        }
+    }
+
+    #[test]
+    fn a_partition_is_taken_over_when_behind_and_given_back_when_in_step() {
+        let mut feed = PostgresFeed::new(Role::Standby, 500, false);
+        let mut feeds = |lag: u64, outbox_age: i64, in_step: bool| {
+            feed.feeds(&walk(0, outbox_age), Duration::from_millis(lag), in_step)
+        };
+        assert!(!feeds(1900, 9000, false), "young events are the other feed's");
+        assert!(feeds(2100, 0, true));
+        assert!(feeds(0, 0, false), "the topic is not read to its end");
+        assert!(feeds(0, 2100, true), "events are waiting for the topic");
+        assert!(!feeds(0, 100, true));
+        assert!(!feeds(100, 0, true));
+    }
+
+    #[test]
+    fn a_feed_that_may_only_look_never_feeds_and_a_sole_one_always_does() {
+        let late = Duration::from_secs(60);
+        assert!(!PostgresFeed::new(Role::Watch, 500, false).feeds(&walk(0, 0), late, false));
+        assert!(PostgresFeed::new(Role::Sole, 500, false).feeds(&walk(0, 0), late, true));
+    }
+}
