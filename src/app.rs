@@ -4,6 +4,8 @@
 //! Shutdown: not ready → no new connections, running requests finish → lanes drain → unknown
 //! COMMITs settle → publisher and projectors finish what they have in hand.
 
+mod watch;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,6 +132,9 @@ impl Background {
     fn spawn_pipeline(&self, settings: &Settings) {
         let kafka = settings.kafka.enabled.then(|| Connection::new(&settings.kafka));
         if kafka.is_some() {
+            let watch =
+                watch::watch(settings.kafka.clone(), self.status.clone(), self.stop.clone());
+            self.supervise("kafka watch", watch);
             let (parts, stop) = (self.publisher_parts(settings), self.stop.clone());
             self.supervise("publisher", async move {
                 if let Some(partitions) = frozen_partitions(&parts, &stop).await {

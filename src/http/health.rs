@@ -98,8 +98,19 @@ pub(super) async fn kafka_stats(State(state): State<HttpState>) -> Response {
     let groups: Map<String, Value> =
         groups.map(|(name, status)| ((*name).to_owned(), group_detail(status))).collect();
     body.insert("groups".to_owned(), Value::Object(groups));
+    body.insert("cluster".to_owned(), cluster(&report.pipeline));
     body.insert("deadTasks".to_owned(), json!(report.pipeline.dead_tasks));
     page(StatusCode::OK, &Value::Object(body))
+}
+
+/// Null where the cluster did not answer the last question.
+fn cluster(pipeline: &Pipeline) -> Value {
+    let Some(cluster) = &pipeline.cluster else { return Value::Null };
+    let brokers = cluster.brokers.iter();
+    let brokers: Vec<Value> = brokers
+        .map(|broker| json!({"id": broker.id, "host": broker.host, "reachable": broker.reachable}))
+        .collect();
+    json!({"id": cluster.id, "pingMs": cluster.ping_ms, "brokers": brokers})
 }
 
 fn group_detail(status: &ProjectorStatus) -> Value {
