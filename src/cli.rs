@@ -8,6 +8,7 @@ pub mod dev;
 mod healthcheck;
 mod reconcile;
 mod serve;
+mod settings;
 
 use std::process::ExitCode;
 
@@ -33,6 +34,11 @@ enum Command {
     Migrate,
     /// Check that events, ledger, read model, wallets and outbox agree
     Reconcile(reconcile::ReconcileArgs),
+    /// Show or check the settings
+    #[command(subcommand)]
+    Config(settings::ConfigCommand),
+    /// Print a completion script for a shell
+    Completions { shell: clap_complete::Shell },
     /// Ask a running service whether it is healthy; for containers
     Healthcheck(healthcheck::HealthcheckArgs),
 }
@@ -62,6 +68,12 @@ async fn run(command: Command) -> anyhow::Result<bool> {
             Ok(true)
         }
         Command::Reconcile(args) => reconcile::run(args, settings(&Overrides::new())?).await,
+        Command::Config(command) => settings::run(&command),
+        Command::Completions { shell } => {
+            let command = &mut <Arguments as clap::CommandFactory>::command();
+            clap_complete::generate(shell, command, "wallex", &mut std::io::stdout());
+            Ok(true)
+        }
         Command::Healthcheck(args) => healthcheck::run(args, &settings(&Overrides::new())?).await,
     }
 }
@@ -73,4 +85,14 @@ fn settings(flags: &Overrides) -> anyhow::Result<Settings> {
         eprintln!("wallex: {name} is no setting; .env.example lists them all");
     }
     Ok(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Arguments::command().debug_assert();
+    }
 }

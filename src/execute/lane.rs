@@ -86,7 +86,7 @@ pub(super) fn run_batch<'a>(
     locking: Locking,
 ) -> BoxFuture<'a, ()> {
     async move {
-        let mut failure = Failure::Unavailable;
+        let mut failure = Failure::WalletBusy;
         for _ in 0..ATTEMPTS {
             let mut ready = match open(shared, session).await {
                 Ok(ready) => ready,
@@ -111,8 +111,9 @@ pub(super) fn run_batch<'a>(
                 Class::Data if jobs.len() > 1 => return one_by_one(shared, session, jobs).await,
                 // Alone: a twin committed the same key or id meanwhile. The next look sees it.
                 Class::Data => Failure::Broken,
+                // It has waited as long as a command may.
                 Class::Conflict if locking == Locking::Wait && is_lock_timeout(&error) => {
-                    return fail_all(jobs, &Failure::WalletBusy);
+                    return jobs.into_iter().for_each(Job::fail_busy);
                 }
                 Class::Conflict => Failure::WalletBusy,
                 Class::Unavailable => Failure::Unavailable,
@@ -122,7 +123,10 @@ pub(super) fn run_batch<'a>(
                 }
             };
         }
-        fail_all(jobs, &failure);
+        match failure {
+            Failure::WalletBusy => jobs.into_iter().for_each(Job::fail_busy),
+            failure => fail_all(jobs, &failure),
+        }
     }
     .boxed()
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use krafka::KrafkaError;
 use krafka::admin::{
     AdminClient, ConfigResource, CreateTopicsOptions, DescribeClusterOptions,
-    DescribeConfigsOptions, DescribeTopicsOptions, NewTopic, TopicDescription,
+    DescribeConfigsOptions, DescribeTopicsOptions, ListOffsetsOptions, NewTopic, OffsetSpec,
+    TopicDescription, TopicPartition,
 };
 use krafka::error::ErrorCode;
 use tokio::time::timeout;
@@ -125,6 +126,7 @@ impl Admin {
         }
         if !missing.is_empty() {
             report.created = self.create(&missing).await?;
+            self.await_leaders(&missing).await;
         }
         Ok(report)
     }
@@ -190,6 +192,19 @@ impl Admin {
         }
         created.sort();
         Ok(created)
+    }
+
+    /// A new topic's leaders refuse work for a moment. Asked for an offset, krafka asks again until
+    /// they answer; whether they did is found out by whoever works with them.
+    async fn await_leaders(&self, specs: &[&TopicSpec]) {
+        let partitions = specs.iter().flat_map(|spec| {
+            let numbers = 0..spec.partitions;
+            numbers.map(|n| (TopicPartition::new(spec.name.as_str(), n), OffsetSpec::Latest))
+        });
+        let call = self.client.list_offsets(partitions, ListOffsetsOptions::default());
+        if let Err(error) = self.bounded("list offsets", call).await {
+            tracing::debug!(%error, "leaders of new topics not awaited");
+        }
     }
 
     async fn drift(&self, spec: &TopicSpec, topic: &TopicDescription) -> Result<Vec<Drift>, Error> {

@@ -165,6 +165,9 @@ impl Publisher {
             return;
         };
         self.progress.found += settled.found;
+        if settled.found > 0 {
+            tracing::info!(rows = settled.found, "rows found in the topic, not sent again");
+        }
         let mut published = settled.found;
         for sent in &settlement.sent {
             if settled.lost.contains(&sent.partition) {

@@ -152,8 +152,19 @@ impl Shared {
 
     /// May be repeated after an error: what is written already stays as it is.
     async fn write(&self, settlement: &Settlement) -> store::Result<Settled> {
-        let marks: Vec<Mark> = settlement.sent.iter().filter_map(Sent::mark).collect();
         let mut settled = Settled::default();
+        let mut marks: Vec<Mark> = settlement.sent.iter().filter_map(Sent::mark).collect();
+        for read in &settlement.read {
+            let rows = match read.found.as_slice() {
+                [] => Vec::new(),
+                found => {
+                    let topic = &self.leased.topic;
+                    outbox::waiting(&self.pool, topic, read.partition, found).await?
+                }
+            };
+            settled.found += u64::try_from(rows.len()).unwrap_or(u64::MAX);
+            marks.push(read.mark(rows));
+        }
         if !marks.is_empty() {
             let standing = outbox::mark(&self.pool, &self.leased, &marks).await?;
             let numbers = marks.iter().map(|mark| mark.partition);
@@ -163,13 +174,6 @@ impl Shared {
             settlement.sent.iter().flat_map(|sent| sent.refusals.iter().cloned()).collect();
         if !refusals.is_empty() {
             outbox::record_failures(&self.pool, &refusals).await?;
-        }
-        for read in &settlement.read {
-            let place = (read.partition, read.epoch, read.last_offset);
-            match outbox::mark_found(&self.pool, &self.leased, place, &read.found).await? {
-                Some(found) => settled.found += u64::try_from(found).unwrap_or(0),
-                None => settled.lost.push(read.partition),
-            }
         }
         Ok(settled)
     }
