@@ -6,13 +6,22 @@
 //! outbox → publisher → Kafka topic → projector → ledger entries, read model
 //! ```
 //!
-//! Modules are in reading order: the pure rooms first, then what moves data, then the wiring.
+//! Modules are in reading order: the pure rooms, then what moves data, then the wiring.
 
-pub mod config;
+pub mod answer;
 pub mod envelope;
-pub mod kafka;
 pub mod ledger;
-pub mod publisher;
 pub mod status;
-pub mod store;
 pub mod wallet;
+
+pub mod execute;
+pub mod http;
+pub mod kafka;
+pub mod projector;
+pub mod publisher;
+pub mod store;
+
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod telemetry;

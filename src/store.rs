@@ -1,16 +1,30 @@
 //! Postgres: the only SQL. Functions take the caller's connection and neither begin nor commit;
 //! the rooms that own a transaction do, through [`begin`] and [`commit`].
 
+pub mod checkpoints;
+pub mod commands;
 pub mod connect;
+pub mod dead_letters;
+pub mod entries;
 mod error;
+pub mod feed;
+pub mod lag;
 pub mod leases;
 pub mod outbox;
+pub mod parked;
+pub mod read_model;
+pub mod reconcile;
+pub mod recorded;
 pub mod topics;
+pub mod wallets;
+
+use std::time::Duration;
 
 use sqlx::PgConnection;
 
 pub use connect::{Pool, connect_pool, migrate, pending_migrations};
 pub use error::{Class, Error, Result};
+pub use lag::ping;
 
 /// One connection to Postgres, in or out of a transaction.
 pub type Connection = PgConnection;
@@ -29,4 +43,15 @@ pub async fn commit(connection: &mut Connection) -> Result<()> {
 /// Gives a transaction up.
 pub async fn rollback(connection: &mut Connection) -> Result<()> {
     Ok(sqlx::raw_sql("rollback").execute(connection).await.map(drop)?)
+}
+
+/// A connection of the pool. Waits at most two seconds.
+pub async fn acquire(pool: &Pool) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>> {
+    Ok(pool.acquire().await?)
+}
+
+/// Bounds a call: a server that went silent must not hold its caller for ever. Past the limit the
+/// connection is of no more use, and must be dropped.
+pub async fn within<T>(limit: Duration, call: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(limit, call).await.unwrap_or_else(|_| Err(Error::no_answer(limit)))
 }

@@ -7,10 +7,16 @@ pub struct Setting {
     /// Empty: unset.
     pub default: &'static str,
     pub meaning: &'static str,
+    /// Never shown.
+    pub secret: bool,
 }
 
 const fn setting(name: &'static str, default: &'static str, meaning: &'static str) -> Setting {
-    Setting { name, default, meaning }
+    Setting { name, default, meaning, secret: false }
+}
+
+const fn secret(name: &'static str, meaning: &'static str) -> Setting {
+    Setting { name, default: "", meaning, secret: true }
 }
 
 /// In the order of `.env.example`.
@@ -19,39 +25,87 @@ pub const SETTINGS: &[Setting] = &[
     setting("PORT", "3000", "port of the HTTP server; 0 takes any free one"),
     setting("REQUIRE_IDEMPOTENCY_KEY", "false", "refuse a POST without an Idempotency-Key"),
     setting("HEALTH_INCLUDE_KAFKA", "false", "let /api/health speak of Kafka as well"),
-    setting("DATABASE_URL", "", "postgres://user:password@host:port/name; wins over the five below"),
+    setting(
+        "DATABASE_URL",
+        "",
+        "postgres://user:password@host:port/name; wins over the five below",
+    ),
     setting("DATABASE_HOST", "localhost", "host of Postgres"),
     setting("DATABASE_PORT", "5434", "port of Postgres"),
     setting("DATABASE_NAME", "wallex", "database"),
     setting("DATABASE_USER", "postgres", "login role"),
-    setting("DATABASE_PASSWORD", "", "its password; DATABASE_PASSWORD_FILE reads it from a file"),
-    setting("DATABASE_MAX_CONNECTIONS", "10", "connections for reads, publisher and projectors; lanes have their own"),
-    setting("DATABASE_MIGRATION_URL", "", "the owner's connection for `wallex migrate`; the above unless set"),
+    secret("DATABASE_PASSWORD", "its password; DATABASE_PASSWORD_FILE reads it from a file"),
+    setting(
+        "DATABASE_MAX_CONNECTIONS",
+        "10",
+        "connections for reads, publisher and projectors; lanes have their own",
+    ),
+    setting(
+        "DATABASE_MIGRATION_URL",
+        "",
+        "the owner's connection for `wallex migrate`; the above unless set",
+    ),
     setting("COMMAND_LANES", "1", "lanes that write batches of commands, 1 to 16"),
     setting("COMMAND_BATCH_MAX", "256", "commands in one transaction, at most"),
-    setting("COMMAND_QUEUE_MAX", "4096", "commands waiting in one lane, at most; more are answered 429"),
-    setting("KAFKA_ENABLED", "true", "publish to Kafka; false: ledger and read model are fed from Postgres alone"),
+    setting(
+        "COMMAND_QUEUE_MAX",
+        "4096",
+        "commands waiting in one lane, at most; more are answered 429",
+    ),
+    setting(
+        "KAFKA_ENABLED",
+        "true",
+        "publish to Kafka; false: ledger and read model are fed from Postgres alone",
+    ),
     setting("KAFKA_BROKERS", "localhost:29092", "comma-separated host:port list, no scheme"),
     setting("KAFKA_CLIENT_ID", "wallex-app", "client id shown to the brokers"),
     setting("KAFKA_EVENTS_TOPIC", "wallet-events", "topic of the events"),
     setting("KAFKA_DLQ_TOPIC", "wallet-events-dlq", "topic of the dead letters"),
     setting("KAFKA_CONNECTION_TIMEOUT", "10000", "ms until a connection attempt is given up"),
-    setting("KAFKA_REQUEST_TIMEOUT", "30000", "ms until an unanswered request is taken as of unknown outcome"),
+    setting(
+        "KAFKA_REQUEST_TIMEOUT",
+        "30000",
+        "ms until an unanswered request is taken as of unknown outcome",
+    ),
     setting("KAFKA_RETRY_MAX_MS", "10000", "ms, the longest pause between two attempts"),
     setting("DEFAULT_PARTITIONS", "10", "partitions of topics that the service creates"),
     setting("DEFAULT_REPLICATION_FACTOR", "1", "replicas of topics that the service creates"),
     setting("MESSAGE_RETENTION_DAYS", "7", "days that the events topic keeps records"),
     setting("PRODUCER_ACKS", "all", "only all is accepted: anything else could lose events"),
-    setting("PRODUCER_COMPRESSION", "gzip", "gzip, snappy, lz4, zstd or none; also the topic's compression.type"),
-    setting("PRODUCER_MAX_REQUEST_BYTES", "900000", "bytes of one produce request, at most; a larger record goes alone"),
-    setting("CONSUMER_MAX_POLL_RECORDS", "500", "records of one partition that a projector applies at once, at most"),
+    setting(
+        "PRODUCER_COMPRESSION",
+        "gzip",
+        "gzip, snappy, lz4, zstd or none; also the topic's compression.type",
+    ),
+    setting(
+        "PRODUCER_MAX_REQUEST_BYTES",
+        "900000",
+        "bytes of one produce request, at most; a larger record goes alone",
+    ),
+    setting(
+        "CONSUMER_MAX_POLL_RECORDS",
+        "500",
+        "records of one partition that a projector applies at once, at most",
+    ),
     setting("CONSUMER_MAX_WAIT_MS", "500", "ms that a fetch waits for records"),
     setting("CONSUMER_GROUP_ID", "", "prefix of the group names"),
-    setting("PROJECTOR_FEEDS", "kafka,outbox", "where projectors read: kafka, outbox (straight from Postgres), or both"),
+    setting(
+        "PROJECTOR_FEEDS",
+        "kafka,outbox",
+        "where projectors read: kafka, outbox (straight from Postgres), or both",
+    ),
     setting("OUTBOX_BATCH_SIZE", "100", "rows per partition and round of the publisher"),
     setting("OUTBOX_BATCH_MAX", "1000", "the same while behind"),
-    setting("OUTBOX_POLL_INTERVAL_MS", "5000", "ms between polls of the outbox: the net under the wake-up at commit"),
-    setting("LOG_LEVEL", "info", "error, warn, info, debug, trace, or a filter such as wallex=debug,info"),
+    setting(
+        "OUTBOX_POLL_INTERVAL_MS",
+        "5000",
+        "ms between polls of the outbox: the net under the wake-up at commit",
+    ),
+    setting(
+        "LOG_LEVEL",
+        "info",
+        "error, warn, info, debug, trace, or a filter such as wallex=debug,info",
+    ),
     setting("LOG_FORMAT", "auto", "pretty, json, or auto: pretty on a terminal, json elsewhere"),
 ];
 
@@ -60,3 +114,31 @@ pub const AROUND: &[&str] = &["WALLEX_CONFIG", "WALLEX_KAFKA_HOME", "WALLEX_POST
 
 /// Prefixes under which an unknown name is most likely a misspelt setting.
 pub const WATCHED_PREFIXES: &[&str] = &["KAFKA_", "OUTBOX_", "PRODUCER_", "CONSUMER_"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `.env.example` as it should be: every setting with its meaning, commented out at its default.
+    fn example() -> String {
+        let mut text = "# Every setting with its default. Copy to .env and uncomment what you change.\n\
+             # flag > environment > .env > wallex.toml > default. NAME_FILE=path reads a value from a file.\n"
+            .to_owned();
+        for setting in SETTINGS {
+            let (name, default, meaning) = (setting.name, setting.default, setting.meaning);
+            text.push_str(&format!("\n# {meaning}\n# {name}={default}\n"));
+        }
+        text
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "blessing is asked for by the environment")]
+    fn the_example_file_lists_every_setting() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/.env.example");
+        if std::env::var_os("WALLEX_BLESS").is_some() {
+            std::fs::write(path, example()).unwrap();
+        }
+        let found = std::fs::read_to_string(path).unwrap_or_default();
+        assert_eq!(found, example(), "WALLEX_BLESS=1 cargo test writes it anew");
+    }
+}

@@ -19,6 +19,8 @@ use super::error::Error;
 use super::topics::{Drift, Report, TopicSpec};
 use crate::config::KafkaSettings;
 
+/// A broker that takes no connection within this is out of reach.
+const REACH_TIMEOUT: Duration = Duration::from_secs(1);
 /// krafka's own default is a minute for any call, whatever the request timeout says.
 const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(10);
 
@@ -34,6 +36,15 @@ pub struct Broker {
     pub id: i32,
     pub host: String,
     pub port: i32,
+}
+
+impl Broker {
+    /// Whether its advertised address takes connections from here.
+    pub async fn is_reachable(&self) -> bool {
+        let port = u16::try_from(self.port).unwrap_or(0);
+        let connecting = tokio::net::TcpStream::connect((self.host.as_str(), port));
+        matches!(timeout(REACH_TIMEOUT, connecting).await, Ok(Ok(_)))
+    }
 }
 
 /// Administers one cluster; recovers by itself when the cluster does.

@@ -26,13 +26,7 @@ pub fn connect_pool(settings: &DatabaseSettings) -> Result<Pool> {
         .max_connections(settings.max_connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .after_connect(|connection, _| Box::pin(async move { take_role(connection).await }))
-        // A cancelled BEGIN may have left the session in a transaction: end it before reuse.
-        .after_release(|connection, _| {
-            Box::pin(async move {
-                let rolled_back = sqlx::raw_sql("rollback").execute(connection).await;
-                Ok(rolled_back.is_ok())
-            })
-        })
+        .after_release(|connection, _| Box::pin(async move { is_idle(connection).await }))
         .connect_lazy_with(options))
 }
 
@@ -61,9 +55,8 @@ pub async fn migrate(settings: &DatabaseSettings) -> Result<()> {
 
 /// How many migrations the database lacks.
 pub async fn pending_migrations(pool: &Pool) -> Result<usize> {
-    let exists: Option<String> = sqlx::query_scalar("select to_regclass('_sqlx_migrations')::text")
-        .fetch_one(pool)
-        .await?;
+    let exists: Option<String> =
+        sqlx::query_scalar("select to_regclass('_sqlx_migrations')::text").fetch_one(pool).await?;
     let applied: Vec<i64> = match exists {
         None => Vec::new(),
         Some(_) => {
@@ -88,6 +81,16 @@ fn options(url: &Secret, application: &str) -> Result<PgConnectOptions> {
         ("jit", "off"),
         ("timezone", "UTC"),
     ]))
+}
+
+/// A cancelled BEGIN may have left the session inside a transaction: such a one is not used again.
+/// As a simple query: there a statement's time and its transaction's are the same, unless the
+/// transaction is older. (A ROLLBACK would do too, and have the server log a warning each time.)
+async fn is_idle(connection: &mut Connection) -> std::result::Result<bool, sqlx::Error> {
+    use sqlx::Row as _;
+    let question = sqlx::raw_sql("select now() = statement_timestamp() as idle");
+    let row = sqlx::Executor::fetch_one(connection, question).await?;
+    row.try_get("idle")
 }
 
 /// Works as `wallex_app` where the login may: that role can add to the books, never change them.

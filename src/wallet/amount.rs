@@ -21,7 +21,9 @@ pub struct Amount(Decimal);
 /// Why a token is no amount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AmountError {
-    #[error("must be a plain decimal such as \"150.00\": digits, at most one point, no sign or exponent")]
+    #[error(
+        "must be a plain decimal such as \"150.00\": digits, at most one point, no sign or exponent"
+    )]
     NotDecimal,
     #[error("must be greater than zero")]
     NotPositive,
@@ -32,6 +34,8 @@ pub enum AmountError {
 }
 
 impl Amount {
+    pub const ONE: Self = Self(Decimal::ONE);
+
     /// Reads a request's token: `150`, `150.00`. Zero, signs and exponents are refused.
     pub fn parse(token: &str) -> Result<Self, AmountError> {
         Self::from_decimal(parse_decimal(token)?)
@@ -105,8 +109,27 @@ mod tests {
     #[test]
     fn tokens_that_are_no_plain_decimal_are_refused() {
         for token in [
-            "", "-1", "-0", "+1", "1e3", "1E3", "NaN", "Infinity", ".5", "1.", " 1", "1 ", "1_000",
-            "1,000", "0x10", "00.10", "01", "٣", "1.2.3", "null", "\u{0}",
+            "",
+            "-1",
+            "-0",
+            "+1",
+            "1e3",
+            "1E3",
+            "NaN",
+            "Infinity",
+            ".5",
+            "1.",
+            " 1",
+            "1 ",
+            "1_000",
+            "1,000",
+            "0x10",
+            "00.10",
+            "01",
+            "٣",
+            "1.2.3",
+            "null",
+            "\u{0}",
             "1.00000000000000000000000000000000000000000000000000",
         ] {
             assert_eq!(Amount::parse(token), Err(AmountError::NotDecimal), "{token:?}");

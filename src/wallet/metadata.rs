@@ -23,7 +23,9 @@ pub enum MetadataError {
     NotAnObject,
     #[error("must not exceed 16384 bytes")]
     TooLarge,
-    #[error("must be plain JSON: at most 32 levels, no duplicate key, no NUL character, no lone surrogate")]
+    #[error(
+        "must be plain JSON: at most 32 levels, no duplicate key, no NUL character, no lone surrogate"
+    )]
     NotPlain,
 }
 
@@ -170,12 +172,21 @@ mod tests {
     fn what_postgres_or_a_reader_would_choke_on_is_refused() {
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
         let refused = [
-            r#"{"a":1,"a":2}"#, r#"{"a":"\u0000"}"#, r#"{"\u0000":1}"#, r#"{"a":"\ud800"}"#,
-            r#"{"a":1e999999}"#, "{", "{}x", deep.as_str(),
+            r#"{"a":1,"a":2}"#,
+            r#"{"a":"\u0000"}"#,
+            r#"{"\u0000":1}"#,
+            r#"{"a":"\ud800"}"#,
+            r#"{"a":1e999999}"#,
+            "{",
+            "{}x",
+            deep.as_str(),
         ];
         for token in refused {
             let error = Metadata::parse(token).unwrap_err();
-            assert!(matches!(error, MetadataError::NotPlain | MetadataError::TooLarge), "{error:?}");
+            assert!(
+                matches!(error, MetadataError::NotPlain | MetadataError::TooLarge),
+                "{error:?}"
+            );
         }
         assert_eq!(Metadata::parse("[]").unwrap_err(), MetadataError::NotAnObject);
         let large = format!("{{\"a\":\"{}\"}}", "x".repeat(METADATA_BYTES_MAX));

@@ -1,0 +1,197 @@
+//! Problem documents (RFC 9457): every error the service gives, with a stable code.
+
+use serde::Serialize;
+
+use crate::wallet::Rejection;
+
+/// Every code, once: its status, its title, and whether the same request may succeed later.
+macro_rules! problem_codes {
+    ($($variant:ident $code:literal $status:literal $retryable:literal $title:literal;)*) => {
+        /// The stable code of a problem; clients switch on it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum ProblemCode { $($variant),* }
+
+        impl ProblemCode {
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $code),* }
+            }
+            pub fn status(self) -> u16 {
+                match self { $(Self::$variant => $status),* }
+            }
+            pub fn title(self) -> &'static str {
+                match self { $(Self::$variant => $title),* }
+            }
+            pub fn retryable(self) -> bool {
+                match self { $(Self::$variant => $retryable),* }
+            }
+        }
+    };
+}
+
+problem_codes! {
+    MalformedJson "malformed_json" 400 false "The body is not valid JSON";
+    UnknownField "unknown_field" 400 false "The body has a field that this route does not know";
+    MissingField "missing_field" 400 false "A required field is missing";
+    InvalidValue "invalid_value" 400 false "A value cannot be used";
+    InvalidAmount "invalid_amount" 400 false "An amount cannot be used";
+    AmountScale "amount_scale" 400 false "The amount has more decimals than its currency";
+    BalanceOverflow "balance_overflow" 400 false "The balance would leave its range";
+    InvalidId "invalid_id" 400 false "An id cannot be used";
+    InvalidCurrency "invalid_currency" 400 false "The currency is not known";
+    CurrencyMismatch "currency_mismatch" 400 false "The wallets have different currencies";
+    SameWallet "same_wallet" 400 false "A transfer needs two different wallets";
+    InsufficientFunds "insufficient_funds" 400 false "The wallet has too little available";
+    InvalidIdempotencyKey "invalid_idempotency_key" 400 false "The idempotency key cannot be used";
+    WalletNotFound "wallet_not_found" 404 false "There is no such wallet";
+    RouteNotFound "route_not_found" 404 false "There is no such route";
+    MethodNotAllowed "method_not_allowed" 405 false "The route does not take this method";
+    WalletExists "wallet_exists" 409 false "There is already a wallet with this id";
+    WalletFrozen "wallet_frozen" 409 false "The wallet is frozen";
+    WalletClosed "wallet_closed" 409 false "The wallet is closed";
+    IdempotencyKeyInFlight "idempotency_key_in_flight" 409 true "A request with this key is still running";
+    IdempotencyKeyExpired "idempotency_key_expired" 409 false "The first answer under this key is no longer kept";
+    VersionMismatch "version_mismatch" 412 false "The wallet has another version";
+    BodyTooLarge "body_too_large" 413 false "The body is too large";
+    UnsupportedMediaType "unsupported_media_type" 415 false "The body must be application/json, not encoded";
+    IdempotencyKeyReused "idempotency_key_reused" 422 false "The key was used for another request";
+    Overloaded "overloaded" 429 true "The service has more work than it can take";
+    DatabaseUnavailable "database_unavailable" 503 true "The database cannot be reached";
+    OutcomeUnknown "outcome_unknown" 503 true "Whether the request took effect is not known yet";
+    WalletBusy "wallet_busy" 503 true "The wallet is held by another transaction";
+    Internal "internal_error" 500 true "The service made a mistake";
+}
+
+/// One problem on its way to a caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    pub code: ProblemCode,
+    pub detail: String,
+    pub request_id: String,
+    pub errors: Vec<FieldError>,
+    /// Extra member of `idempotency_key_expired`.
+    pub transaction_id: Option<String>,
+}
+
+/// Which part of the request is meant: a JSON Pointer, `?name` or a header's name, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FieldError {
+    pub pointer: String,
+    pub detail: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Document<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: &'a str,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [FieldError],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transaction_id: Option<&'a str>,
+    retryable: bool,
+}
+
+impl Problem {
+    pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
+        Self {
+            code,
+            detail: detail.into(),
+            request_id: String::new(),
+            errors: Vec::new(),
+            transaction_id: None,
+        }
+    }
+
+    /// A problem with one part of the request.
+    pub fn at(code: ProblemCode, pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        let error = FieldError { pointer: pointer.into(), detail: detail.into() };
+        let detail = format!("{}: {}", error.pointer, error.detail);
+        Self { errors: vec![error], ..Self::new(code, detail) }
+    }
+
+    /// A refusal of the domain, with the numbers that explain it.
+    pub fn of_rejection(rejection: &Rejection) -> Self {
+        let code = ProblemCode::ALL.iter().find(|code| code.as_str() == rejection.code());
+        let detail = match rejection {
+            Rejection::WalletNotFound { wallet } => format!("no wallet has the id {wallet}"),
+            Rejection::WalletExists { wallet } => format!("a wallet with the id {wallet} exists"),
+            Rejection::WalletFrozen { wallet } => format!("wallet {wallet} is frozen"),
+            Rejection::WalletClosed { wallet } => format!("wallet {wallet} is closed"),
+            Rejection::InsufficientFunds { available, amount } => {
+                format!("{available} is available, {amount} was asked for")
+            }
+            Rejection::BalanceOverflow { wallet } => {
+                format!("the balance of wallet {wallet} must stay within 10^18")
+            }
+            Rejection::AmountScale { currency } => {
+                format!("{} has {} decimals", currency.code(), currency.scale())
+            }
+            Rejection::CurrencyMismatch { from, to } => {
+                format!("the source is in {}, the destination in {}", from.code(), to.code())
+            }
+            Rejection::SameWallet => "toWalletId is the source itself".to_owned(),
+            Rejection::VersionMismatch { expected, actual } => {
+                format!("If-Match asks for version {expected}, the wallet is at {actual}")
+            }
+        };
+        Self::new(code.copied().unwrap_or(ProblemCode::Internal), detail)
+    }
+
+    pub fn with_request_id(self, request_id: &str) -> Self {
+        Self { request_id: request_id.to_owned(), ..self }
+    }
+
+    pub fn status(&self) -> u16 {
+        self.code.status()
+    }
+
+    pub fn to_json(&self) -> String {
+        let document = Document {
+            r#type: format!("urn:wallex:problem:{}", self.code.as_str()),
+            title: self.code.title(),
+            status: self.status(),
+            detail: &self.detail,
+            code: self.code.as_str(),
+            request_id: &self.request_id,
+            errors: &self.errors,
+            transaction_id: self.transaction_id.as_deref(),
+            retryable: self.code.retryable(),
+        };
+        serde_json::to_string(&document).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wallet::{Currency, WalletId};
+
+    #[test]
+    fn every_rejection_has_a_code_of_its_own() {
+        let wallet = WalletId::stored("w");
+        let one = rust_decimal::Decimal::ONE;
+        let rejections = [
+            Rejection::WalletNotFound { wallet: wallet.clone() },
+            Rejection::WalletExists { wallet: wallet.clone() },
+            Rejection::WalletFrozen { wallet: wallet.clone() },
+            Rejection::WalletClosed { wallet: wallet.clone() },
+            Rejection::InsufficientFunds { available: one, amount: one },
+            Rejection::BalanceOverflow { wallet },
+            Rejection::AmountScale { currency: Currency::USD },
+            Rejection::CurrencyMismatch { from: Currency::USD, to: Currency::USD },
+            Rejection::SameWallet,
+            Rejection::VersionMismatch { expected: 1, actual: 2 },
+        ];
+        for rejection in rejections {
+            let problem = Problem::of_rejection(&rejection);
+            assert_ne!(problem.code, ProblemCode::Internal, "{rejection:?}");
+            assert_eq!(problem.code.as_str(), rejection.code());
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Wiring: who gets what, which tasks run, and in which order they stop. The only place that
+//! spawns tasks which live as long as the service.
+//!
+//! Shutdown: not ready → no new connections, running requests finish → lanes drain → unknown
+//! COMMITs settle → publisher and projectors finish what they have in hand.
+
+mod watch;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{KafkaSettings, Settings};
+use crate::execute::{self, EventsTopic, Executor, Lane, Notifiers, Queue};
+use crate::http::{self, HttpState};
+use crate::kafka::{Connection, Fetcher};
+use crate::projector::{Kind, OpenPartition, Projector, Wiring};
+use crate::publisher::{Parts, Publisher};
+use crate::status::Status;
+use crate::store;
+use crate::wallet::TenantId;
+
+/// After the last request, background work gets this long to finish what it has in hand.
+const GRACE: Duration = Duration::from_secs(20);
+/// How often gauges are refreshed and old histogram samples folded.
+const METRICS_TICK: Duration = Duration::from_secs(5);
+
+/// Runs the service until `shutdown`. Returns an error when a part that it cannot do without died.
+pub async fn run(
+    settings: Settings,
+    metrics: PrometheusHandle,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let address = SocketAddr::new(settings.http.host, settings.http.port);
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "cannot listen on {address}: set PORT (or HOST) to a free one, or stop what uses it"
+        )
+    })?;
+    let background = Background::new(&settings)?;
+    let (executor, lanes) = background.lanes(&settings);
+    background.spawn_lanes(lanes, &shutdown);
+    background.spawn_pipeline(&settings);
+    background.spawn_metrics(metrics.clone(), executor.queue());
+
+    let state = HttpState {
+        executor,
+        pool: background.pool.clone(),
+        status: background.status.clone(),
+        settings: settings.http.clone(),
+        metrics,
+    };
+    tracing::info!(address = %listener.local_addr()?, "listening");
+    let draining = background.status.clone();
+    let stop = shutdown.clone();
+    background.tasks.spawn(async move {
+        stop.cancelled().await;
+        draining.update(|pipeline| pipeline.draining = true);
+    });
+    http::serve(listener, http::router(state), shutdown).await;
+    background.stop().await
+}
+
+/// The tasks behind the HTTP server, and what they share.
+struct Background {
+    pool: store::Pool,
+    status: Status,
+    /// Everything that must end before the process does.
+    tasks: TaskTracker,
+    /// Lanes and their side work: they end when the last executor is gone.
+    commands: TaskTracker,
+    /// Ends publisher, projectors and gauges; fired after the lanes have drained.
+    stop: CancellationToken,
+    wake_publisher: Arc<Notify>,
+    wake_projectors: Vec<Arc<Notify>>,
+}
+
+impl Background {
+    fn new(settings: &Settings) -> anyhow::Result<Self> {
+        let status = Status::default();
+        status.update(|pipeline| pipeline.kafka_enabled = settings.kafka.enabled);
+        Ok(Self {
+            pool: store::connect_pool(&settings.database)
+                .context("DATABASE_URL: not a usable postgres:// URL")?,
+            status,
+            tasks: TaskTracker::new(),
+            commands: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            wake_publisher: Arc::default(),
+            wake_projectors: vec![Arc::default(), Arc::default()],
+        })
+    }
+
+    fn lanes(&self, settings: &Settings) -> (Executor, Vec<Lane>) {
+        let topic = EventsTopic {
+            name: settings.kafka.events_topic.as_str().into(),
+            default_partitions: settings.kafka.default_partitions,
+        };
+        let mut listeners = self.wake_projectors.clone();
+        listeners.push(Arc::clone(&self.wake_publisher));
+        execute::start(
+            settings.database.url.clone(),
+            topic,
+            settings.commands.clone(),
+            Notifiers::new(listeners),
+            self.commands.clone(),
+        )
+    }
+
+    /// Without a lane commands would wait for ever: its death ends the service.
+    fn spawn_lanes(&self, lanes: Vec<Lane>, shutdown: &CancellationToken) {
+        for lane in lanes {
+            let lane = self.commands.spawn(lane.run());
+            let (status, shutdown) = (self.status.clone(), shutdown.clone());
+            self.commands.spawn(async move {
+                if lane.await.is_err() {
+                    tracing::error!("a lane died: the service stops");
+                    status.update(|pipeline| pipeline.dead_tasks.push("lane"));
+                    shutdown.cancel();
+                }
+            });
+        }
+    }
+
+    fn spawn_pipeline(&self, settings: &Settings) {
+        let kafka = settings.kafka.enabled.then(|| Connection::new(&settings.kafka));
+        if kafka.is_some() {
+            let watch =
+                watch::watch(settings.kafka.clone(), self.status.clone(), self.stop.clone());
+            self.supervise("kafka watch", watch);
+            let (parts, stop) = (self.publisher_parts(settings), self.stop.clone());
+            self.supervise("publisher", async move {
+                if let Some(partitions) = frozen_partitions(&parts, &stop).await {
+                    Publisher::new(Parts { partitions, ..parts }).run(stop).await;
+                }
+            });
+        }
+        for (kind, commits) in Kind::ALL.into_iter().zip(&self.wake_projectors) {
+            let projector = Projector::new(Wiring {
+                kind,
+                tenant: TenantId::default_tenant(),
+                topic: settings.kafka.events_topic.clone(),
+                consumer: settings.consumer.clone(),
+                kafka: kafka.clone().map(|kafka| open_partition(kafka, &settings.kafka)),
+                pool: self.pool.clone(),
+                commits: Arc::clone(commits),
+                status: self.status.clone(),
+            });
+            let stop = self.stop.clone();
+            self.supervise(kind.name(), projector.run(stop));
+        }
+    }
+
+    fn publisher_parts(&self, settings: &Settings) -> Parts {
+        Parts {
+            pool: self.pool.clone(),
+            tenant: TenantId::default_tenant().as_str().to_owned(),
+            partitions: settings.kafka.default_partitions,
+            kafka: settings.kafka.clone(),
+            producer: settings.producer.clone(),
+            outbox: settings.outbox.clone(),
+            status: self.status.clone(),
+            wake: Arc::clone(&self.wake_publisher),
+        }
+    }
+
+    /// A background task that ends before it was told to makes the service unhealthy.
+    fn supervise(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let task = self.tasks.spawn(task);
+        let (status, stop) = (self.status.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            let ended = task.await;
+            if !stop.is_cancelled() {
+                tracing::error!(task = name, panicked = ended.is_err(), "background task ended");
+                status.update(|pipeline| pipeline.dead_tasks.push(name));
+            }
+        });
+    }
+
+    fn spawn_metrics(&self, metrics: PrometheusHandle, queue: Queue) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            let mut tick = tokio::time::interval(METRICS_TICK);
+            while stop.run_until_cancelled(tick.tick()).await.is_some() {
+                metrics.run_upkeep();
+                let queued = u32::try_from(queue.waiting()).unwrap_or(u32::MAX);
+                metrics::gauge!("command_queue_depth").set(f64::from(queued));
+            }
+        });
+    }
+
+    /// The HTTP server is done and with it every executor: the rest follows in order.
+    async fn stop(self) -> anyhow::Result<()> {
+        self.commands.close();
+        if tokio::time::timeout(GRACE, self.commands.wait()).await.is_err() {
+            tracing::warn!("commands still unsettled at the end: their keys will tell");
+        }
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(GRACE, self.tasks.wait()).await.is_err() {
+            tracing::warn!(
+                "background tasks cut off: they go on where they were at the next start"
+            );
+        }
+        self.pool.close().await;
+        let dead = self.status.snapshot().dead_tasks;
+        anyhow::ensure!(!dead.contains(&"lane"), "a lane died; the log has the cause");
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// Readers of the events topic, a connection each.
+fn open_partition(connection: Arc<Connection>, settings: &KafkaSettings) -> OpenPartition {
+    let topic = settings.events_topic.clone();
+    Arc::new(move |partition| Fetcher::new(Arc::clone(&connection), &topic, partition))
+}
+
+/// The partition count that the database has frozen for the topic, as soon as it can be asked;
+/// none when the service stops first.
+async fn frozen_partitions(parts: &Parts, stop: &CancellationToken) -> Option<i32> {
+    while !stop.is_cancelled() {
+        let tenant = TenantId::stored(&parts.tenant);
+        let (topic, default) = (&parts.kafka.events_topic, parts.kafka.default_partitions);
+        let asked = async {
+            let mut connection = store::acquire(&parts.pool).await?;
+            store::topics::partitions_frozen(&mut connection, &tenant, topic, default).await
+        };
+        match asked.await {
+            Ok(partitions) => return Some(partitions),
+            Err(error) => tracing::debug!(%error, "publisher waits for the database"),
+        }
+        stop.run_until_cancelled(tokio::time::sleep(Duration::from_secs(1))).await;
+    }
+    None
+}

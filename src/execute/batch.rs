@@ -1,0 +1,142 @@
+//! One batch in one transaction, up to the point where only COMMIT is left.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::fold::{Fold, Folded};
+use super::{Job, Outcome, Shared};
+use crate::store::commands::{
+    Locking, batch_claim, keys_lookup, wallets_existing, wallets_lock, write_batch,
+};
+use crate::store::{self, Connection};
+use crate::wallet::{TenantId, WalletId};
+
+/// A session of a lane with what it has to know.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub connection: Connection,
+    /// The count that wallets are hashed over, frozen in the database.
+    pub partitions: i32,
+}
+
+/// A batch that has been decided and written, and is not yet committed.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// One for each job; none where a wallet of the job was skipped.
+    pub outcomes: Vec<Option<Outcome>>,
+    /// Wallets that somebody else holds.
+    pub skipped: HashSet<WalletId>,
+    /// Nothing to commit: only refusals and replays.
+    pub read_only: bool,
+}
+
+/// From a connection's first packet to its being usable.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// Everything up to COMMIT; lock waits are bounded by themselves.
+const PREPARE_LIMIT: Duration = Duration::from_secs(10);
+/// A COMMIT that takes longer is in doubt.
+const COMMIT_LIMIT: Duration = Duration::from_secs(10);
+/// Wallets of `jobs` are waited for this long before their commands are answered `wallet_busy`.
+pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl Session {
+    pub async fn open(shared: &Shared) -> store::Result<Self> {
+        store::within(CONNECT_LIMIT, Self::connect(shared)).await
+    }
+
+    async fn connect(shared: &Shared) -> store::Result<Self> {
+        let mut connection = store::connect::connect_lane(&shared.database, LOCK_TIMEOUT).await?;
+        let topic = &shared.topic;
+        let partitions = store::topics::partitions_frozen(
+            &mut connection,
+            &TenantId::default_tenant(),
+            &topic.name,
+            topic.default_partitions,
+        )
+        .await?;
+        Ok(Self { connection, partitions })
+    }
+
+    /// Begins the batch and takes it up to its COMMIT. On an error the transaction is still open.
+    pub async fn prepare(
+        &mut self,
+        shared: &Shared,
+        id: Uuid,
+        jobs: &[Job],
+        locking: Locking,
+    ) -> store::Result<Prepared> {
+        store::within(PREPARE_LIMIT, async {
+            self.claim(id, jobs).await?;
+            self.decide_and_write(shared, jobs, locking).await
+        })
+        .await
+    }
+
+    /// Begins a transaction and claims the batch's id in it.
+    pub async fn claim(&mut self, id: Uuid, jobs: &[Job]) -> store::Result<()> {
+        store::begin(&mut self.connection).await?;
+        batch_claim(&mut self.connection, tenant_of(jobs), id).await
+    }
+
+    /// An error is of unknown outcome.
+    pub async fn commit(&mut self) -> store::Result<()> {
+        store::within(COMMIT_LIMIT, store::commit(&mut self.connection)).await
+    }
+
+    /// Gives the transaction up; false where the session is of no more use.
+    pub async fn rolled_back(&mut self) -> bool {
+        store::within(CONNECT_LIMIT, store::rollback(&mut self.connection)).await.is_ok()
+    }
+
+    async fn decide_and_write(
+        &mut self,
+        shared: &Shared,
+        jobs: &[Job],
+        locking: Locking,
+    ) -> store::Result<Prepared> {
+        let (connection, tenant) = (&mut self.connection, tenant_of(jobs));
+        let ids = wallets_of(jobs);
+        let wallets = wallets_lock(connection, tenant, &ids, locking).await?;
+        let absent: Vec<&str> =
+            ids.into_iter().filter(|id| !wallets.contains_key(&WalletId::stored(id))).collect();
+        let skipped: HashSet<WalletId> = match (locking, absent.is_empty()) {
+            (Locking::Skip, false) => {
+                wallets_existing(connection, tenant, &absent).await?.into_iter().collect()
+            }
+            _ => HashSet::new(),
+        };
+        let scopes: Vec<&[u8]> =
+            jobs.iter().filter_map(|job| job.request.key.as_ref()).map(|k| &k.scope[..]).collect();
+        let known = keys_lookup(connection, tenant, &scopes).await?;
+        let now = known.0;
+        let fold = Fold::new(wallets, &skipped, known, self.partitions);
+        let Folded { outcomes, mut writes } = fold.run(jobs);
+        let read_only = writes.is_empty();
+        if !read_only {
+            write_batch(connection, tenant, &shared.topic.name, now, &mut writes).await?;
+        }
+        Ok(Prepared { outcomes, skipped, read_only })
+    }
+}
+
+/// A batch holds one tenant's commands; it is never empty.
+pub(super) fn tenant_of(jobs: &[Job]) -> &TenantId {
+    static NOBODY: std::sync::LazyLock<TenantId> =
+        std::sync::LazyLock::new(|| TenantId::stored(""));
+    jobs.first().map_or(&NOBODY, |job| &job.request.tenant)
+}
+
+/// The ids that the batch locks: sorted, each once.
+fn wallets_of(jobs: &[Job]) -> Vec<&str> {
+    let commands = jobs.iter().map(|job| &job.request.command);
+    let mut ids: Vec<&str> = commands
+        .flat_map(|command| [Some(command.wallet_id()), command.second_wallet_id()])
+        .flatten()
+        .map(WalletId::as_str)
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}

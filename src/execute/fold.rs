@@ -1,0 +1,177 @@
+//! The commands of a batch folded through `decide`, in arrival order, in memory.
+//!
+//! Each command sees what the ones before it did. Refusals leave no trace on their neighbours.
+
+use std::collections::{HashMap, HashSet};
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::{Failure, Job, Outcome, Reply, Request};
+use crate::answer::Answer;
+use crate::envelope::partition_of;
+use crate::store::commands::{KeyRow, KeyWrite, Locked, Stamped, Writes};
+use crate::wallet::{Command, EventData, NewEvent, Rejection, Wallet, WalletId, decide};
+
+/// What a batch comes to, before anything of it is written.
+#[derive(Debug, Default)]
+pub(super) struct Folded {
+    /// One for each job; none where the job's wallet was skipped.
+    pub outcomes: Vec<Option<Outcome>>,
+    pub writes: Writes,
+}
+
+/// The state that the commands of one batch run over.
+pub(super) struct Fold<'a> {
+    wallets: Locked,
+    /// Wallets that exist and are locked by somebody else.
+    skipped: &'a HashSet<WalletId>,
+    taken: HashMap<Vec<u8>, KeyRow>,
+    now: DateTime<Utc>,
+    partitions: i32,
+    touched: HashMap<WalletId, Touch>,
+    /// Outcomes that this batch has given to keys.
+    given: HashMap<[u8; 16], ([u8; 16], Answer)>,
+    writes: Writes,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Touch {
+    Opened,
+    Moved,
+}
+
+impl<'a> Fold<'a> {
+    pub fn new(
+        wallets: Locked,
+        skipped: &'a HashSet<WalletId>,
+        (now, taken): (DateTime<Utc>, HashMap<Vec<u8>, KeyRow>),
+        partitions: i32,
+    ) -> Self {
+        let (touched, given, writes) = Default::default();
+        Self { wallets, skipped, taken, now, partitions, touched, given, writes }
+    }
+
+    /// Runs all jobs and hands over what is to be written.
+    pub fn run(mut self, jobs: &[Job]) -> Folded {
+        let outcomes = jobs.iter().map(|job| self.one(&job.request)).collect();
+        for (id, touch) in &self.touched {
+            let Some(wallet) = self.wallets.remove(id) else { continue };
+            match touch {
+                Touch::Opened => self.writes.opened.push(wallet),
+                Touch::Moved => self.writes.moved.push(wallet),
+            }
+        }
+        Folded { outcomes, writes: self.writes }
+    }
+
+    fn one(&mut self, request: &Request) -> Option<Outcome> {
+        let command = &request.command;
+        let held = |id: &WalletId| self.skipped.contains(id);
+        if held(command.wallet_id()) || command.second_wallet_id().is_some_and(held) {
+            return None;
+        }
+        if let Some(outcome) = self.known(request) {
+            return Some(outcome);
+        }
+        let transaction_id = Uuid::now_v7();
+        let (answer, is_outcome) = match decide(command, |id| self.wallets.get(id), transaction_id)
+        {
+            Ok(events) => (self.record(request, events, transaction_id), true),
+            Err(rejection) => refused(&rejection, request),
+        };
+        if let (Some(key), true) = (&request.key, is_outcome) {
+            self.given.insert(key.scope, (key.fingerprint, answer.clone()));
+            self.writes.keys.push(KeyWrite {
+                scope: key.scope,
+                fingerprint: key.fingerprint,
+                transaction_id,
+                status: i16::try_from(answer.status).unwrap_or(i16::MAX),
+                answer: answer.body.clone(),
+            });
+        }
+        Some(Ok(Reply { answer, replayed: false }))
+    }
+
+    /// The outcome that the request's key has already, if it has one.
+    fn known(&self, request: &Request) -> Option<Outcome> {
+        let key = request.key.as_ref()?;
+        if let Some((fingerprint, answer)) = self.given.get(&key.scope) {
+            return Some(if *fingerprint == key.fingerprint {
+                Ok(Reply { answer: answer.clone(), replayed: true })
+            } else {
+                Err(Failure::KeyReused)
+            });
+        }
+        let row = self.taken.get(&key.scope[..])?;
+        if row.fingerprint != key.fingerprint {
+            return Some(Err(Failure::KeyReused));
+        }
+        Some(match &row.answer {
+            Some((status, body)) => {
+                Ok(Reply { answer: Answer::stored(*status, body), replayed: true })
+            }
+            None => Err(Failure::KeyExpired { transaction_id: row.transaction_id }),
+        })
+    }
+
+    /// Applies decided events to the wallets in memory and notes what is to be written.
+    fn record(&mut self, request: &Request, events: Vec<NewEvent>, transaction_id: Uuid) -> Answer {
+        // One time for all events of a command, never below a wallet's previous event.
+        let latest = events.iter().filter_map(|event| self.wallets.get(&event.wallet_id));
+        let at = latest.map(|wallet| wallet.updated_at).fold(self.now, DateTime::max);
+        for event in events {
+            self.apply(&event, &request.command, at);
+            let context = &request.context;
+            self.writes.events.push(Stamped {
+                partition: partition_of(event.wallet_id.as_str(), self.partitions),
+                event,
+                event_id: Uuid::now_v7(),
+                transaction_id,
+                at,
+                actor: context.actor.clone(),
+                correlation_id: context.correlation_id.clone(),
+                causation_id: context.causation_id.clone(),
+                traceparent: context.traceparent.clone(),
+            });
+        }
+        self.answer(&request.command, transaction_id)
+    }
+
+    fn apply(&mut self, event: &NewEvent, command: &Command, at: DateTime<Utc>) {
+        let id = &event.wallet_id;
+        match (&event.data, command) {
+            (EventData::WalletCreated(data), Command::Create(create)) => {
+                let wallet = Wallet::open(id.clone(), create.currency, data, at);
+                self.wallets.insert(id.clone(), wallet);
+                self.touched.insert(id.clone(), Touch::Opened);
+            }
+            _ => {
+                if let Some(wallet) = self.wallets.get_mut(id) {
+                    wallet.apply(&event.data, at);
+                    self.touched.entry(id.clone()).or_insert(Touch::Moved);
+                }
+            }
+        }
+    }
+
+    fn answer(&self, command: &Command, transaction_id: Uuid) -> Answer {
+        let wallet = |id: &WalletId| self.wallets.get(id);
+        let made = match command {
+            Command::Create(create) => {
+                wallet(&create.id.0).map(|wallet| Answer::wallet(wallet, None))
+            }
+            Command::Credit(movement) | Command::Debit(movement) => wallet(&movement.wallet_id)
+                .map(|wallet| Answer::wallet(wallet, Some(transaction_id))),
+            Command::Transfer(order) => wallet(&order.from)
+                .zip(wallet(&order.to))
+                .map(|(from, to)| Answer::transfer(transaction_id, from, to)),
+        };
+        // `decide` has seen each of these wallets.
+        made.unwrap_or_else(|| Answer { status: 500, body: "".into(), versions: Vec::new() })
+    }
+}
+
+fn refused(rejection: &Rejection, request: &Request) -> (Answer, bool) {
+    (Answer::rejection(rejection, &request.context.request_id), rejection.is_outcome())
+}

@@ -1,0 +1,194 @@
+//! A lane: drains its queue into batches and runs them, one at a time.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::batch::{Prepared, Session};
+use super::{Failure, Job, Shared, doubt, fail_all, side};
+use crate::store::commands::Locking;
+use crate::store::{self, Class};
+
+/// Bytes of commands in one batch, about: one statement's parameters must stay handy.
+const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Times a batch is tried when others are in its way.
+const ATTEMPTS: usize = 3;
+
+/// One lane's end of its queue. [`Lane::run`] is its task.
+#[derive(Debug)]
+pub struct Lane {
+    shared: Arc<Shared>,
+    queue: mpsc::Receiver<Job>,
+    /// Taken from the queue for a batch that belongs to another tenant.
+    held_back: VecDeque<Job>,
+}
+
+impl Lane {
+    pub(super) fn new(shared: Arc<Shared>, queue: mpsc::Receiver<Job>) -> Self {
+        Self { shared, queue, held_back: VecDeque::new() }
+    }
+
+    /// Runs until the queue is closed and empty.
+    pub async fn run(mut self) {
+        let mut session = None;
+        while let Some(jobs) = self.next_batch().await {
+            let jobs = side::divert(&self.shared, jobs);
+            if !jobs.is_empty() {
+                metrics::histogram!("command_batch_size").record(count(jobs.len()));
+                run_batch(&self.shared, &mut session, jobs, Locking::Skip).await;
+            }
+        }
+    }
+
+    /// Waits for one command, then takes what else is there: one tenant's, bounded.
+    async fn next_batch(&mut self) -> Option<Vec<Job>> {
+        let first = match self.held_back.pop_front() {
+            Some(job) => job,
+            None => self.queue.recv().await?,
+        };
+        let batch_max = self.shared.settings.batch_max;
+        let mut bytes = first.request.command.weight();
+        let mut jobs = vec![first];
+        let mut others = VecDeque::new();
+        while jobs.len() < batch_max && bytes < BATCH_BYTES_MAX && others.len() < batch_max {
+            let next = self.held_back.pop_front().or_else(|| self.queue.try_recv().ok());
+            let Some(job) = next else { break };
+            if jobs.first().is_some_and(|first| first.request.tenant == job.request.tenant) {
+                bytes += job.request.command.weight();
+                jobs.push(job);
+            } else {
+                others.push_back(job);
+            }
+        }
+        others.append(&mut self.held_back);
+        self.held_back = others;
+        Some(drop_stale(jobs))
+    }
+}
+
+/// Commands that have waited too long are refused before anything happens.
+fn drop_stale(jobs: Vec<Job>) -> Vec<Job> {
+    let (stale, fresh): (Vec<_>, Vec<_>) = jobs.into_iter().partition(Job::is_stale);
+    fail_all(stale, &Failure::Overloaded);
+    fresh
+}
+
+/// Runs a batch to its answers. Every job is answered here, or handed on to a side batch or to
+/// the settlement of an unknown COMMIT, which answer it.
+pub(super) fn run_batch<'a>(
+    shared: &'a Arc<Shared>,
+    session: &'a mut Option<Session>,
+    jobs: Vec<Job>,
+    locking: Locking,
+) -> BoxFuture<'a, ()> {
+    async move {
+        let mut failure = Failure::WalletBusy;
+        for _ in 0..ATTEMPTS {
+            let mut ready = match open(shared, session).await {
+                Ok(ready) => ready,
+                Err(error) => {
+                    tracing::warn!(%error, "no connection to Postgres");
+                    return fail_all(jobs, &Failure::Unavailable);
+                }
+            };
+            let id = Uuid::now_v7();
+            let error = match ready.prepare(shared, id, &jobs, locking).await {
+                Ok(prepared) => {
+                    *session = commit(shared, ready, id, jobs, prepared).await;
+                    return;
+                }
+                Err(error) => error,
+            };
+            tracing::debug!(%error, class = ?error.class(), "batch not written");
+            // Nothing was committed. A session that cannot roll back is dropped, and with it
+            // whatever it had open.
+            let unavailable = error.class() == Class::Unavailable;
+            *session = (!unavailable && ready.rolled_back().await).then_some(ready);
+            failure = match error.class() {
+                Class::Data if jobs.len() > 1 => return one_by_one(shared, session, jobs).await,
+                // Alone: a twin committed the same key or id meanwhile. The next look sees it.
+                Class::Data => Failure::Broken,
+                // It has waited as long as a command may.
+                Class::Conflict if locking == Locking::Wait && is_lock_timeout(&error) => {
+                    return jobs.into_iter().for_each(Job::fail_busy);
+                }
+                Class::Conflict => Failure::WalletBusy,
+                Class::Unavailable => Failure::Unavailable,
+                Class::Broken => {
+                    tracing::error!(%error, "batch failed");
+                    return fail_all(jobs, &Failure::Broken);
+                }
+            };
+        }
+        match failure {
+            Failure::WalletBusy => jobs.into_iter().for_each(Job::fail_busy),
+            failure => fail_all(jobs, &failure),
+        }
+    }
+    .boxed()
+}
+
+async fn open(shared: &Shared, session: &mut Option<Session>) -> store::Result<Session> {
+    match session.take() {
+        Some(session) => Ok(session),
+        None => Session::open(shared).await,
+    }
+}
+
+/// Only the guilty command fails: each gets a transaction of its own.
+async fn one_by_one(shared: &Arc<Shared>, session: &mut Option<Session>, jobs: Vec<Job>) {
+    for job in jobs {
+        run_batch(shared, session, vec![job], Locking::Wait).await;
+    }
+}
+
+/// Commits and answers; an answer before COMMIT is the one unforgivable mistake.
+async fn commit(
+    shared: &Arc<Shared>,
+    mut session: Session,
+    id: Uuid,
+    jobs: Vec<Job>,
+    prepared: Prepared,
+) -> Option<Session> {
+    if prepared.read_only {
+        let clean = session.rolled_back().await;
+        answer(shared, jobs, prepared);
+        return clean.then_some(session);
+    }
+    match session.commit().await {
+        Ok(()) => {
+            shared.committed.fire();
+            answer(shared, jobs, prepared);
+            Some(session)
+        }
+        Err(error) => {
+            tracing::warn!(%error, batch = %id, "COMMIT without an answer");
+            shared.tasks.spawn(doubt::settle(Arc::clone(shared), id, jobs, prepared));
+            None
+        }
+    }
+}
+
+/// Gives every job its outcome; those whose wallet was skipped wait in side batches.
+pub(super) fn answer(shared: &Arc<Shared>, jobs: Vec<Job>, prepared: Prepared) {
+    let mut left_out = Vec::new();
+    for (job, outcome) in jobs.into_iter().zip(prepared.outcomes) {
+        match outcome {
+            Some(outcome) => job.answer(outcome),
+            None => left_out.push(job),
+        }
+    }
+    side::begin(shared, left_out, &prepared.skipped);
+}
+
+fn is_lock_timeout(error: &store::Error) -> bool {
+    error.sqlstate().as_deref() == Some("55P03")
+}
+
+fn count(n: usize) -> f64 {
+    u32::try_from(n).map_or(f64::MAX, f64::from)
+}

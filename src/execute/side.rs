@@ -1,0 +1,119 @@
+//! Side batches: commands whose wallet another transaction holds wait here, in sessions of their
+//! own, so that nobody else waits with them.
+//!
+//! While a wallet has a side batch, its later commands join that one: they would otherwise take
+//! the lock past those who wait for it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Semaphore;
+
+use super::batch::Session;
+use super::lane::run_batch;
+use super::{Failure, Job, Shared};
+use crate::store::commands::Locking;
+use crate::wallet::{TenantId, WalletId};
+
+/// Side batches that run at once.
+const SESSIONS_MAX: usize = 8;
+
+type Held = (TenantId, WalletId);
+
+#[derive(Debug)]
+pub(super) struct SideBatches {
+    /// Wallets with a side batch, and the commands that wait for its next turn.
+    waiting: Mutex<HashMap<Held, Vec<Job>>>,
+    sessions: Mutex<Vec<Session>>,
+    permits: Semaphore,
+}
+
+impl Default for SideBatches {
+    fn default() -> Self {
+        Self {
+            waiting: Mutex::default(),
+            sessions: Mutex::default(),
+            permits: Semaphore::new(SESSIONS_MAX),
+        }
+    }
+}
+
+/// Takes out the jobs that belong behind a running side batch; the rest goes on.
+pub(super) fn divert(shared: &Shared, jobs: Vec<Job>) -> Vec<Job> {
+    let mut waiting = lock(&shared.side.waiting);
+    if waiting.is_empty() {
+        return jobs;
+    }
+    let mut rest = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        let tenant = &job.request.tenant;
+        let command = &job.request.command;
+        let held = [Some(command.wallet_id()), command.second_wallet_id()]
+            .into_iter()
+            .flatten()
+            .map(|id| (tenant.clone(), id.clone()))
+            .find(|held| waiting.contains_key(held));
+        match held {
+            Some(held) => join(shared, waiting.entry(held).or_default(), job),
+            None => rest.push(job),
+        }
+    }
+    rest
+}
+
+/// Starts a side batch for each wallet in `skipped` that has jobs, unless it has one already.
+pub(super) fn begin(shared: &Arc<Shared>, jobs: Vec<Job>, skipped: &HashSet<WalletId>) {
+    let mut waiting = lock(&shared.side.waiting);
+    for job in jobs {
+        let command = &job.request.command;
+        let second = command.second_wallet_id().filter(|id| skipped.contains(*id));
+        let id = if skipped.contains(command.wallet_id()) { None } else { second };
+        let held = (job.request.tenant.clone(), id.unwrap_or(command.wallet_id()).clone());
+        if let Some(jobs) = waiting.get_mut(&held) {
+            join(shared, jobs, job);
+        } else {
+            waiting.insert(held.clone(), vec![job]);
+            shared.tasks.spawn(run(Arc::clone(shared), held));
+        }
+    }
+}
+
+fn join(shared: &Shared, jobs: &mut Vec<Job>, job: Job) {
+    if jobs.len() < shared.settings.queue_max {
+        jobs.push(job);
+    } else {
+        job.answer(Err(Failure::Overloaded));
+    }
+}
+
+/// Runs one wallet's side batches until no command waits for it.
+async fn run(shared: Arc<Shared>, held: Held) {
+    // The semaphore is never closed.
+    let Ok(_permit) = shared.side.permits.acquire().await else { return };
+    let mut session = lock(&shared.side.sessions).pop();
+    while let Some(jobs) = next(&shared, &held) {
+        let (stale, fresh): (Vec<_>, Vec<_>) = jobs.into_iter().partition(Job::is_stale);
+        stale.into_iter().for_each(Job::fail_busy);
+        if !fresh.is_empty() {
+            run_batch(&shared, &mut session, fresh, Locking::Wait).await;
+        }
+    }
+    lock(&shared.side.sessions).extend(session);
+}
+
+/// The wallet's next commands, at most a batch; none ends its side batch.
+fn next(shared: &Shared, held: &Held) -> Option<Vec<Job>> {
+    let mut waiting = lock(&shared.side.waiting);
+    let jobs = waiting.get_mut(held)?;
+    if jobs.is_empty() {
+        waiting.remove(held);
+        return None;
+    }
+    let most = jobs.len().min(shared.settings.batch_max);
+    Some(jobs.drain(..most).collect())
+}
+
+// Nothing panics while one of these locks is held; if it did, the map is still whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

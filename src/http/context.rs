@@ -1,0 +1,136 @@
+//! What belongs to every request: its ids, its time limit, its metrics, and the form of its errors.
+
+use std::time::{Duration, Instant};
+
+use axum::extract::{MatchedPath, Request};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt as _;
+use uuid::Uuid;
+
+use super::problem::{HttpError, render};
+use crate::answer::ProblemCode;
+use crate::execute::Context;
+
+/// No request is waited for longer; what it started goes on.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+const ID_BYTES_MAX: usize = 128;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+const CAUSATION_ID: HeaderName = HeaderName::from_static("x-causation-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// Wraps every handler: gives the request its ids, bounds it, turns problems into documents.
+pub(super) async fn finish(mut request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let context = context_of(request.headers());
+    let request_id = context.request_id.clone();
+    let correlation_id = context.correlation_id.clone();
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    request.extensions_mut().insert(context);
+
+    // A panic in a handler is a problem document too, and never ends the connection's task.
+    let handled = std::panic::AssertUnwindSafe(next.run(request)).catch_unwind();
+    let mut response = match tokio::time::timeout(REQUEST_TIMEOUT, handled).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => {
+            HttpError::new(ProblemCode::Internal, "the log has the cause").into_response()
+        }
+        Err(_) => timed_out(&method).into_response(),
+    };
+    if let Some(HttpError(problem)) = response.extensions_mut().remove::<HttpError>() {
+        let headers = std::mem::take(response.headers_mut());
+        response = render(problem, &request_id);
+        // Allow, set by the router beside a 405.
+        response.headers_mut().extend(headers.into_iter().filter(|(name, _)| {
+            name.as_ref().is_some_and(|name| *name == axum::http::header::ALLOW)
+        }));
+    }
+    for (name, id) in [(REQUEST_ID, Some(request_id)), (CORRELATION_ID, correlation_id)] {
+        if let Some(value) = id.and_then(|id| HeaderValue::try_from(id).ok()) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    record(&method, route.as_ref(), response.status().as_u16(), begun);
+    response
+}
+
+fn timed_out(method: &Method) -> HttpError {
+    if *method == Method::GET {
+        return HttpError::new(ProblemCode::DatabaseUnavailable, "no answer in time");
+    }
+    crate::execute::Failure::OutcomeUnknown.into()
+}
+
+/// The request's ids: a client's where they are plain, else made.
+fn context_of(headers: &HeaderMap) -> Context {
+    let plain = |name: &HeaderName| {
+        let value = headers.get(name)?.to_str().ok()?;
+        let plain = (1..=ID_BYTES_MAX).contains(&value.len())
+            && value.bytes().all(|byte| byte.is_ascii_graphic());
+        plain.then(|| value.to_owned())
+    };
+    let request_id = Uuid::now_v7().to_string();
+    Context {
+        actor: None,
+        correlation_id: Some(plain(&CORRELATION_ID).unwrap_or_else(|| request_id.clone())),
+        causation_id: plain(&CAUSATION_ID),
+        traceparent: plain(&TRACEPARENT).filter(|value| is_traceparent(value)),
+        request_id,
+    }
+}
+
+/// W3C Trace Context, version 00: `00-<32 hex>-<16 hex>-<2 hex>`.
+fn is_traceparent(value: &str) -> bool {
+    let parts: Vec<&str> = value.split('-').collect();
+    let hex = |part: &str, length| {
+        part.len() == length
+            && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
+    match parts.as_slice() {
+        [version, trace, parent, flags] => {
+            *version == "00" && hex(trace, 32) && hex(parent, 16) && hex(flags, 2)
+        }
+        _ => false,
+    }
+}
+
+fn record(method: &Method, route: Option<&MatchedPath>, status: u16, begun: Instant) {
+    let route = route.map_or("none", MatchedPath::as_str).to_owned();
+    metrics::histogram!(
+        "http_server_request_duration_seconds",
+        "method" => method.as_str().to_owned(),
+        "route" => route,
+        "status" => status.to_string(),
+    )
+    .record(begun.elapsed());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_well_formed_traceparents_are_carried_on() {
+        assert!(is_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
+        for bad in [
+            "",
+            "00",
+            "00-xyz-00f067aa0ba902b7-01",
+            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ] {
+            assert!(!is_traceparent(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ids_that_could_break_a_log_line_are_replaced() {
+        let mut headers = HeaderMap::new();
+        headers.insert(CORRELATION_ID, HeaderValue::from_static("has space"));
+        let context = context_of(&headers);
+        assert_eq!(context.correlation_id, Some(context.request_id));
+    }
+}

@@ -1,0 +1,28 @@
+//! Opaque cursors: where a page ended, so that the next begins there whatever came in between.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::problem::{HttpError, HttpResult};
+use super::query::Parameters;
+use crate::answer::ProblemCode;
+
+/// The cursor of a position.
+pub(super) fn encode(position: &impl Serialize) -> String {
+    URL_SAFE_NO_PAD.encode(serde_json::to_vec(position).unwrap_or_default())
+}
+
+/// The position of a cursor, if it is one.
+pub(super) fn decode<T: DeserializeOwned>(cursor: &str) -> Option<T> {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()
+}
+
+/// The position in `?cursor=`, none where there is no cursor.
+pub(super) fn position<T: DeserializeOwned>(parameters: &Parameters) -> HttpResult<Option<T>> {
+    let Some(cursor) = parameters.text("cursor") else { return Ok(None) };
+    decode(cursor).map(Some).ok_or_else(|| {
+        HttpError::at(ProblemCode::InvalidValue, "?cursor", "must come from a former answer")
+    })
+}

@@ -1,0 +1,240 @@
+//! Health that tells the truth: what is alive, what is behind, what is broken.
+
+use std::time::{Duration, Instant};
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+
+use super::HttpState;
+use crate::envelope::timestamp;
+use crate::status::{Pipeline, ProjectorStatus};
+use crate::store::{self, outbox::Backlog};
+
+/// A health page must answer even when Postgres does not.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Older unpublished events, or projections further behind, are a degraded pipeline.
+const BEHIND_MS: u128 = 30_000;
+
+#[allow(clippy::disallowed_methods, reason = "when the page was made, not when money moved")]
+fn now() -> String {
+    timestamp(chrono::Utc::now())
+}
+
+pub(super) async fn live() -> Response {
+    page(StatusCode::OK, &json!({"status": "ok"}))
+}
+
+pub(super) async fn ledger() -> Response {
+    page(StatusCode::OK, &json!({"status": "ok", "module": "ledger"}))
+}
+
+/// Postgres and its migrations, never Kafka: the outbox holds what Kafka cannot take.
+pub(super) async fn ready(State(state): State<HttpState>) -> Response {
+    let not_ready = |why: &str| {
+        page(StatusCode::SERVICE_UNAVAILABLE, &json!({"status": "not_ready", "reason": why}))
+    };
+    if state.status.snapshot().draining {
+        return not_ready("shutting down");
+    }
+    match within(store::pending_migrations(&state.pool)).await {
+        Ok(0) => page(StatusCode::OK, &json!({"status": "ready"})),
+        Ok(missing) => {
+            not_ready(&format!("{missing} migrations are missing: run `wallex migrate`"))
+        }
+        Err(cause) => not_ready(&cause),
+    }
+}
+
+pub(super) async fn api(State(state): State<HttpState>) -> Response {
+    let begun = Instant::now();
+    let database = within(store::ping(&state.pool)).await;
+    let mut checks = Map::new();
+    let latency = millis(begun.elapsed());
+    checks.insert("database".to_owned(), check(database.is_ok(), latency, database.as_ref().err()));
+    if state.settings.health_include_kafka {
+        let pipeline = state.status.snapshot();
+        let fine = !pipeline.kafka_enabled || pipeline.connected;
+        let error = pipeline.connection_error.filter(|_| !fine);
+        checks.insert("kafka".to_owned(), check(fine, 0, error.as_ref()));
+    }
+    let (code, status) = match database {
+        Ok(()) => (StatusCode::OK, "healthy"),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy"),
+    };
+    page(code, &json!({"status": status, "checks": checks}))
+}
+
+fn check(fine: bool, latency_ms: u64, error: Option<&String>) -> Value {
+    let status = if fine { "up" } else { "down" };
+    let mut check = json!({"status": status, "latencyMs": latency_ms});
+    if let (Some(error), Some(fields)) = (error, check.as_object_mut()) {
+        fields.insert("error".to_owned(), json!(error));
+    }
+    check
+}
+
+/// Always 200: the state is in the body.
+pub(super) async fn kafka(State(state): State<HttpState>) -> Response {
+    let report = Report::take(&state).await;
+    page(StatusCode::OK, &Value::Object(report.summary()))
+}
+
+/// The same in detail.
+pub(super) async fn kafka_stats(State(state): State<HttpState>) -> Response {
+    let report = Report::take(&state).await;
+    let mut body = report.summary();
+    let publisher = &report.pipeline.publisher;
+    body.insert(
+        "outbox".to_owned(),
+        json!({
+            "published": publisher.published,
+            "errors": publisher.errors,
+            "lastError": publisher.last_error,
+        }),
+    );
+    let groups = report.pipeline.projectors.iter();
+    let groups: Map<String, Value> =
+        groups.map(|(name, status)| ((*name).to_owned(), group_detail(status))).collect();
+    body.insert("groups".to_owned(), Value::Object(groups));
+    body.insert("cluster".to_owned(), cluster(&report.pipeline));
+    body.insert("deadTasks".to_owned(), json!(report.pipeline.dead_tasks));
+    page(StatusCode::OK, &Value::Object(body))
+}
+
+/// Null where the cluster did not answer the last question.
+fn cluster(pipeline: &Pipeline) -> Value {
+    let Some(cluster) = &pipeline.cluster else { return Value::Null };
+    let brokers = cluster.brokers.iter();
+    let brokers: Vec<Value> = brokers
+        .map(|broker| json!({"id": broker.id, "host": broker.host, "reachable": broker.reachable}))
+        .collect();
+    json!({"id": cluster.id, "pingMs": cluster.ping_ms, "brokers": brokers})
+}
+
+fn group_detail(status: &ProjectorStatus) -> Value {
+    let partitions: Vec<Value> = status
+        .partitions
+        .iter()
+        .map(|(partition, at)| {
+            json!({
+                "partition": partition,
+                "committed": at.next_offset,
+                "logEnd": at.high_watermark,
+                "lag": at.lag(),
+            })
+        })
+        .collect();
+    json!({
+        "applied": status.applied,
+        "duplicates": status.duplicates,
+        "healed": status.healed,
+        "deadLetters": status.dead_letters,
+        "lastError": status.last_error,
+        "partitions": partitions,
+    })
+}
+
+/// What one health answer is made from.
+struct Report {
+    pipeline: Pipeline,
+    /// None: Postgres did not answer.
+    backlog: Option<Backlog>,
+    /// How far each projector is behind the events, in events and by age.
+    behind: Vec<(String, i64, u128)>,
+}
+
+impl Report {
+    async fn take(state: &HttpState) -> Self {
+        let pipeline = state.status.snapshot();
+        let backlog = within(store::outbox::backlog(&state.pool)).await.ok();
+        let names: Vec<&'static str> = pipeline.projectors.keys().copied().collect();
+        let behind = match &backlog {
+            Some(_) => within(store::lag::projection_lags(&state.pool, &names)).await.ok(),
+            None => None,
+        };
+        let behind = behind.unwrap_or_default();
+        let behind =
+            behind.into_iter().map(|lag| (lag.projector, lag.events, lag.oldest.as_millis()));
+        Self { pipeline, backlog, behind: behind.collect() }
+    }
+
+    fn status(&self) -> &'static str {
+        let Some(backlog) = &self.backlog else { return "unhealthy" };
+        let pipeline = &self.pipeline;
+        if !pipeline.dead_tasks.is_empty() {
+            return "unhealthy";
+        }
+        if !pipeline.kafka_enabled {
+            return "disabled";
+        }
+        let in_step = backlog.oldest.as_millis() < BEHIND_MS
+            && self.behind.iter().all(|(_, _, ms)| *ms < BEHIND_MS);
+        if pipeline.connected && in_step { "healthy" } else { "degraded" }
+    }
+
+    fn summary(&self) -> Map<String, Value> {
+        let pipeline = &self.pipeline;
+        let kafka = match (pipeline.kafka_enabled, pipeline.connected) {
+            (false, _) => "disabled",
+            (true, true) => "connected",
+            (true, false) => "disconnected",
+        };
+        let backlog = self.backlog.as_ref();
+        let body = json!({
+            "status": self.status(),
+            "producer": {"connected": pipeline.connected},
+            "kafka": {"status": kafka, "error": pipeline.connection_error},
+            "publisher": {
+                "isRunning": pipeline.publisher.running,
+                "unprocessedEvents": backlog.map(|b| b.events),
+                "lagMs": backlog.map(|b| millis(b.oldest)),
+            },
+            "consumers": self.consumers(),
+            "breaker": {"state": if pipeline.connected { "closed" } else { "open" }},
+            "timestamp": now(),
+        });
+        match body {
+            Value::Object(fields) => fields,
+            _ => Map::new(),
+        }
+    }
+
+    fn consumers(&self) -> Map<String, Value> {
+        let mut consumers = Map::new();
+        for (name, status) in &self.pipeline.projectors {
+            let found = self.behind.iter().find(|(projector, _, _)| projector == name);
+            let (lag, lag_ms) = found.map_or((None, None), |(_, n, ms)| (Some(*n), Some(*ms)));
+            let state = if status.running { "running" } else { "stopped" };
+            let consumer = json!({"state": state, "lag": lag, "lagMs": lag_ms.map(|ms| u64::try_from(ms).ok())});
+            consumers.insert((*name).to_owned(), consumer);
+        }
+        consumers
+    }
+}
+
+pub(super) async fn metrics(State(state): State<HttpState>) -> Response {
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], state.metrics.render()).into_response()
+}
+
+/// A question to Postgres that is not waited for longer than a health page may take.
+async fn within<T>(answer: impl Future<Output = store::Result<T>>) -> Result<T, String> {
+    match tokio::time::timeout(PATIENCE, answer).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "health: Postgres");
+            Err("Postgres cannot be reached".to_owned())
+        }
+        Err(_) => Err("Postgres does not answer".to_owned()),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn page(status: StatusCode, body: &Value) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}

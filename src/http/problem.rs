@@ -1,0 +1,128 @@
+//! Problems as responses. A handler's problem travels in the response's extensions until
+//! [`super::context::finish`] knows the request's id and writes the document.
+
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::answer::{Answer, Problem, ProblemCode};
+use crate::execute::Failure;
+use crate::store;
+
+/// Seconds after which a caller told to retry may do so.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+/// A request that ends in a problem document.
+#[derive(Debug, Clone)]
+pub(super) struct HttpError(pub Problem);
+
+pub(super) type HttpResult<T> = Result<T, HttpError>;
+
+impl HttpError {
+    pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
+        Self(Problem::new(code, detail))
+    }
+
+    /// One part of the request is wrong: a JSON Pointer, `?name`, or a header's name.
+    pub fn at(code: ProblemCode, pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self(Problem::at(code, pointer, detail))
+    }
+}
+
+impl IntoResponse for HttpError {
+    fn into_response(self) -> Response {
+        let mut response = status_of(&self.0).into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// The document itself, once the request's id is known.
+pub(super) fn render(problem: Problem, request_id: &str) -> Response {
+    let problem = problem.with_request_id(request_id);
+    let content_type = (header::CONTENT_TYPE, "application/problem+json");
+    let mut response = (status_of(&problem), [content_type], problem.to_json()).into_response();
+    if problem.code.retryable() {
+        response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+    }
+    response
+}
+
+/// A decided outcome as it is: its body is never made again.
+pub(super) fn render_answer(answer: &Answer) -> Response {
+    let kind = if answer.status < 400 { "application/json" } else { "application/problem+json" };
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, [(header::CONTENT_TYPE, kind)], answer.body.to_string()).into_response()
+}
+
+fn status_of(problem: &Problem) -> StatusCode {
+    StatusCode::from_u16(problem.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+impl From<Failure> for HttpError {
+    fn from(failure: Failure) -> Self {
+        let (code, detail) = match failure {
+            Failure::Overloaded => {
+                (ProblemCode::Overloaded, "too many commands are waiting; nothing was done")
+            }
+            Failure::Unavailable => (
+                ProblemCode::DatabaseUnavailable,
+                "nothing was done; the same request may be sent again",
+            ),
+            Failure::OutcomeUnknown => (
+                ProblemCode::OutcomeUnknown,
+                "send the same request with the same Idempotency-Key: it tells or does, never twice",
+            ),
+            Failure::WalletBusy => {
+                (ProblemCode::WalletBusy, "nothing was done; the same request may be sent again")
+            }
+            Failure::KeyInFlight => (
+                ProblemCode::IdempotencyKeyInFlight,
+                "the first request under this key is not decided yet; ask again",
+            ),
+            Failure::KeyReused => (
+                ProblemCode::IdempotencyKeyReused,
+                "this Idempotency-Key belongs to another request",
+            ),
+            Failure::KeyExpired { transaction_id } => {
+                let code = ProblemCode::IdempotencyKeyExpired;
+                let problem =
+                    Problem::new(code, "the request took effect before; see transactionId");
+                let transaction_id = Some(transaction_id.to_string());
+                return Self(Problem { transaction_id, ..problem });
+            }
+            Failure::Broken => (ProblemCode::Internal, "nothing was done; the log has the cause"),
+        };
+        Self::new(code, detail)
+    }
+}
+
+/// Reads fail alike whatever they read: the cause is logged, never shown.
+impl From<store::Error> for HttpError {
+    fn from(error: store::Error) -> Self {
+        match error.class() {
+            store::Class::Unavailable | store::Class::Conflict => {
+                tracing::warn!(%error, "read failed");
+                Self::new(
+                    ProblemCode::DatabaseUnavailable,
+                    "the read could not be answered in time",
+                )
+            }
+            store::Class::Data | store::Class::Broken => {
+                tracing::error!(%error, "read failed");
+                Self::new(ProblemCode::Internal, "the log has the cause")
+            }
+        }
+    }
+}
+
+pub(super) async fn route_not_found(uri: Uri) -> HttpError {
+    tracing::debug!(path = uri.path(), "no such route");
+    HttpError::new(ProblemCode::RouteNotFound, "README.md and /docs list the routes")
+}
+
+pub(super) async fn method_not_allowed(method: Method) -> HttpError {
+    HttpError::new(
+        ProblemCode::MethodNotAllowed,
+        format!("{method} is not among the Allow header's"),
+    )
+}

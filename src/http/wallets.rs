@@ -1,0 +1,225 @@
+//! The wallet routes: four commands, three reads.
+
+use axum::Extension;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::fields::Fields;
+use super::path::{WalletPath, expected_version, idempotency_key};
+use super::problem::{HttpError, HttpResult, render_answer};
+use super::query::Parameters;
+use super::{HttpState, consistency, cursor};
+use crate::answer::{Problem, WalletView, event_json};
+use crate::execute::{Context, Reply, Request};
+use crate::projector::READ_MODEL;
+use crate::store::{self, read_model, wallets};
+use crate::wallet::{
+    Command, CreateWallet, Currency, IdOrigin, Movement, Rejection, Status, TenantId, Transfer,
+    WalletId,
+};
+
+const LIST_LIMIT: i64 = 1000;
+const EVENTS_LIMIT: i64 = 50;
+
+pub(super) async fn create(
+    State(state): State<HttpState>,
+    Extension(context): Extension<Context>,
+    headers: HeaderMap,
+    mut fields: Fields,
+) -> HttpResult<Response> {
+    let id = match fields.wallet_id("walletId") {
+        Some(id) => (id, IdOrigin::Given),
+        None => (WalletId::stored(&Uuid::now_v7().to_string()), IdOrigin::Made),
+    };
+    let command = Command::Create(CreateWallet {
+        id,
+        owner_id: fields.owner_id("ownerId"),
+        currency: fields.currency("currency"),
+        initial_balance: fields.optional_amount("initialBalance", true),
+        overdraft_limit: fields.limit("overdraftLimit"),
+        metadata: fields.metadata("metadata"),
+    });
+    fields.finish()?;
+    run(&state, context, &headers, &["POST", "/wallets"], command).await
+}
+
+pub(super) async fn credit(
+    state: State<HttpState>,
+    context: Extension<Context>,
+    path: WalletPath,
+    headers: HeaderMap,
+    fields: Fields,
+) -> HttpResult<Response> {
+    movement(state, context, path, headers, fields, "credit", Command::Credit).await
+}
+
+pub(super) async fn debit(
+    state: State<HttpState>,
+    context: Extension<Context>,
+    path: WalletPath,
+    headers: HeaderMap,
+    fields: Fields,
+) -> HttpResult<Response> {
+    movement(state, context, path, headers, fields, "debit", Command::Debit).await
+}
+
+async fn movement(
+    State(state): State<HttpState>,
+    Extension(context): Extension<Context>,
+    WalletPath(wallet_id): WalletPath,
+    headers: HeaderMap,
+    mut fields: Fields,
+    verb: &str,
+    command: impl FnOnce(Movement) -> Command,
+) -> HttpResult<Response> {
+    let amount = fields.amount("amount");
+    let details = fields.details();
+    fields.finish()?;
+    let route = ["POST", "/wallets", wallet_id.as_str(), verb];
+    let expected_version = expected_version(&headers)?;
+    let movement = Movement { wallet_id: wallet_id.clone(), amount, details, expected_version };
+    run(&state, context, &headers, &route, command(movement)).await
+}
+
+pub(super) async fn transfer(
+    State(state): State<HttpState>,
+    Extension(context): Extension<Context>,
+    WalletPath(from): WalletPath,
+    headers: HeaderMap,
+    mut fields: Fields,
+) -> HttpResult<Response> {
+    let to = fields.required_wallet_id("toWalletId");
+    let amount = fields.amount("amount");
+    let details = fields.details();
+    fields.finish()?;
+    if to == from {
+        return Err(HttpError(Problem::of_rejection(&Rejection::SameWallet)));
+    }
+    let route = ["POST", "/wallets", from.as_str(), "transfer"];
+    let expected_version = expected_version(&headers)?;
+    let transfer = Transfer { from: from.clone(), to, amount, details, expected_version };
+    run(&state, context, &headers, &route, Command::Transfer(transfer)).await
+}
+
+/// One command from its key to its answer.
+async fn run(
+    state: &HttpState,
+    context: Context,
+    headers: &HeaderMap,
+    route: &[&str],
+    command: Command,
+) -> HttpResult<Response> {
+    let key = idempotency_key(headers, state.settings.require_idempotency_key, route, &command)?;
+    let request = Request { tenant: TenantId::default_tenant(), command, key, context };
+    let Reply { answer, replayed } = state.executor.execute(request).await?;
+    let mut response = render_answer(&answer);
+    let headers = response.headers_mut();
+    if replayed {
+        headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
+    }
+    if !answer.versions.is_empty() {
+        headers.insert(consistency::HEADER, consistency::token(&answer.versions));
+    }
+    if let [(_, version)] = answer.versions.as_slice() {
+        headers.insert(header::ETAG, etag(*version));
+    }
+    Ok(response)
+}
+
+fn etag(version: i64) -> HeaderValue {
+    // Digits in quotes are a valid header value.
+    HeaderValue::try_from(format!("\"{version}\"")).unwrap_or(HeaderValue::from_static("\"0\""))
+}
+
+/// Strongly consistent: read from the write side.
+pub(super) async fn show(
+    State(state): State<HttpState>,
+    WalletPath(id): WalletPath,
+    headers: HeaderMap,
+) -> HttpResult<Response> {
+    let tenant = TenantId::default_tenant();
+    let mut connection = store::acquire(&state.pool).await?;
+    let wallet = wallets::wallet_fetch(&mut connection, &tenant, &id).await?;
+    let wallet = wallet.ok_or_else(|| not_found(&id))?;
+    let tag = etag(wallet.version);
+    let known = headers.get(header::IF_NONE_MATCH) == Some(&tag);
+    let mut response = match known {
+        true => StatusCode::NOT_MODIFIED.into_response(),
+        false => json(WalletView::new(&wallet).to_json()),
+    };
+    response.headers_mut().insert(header::ETAG, tag);
+    Ok(response)
+}
+
+/// Newest first, from the read model.
+pub(super) async fn list(
+    State(state): State<HttpState>,
+    parameters: Parameters,
+    headers: HeaderMap,
+) -> HttpResult<Response> {
+    let tenant = TenantId::default_tenant();
+    let limit = parameters.limit(LIST_LIMIT)?;
+    let filter = read_model::WalletFilter {
+        owner_id: parameters.text("ownerId").map(str::to_owned),
+        currency: parameters.one_of("currency", Currency::parse)?,
+        status: parameters.one_of("status", Status::parse)?,
+        metadata: parameters.with_prefix("metadata."),
+        after: cursor::position(&parameters)?
+            .map(|(at, id): (_, String)| (at, WalletId::stored(&id))),
+        limit,
+    };
+    let mut connection = store::acquire(&state.pool).await?;
+    consistency::wait_for(&headers, &mut connection, &tenant, READ_MODEL).await?;
+    let wallets = read_model::list(&mut connection, &tenant, &filter).await?;
+    let views: Vec<WalletView<'_>> = wallets.iter().map(WalletView::new).collect();
+    let mut response = json(serde_json::to_string(&views).unwrap_or_default());
+    let full = i64::try_from(wallets.len()).is_ok_and(|count| count == limit);
+    if let (true, Some(last)) = (full, wallets.last()) {
+        let next = cursor::encode(&(last.created_at, last.id.as_str()));
+        let link = format!("<{}>; rel=\"next\"", parameters.with_cursor("/wallets", &next));
+        if let Ok(link) = HeaderValue::try_from(link) {
+            response.headers_mut().insert(header::LINK, link);
+        }
+    }
+    Ok(response)
+}
+
+/// A wallet's events as published, in version order.
+pub(super) async fn events(
+    State(state): State<HttpState>,
+    WalletPath(id): WalletPath,
+    parameters: Parameters,
+) -> HttpResult<Response> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Body {
+        events: Vec<Box<RawValue>>,
+        next_after_version: i64,
+    }
+    let tenant = TenantId::default_tenant();
+    let after = parameters.number("afterVersion", 0, 0, i64::MAX)?;
+    let limit = parameters.limit(EVENTS_LIMIT)?;
+    let mut connection = store::acquire(&state.pool).await?;
+    let events = wallets::wallet_events(&mut connection, &tenant, &id, after, limit).await?;
+    if events.is_empty() && wallets::wallet_fetch(&mut connection, &tenant, &id).await?.is_none() {
+        return Err(not_found(&id));
+    }
+    let next = events.last().map_or(after, |(version, _)| *version);
+    let events: Vec<Box<RawValue>> =
+        events.into_iter().filter_map(|(_, envelope)| event_json(envelope)).collect();
+    let body = Body { events, next_after_version: next };
+    Ok(json(serde_json::to_string(&body).unwrap_or_default()))
+}
+
+fn not_found(id: &WalletId) -> HttpError {
+    let rejection = Rejection::WalletNotFound { wallet: id.clone() };
+    HttpError(Problem::of_rejection(&rejection))
+}
+
+pub(super) fn json(body: String) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}

@@ -1,0 +1,272 @@
+//! The projectors: topic or Postgres → ledger and read model, once in effect.
+//!
+//! `events` is the record, the feeds only say what is new. Checkpoint and projection move in one
+//! transaction ([`apply`]), so a crash, a replay or two owners at once change nothing. One task per
+//! projector: it waits for its feeds, applies all that has come by then in one transaction, and
+//! goes on. It spawns nothing and keeps nothing that Postgres does not have.
+
+pub mod apply;
+pub mod chunk;
+mod kafka_feed;
+mod ledger;
+mod postgres_feed;
+mod project;
+mod read_model;
+mod report;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::ConsumerSettings;
+use crate::status::Status;
+use crate::store::checkpoints::{Advance, Subscription};
+use crate::store::{self, Pool};
+use crate::wallet::TenantId;
+use apply::{Outcome, apply};
+use chunk::{Chunk, Feed};
+use kafka_feed::{Arrived, KafkaFeed};
+use postgres_feed::{PostgresFeed, Role};
+
+pub use kafka_feed::OpenPartition;
+
+pub const LEDGER: &str = "ledger-projector";
+pub const READ_MODEL: &str = "read-model-projector";
+
+/// Pause after an error of Postgres, doubled up to the second.
+const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// What is projected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Ledger,
+    ReadModel,
+}
+
+/// One projector's work: whose events, into what.
+#[derive(Debug, Clone)]
+pub struct Job {
+    pub kind: Kind,
+    pub subscription: Subscription,
+    /// What the topic's wallets were hashed over.
+    pub partitions: i32,
+}
+
+/// What a projector needs; `app` puts it together.
+pub struct Wiring {
+    pub kind: Kind,
+    pub tenant: TenantId,
+    pub topic: String,
+    pub consumer: ConsumerSettings,
+    /// Readers of the topic; none with `KAFKA_ENABLED=false`.
+    pub kafka: Option<OpenPartition>,
+    pub pool: Pool,
+    /// Woken once (`notify_one`) at every commit of events; each projector has its own.
+    pub commits: Arc<Notify>,
+    pub status: Status,
+}
+
+/// What a step did.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Progress {
+    pub outcome: Outcome,
+    /// Checkpoints that were to move.
+    pub chunks: usize,
+}
+
+pub struct Projector {
+    wiring: Wiring,
+    /// Known once the topic's number of partitions is.
+    job: Option<Job>,
+    kafka: Option<KafkaFeed>,
+    postgres: PostgresFeed,
+}
+
+impl Kind {
+    pub const ALL: [Self; 2] = [Self::Ledger, Self::ReadModel];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ledger => LEDGER,
+            Self::ReadModel => READ_MODEL,
+        }
+    }
+}
+
+impl Projector {
+    pub fn new(wiring: Wiring) -> Self {
+        let role = match (wiring.kafka.is_some() && wiring.consumer.feed_kafka, &wiring.consumer) {
+            (false, _) => Role::Sole,
+            (true, consumer) if consumer.feed_outbox => Role::Standby,
+            (true, _) => Role::Watch,
+        };
+        let limit = i64::try_from(wiring.consumer.max_poll_records).unwrap_or(500);
+        let postgres = PostgresFeed::new(role, limit, wiring.kafka.is_none());
+        Self { wiring, job: None, kafka: None, postgres }
+    }
+
+    /// Works until told to stop; a transaction that runs by then is finished.
+    pub async fn run(mut self, token: CancellationToken) {
+        self.report_running(true);
+        let mut pause = PAUSE;
+        while !token.is_cancelled() {
+            tokio::select! {
+                biased;
+                () = token.cancelled() => break,
+                () = self.wait() => {}
+            }
+            match self.step().await {
+                Ok(_) => pause = PAUSE,
+                Err(error) => {
+                    self.report_error(&error.to_string());
+                    tracing::warn!(projector = self.wiring.kind.name(), %error, "projecting");
+                    tokio::select! {
+                        () = token.cancelled() => break,
+                        () = sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
+                    }
+                }
+            }
+        }
+        self.report_running(false);
+    }
+
+    /// Waits until there may be something to do. May be dropped at any time.
+    async fn wait(&mut self) {
+        let Some(job) = &self.job else { return sleep_until(self.postgres.due()).await };
+        let (kafka, postgres) = (&mut self.kafka, &mut self.postgres);
+        let arrival = async {
+            match kafka {
+                Some(kafka) => kafka.arrival(job).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = arrival => {}
+            () = self.wiring.commits.notified(), if postgres.is_active() => postgres.hurry(),
+            () = sleep_until(postgres.due()) => {}
+        }
+    }
+
+    /// Applies all that has come by now. Returns without waiting where there is nothing.
+    pub async fn step(&mut self) -> store::Result<Progress> {
+        let result = self.try_step().await;
+        if result.is_err() {
+            self.forget();
+        }
+        result
+    }
+
+    async fn try_step(&mut self) -> store::Result<Progress> {
+        if self.job.is_none() && !self.load().await? {
+            return Ok(Progress::default());
+        }
+        let Some(job) = self.job.clone() else { return Ok(Progress::default()) };
+        let arrived = self.kafka.as_mut().map(|kafka| kafka.take(&job)).unwrap_or_default();
+        let walks = Instant::now() >= self.postgres.due();
+        if arrived.is_empty() && !walks {
+            return Ok(Progress::default());
+        }
+        let mut connection = self.wiring.pool.acquire().await?;
+        let mut chunks = self.sorted(&job, &mut connection, arrived).await?;
+        let in_step = self.kafka.as_ref().map(KafkaFeed::in_step).unwrap_or_default();
+        let found = self.postgres.read(&mut connection, &job, &in_step).await?;
+        if walks {
+            self.report_lag(&job, &found);
+        }
+        chunks.extend(found.chunks);
+        let mut outcome = Outcome::default();
+        if !chunks.is_empty() {
+            outcome = apply(&mut connection, &job, &mut chunks).await?;
+            self.report_applied(&outcome, &chunks);
+            self.resume(&chunks, &outcome);
+        }
+        self.postgres.settle(&mut connection, &job).await?;
+        Ok(Progress { outcome, chunks: chunks.len() })
+    }
+
+    /// Finds out where everything stands; false while the topic is not known yet.
+    async fn load(&mut self) -> store::Result<bool> {
+        let wiring = &self.wiring;
+        let mut connection = wiring.pool.acquire().await?;
+        let found =
+            store::checkpoints::partitions(&mut connection, &wiring.tenant, &wiring.topic).await?;
+        let Some(partitions) = found else {
+            self.postgres.later();
+            return Ok(false);
+        };
+        let subscription = Subscription {
+            tenant: wiring.tenant.clone(),
+            projector: wiring.kind.name(),
+            topic: wiring.topic.clone(),
+        };
+        let checkpoints =
+            store::checkpoints::load(&mut connection, &subscription, partitions).await?;
+        if let (Some(open), true) = (&wiring.kafka, wiring.consumer.feed_kafka) {
+            let consumer = &wiring.consumer;
+            let (records, wait) = (consumer.max_poll_records, consumer.max_wait);
+            self.kafka = Some(KafkaFeed::new(open, &checkpoints, records, wait));
+        }
+        self.job = Some(Job { kind: wiring.kind, subscription, partitions });
+        Ok(true)
+    }
+
+    /// Chunks to apply. Failures are noted, and an offset that is gone is replaced.
+    async fn sorted(
+        &mut self,
+        job: &Job,
+        connection: &mut store::Connection,
+        arrived: Vec<Arrived>,
+    ) -> store::Result<Vec<Chunk>> {
+        let mut chunks = Vec::new();
+        for arrival in arrived {
+            match arrival {
+                Arrived::Chunk(chunk) => chunks.push(chunk),
+                Arrived::Failed { partition, error } => {
+                    self.report_error(&format!("partition {partition}: {error}"));
+                }
+                Arrived::OutOfRange { partition, expected, earliest } => {
+                    let error = format!(
+                        "partition {partition}: offset {expected} is not in the topic, going on \
+                         at {earliest}; what is missing there is read from events"
+                    );
+                    tracing::error!(projector = job.kind.name(), "{error}");
+                    self.report_error(&error);
+                    let pair = Some((expected, earliest));
+                    let to = Advance { partition, next_offset: pair, feed_xid: None };
+                    store::checkpoints::advance(connection, &job.subscription, &[to]).await?;
+                    if let Some(kafka) = &mut self.kafka {
+                        // Should another instance have moved it first, the next chunk will tell.
+                        kafka.resume(partition, earliest);
+                    }
+                }
+            }
+        }
+        Ok(chunks)
+    }
+
+    /// Lets the feeds go on, from where the checkpoints are now.
+    fn resume(&mut self, chunks: &[Chunk], outcome: &Outcome) {
+        if outcome.stale.iter().any(|(feed, _, _)| *feed == Feed::Postgres) {
+            self.postgres.forget();
+        }
+        let Some(kafka) = &mut self.kafka else { return };
+        for chunk in chunks.iter().filter(|chunk| chunk.feed == Feed::Kafka) {
+            let moved = outcome
+                .stale
+                .iter()
+                .find(|(feed, partition, _)| *feed == Feed::Kafka && *partition == chunk.partition);
+            kafka.resume(chunk.partition, moved.map_or(chunk.next, |(_, _, place)| *place));
+        }
+    }
+
+    /// After an error nothing in memory is worth keeping: Postgres knows where everything stands.
+    fn forget(&mut self) {
+        self.job = None;
+        self.kafka = None;
+        self.postgres.forget();
+    }
+}

@@ -1,0 +1,274 @@
+//! Chunks of many partitions into tables: effect and checkpoint in one transaction.
+//!
+//! Order of locks, in every instance: partitions in order, then wallets in order. A chunk whose
+//! partition stands elsewhere than it expects is left out and its feed told where to go on. An
+//! error of data is narrowed down wallet by wallet, so that only the guilty one is parked.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use super::Job;
+use super::chunk::{Chunk, Feed, dead_letter};
+use super::project::{Projected, Targets, project};
+use crate::store::checkpoints::{Advance, Checkpoint};
+use crate::store::dead_letters::DeadLetter;
+use crate::store::{self, Class, Connection};
+use crate::wallet::WalletId;
+
+/// Events in one transaction, at most. A longer gap is healed in several.
+pub const EVENTS_MAX: i64 = 5000;
+
+/// What became of the chunks.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Chunks that were left out, and where their feed stands instead.
+    pub stale: Vec<(Feed, i32, i64)>,
+    /// Events applied, healed ones among them.
+    pub applied: u64,
+    /// Events that no record in hand named.
+    pub healed: u64,
+    /// Records of versions that were applied before.
+    pub duplicates: u64,
+    /// Records of parked wallets.
+    pub parked: u64,
+    pub dead_letters: u64,
+}
+
+/// Applies chunks. Nothing of them is applied where this fails, or all of some wallets': in any
+/// case a feed may hand in the same again.
+pub async fn apply(
+    connection: &mut Connection,
+    job: &Job,
+    chunks: &mut [Chunk],
+) -> store::Result<Outcome> {
+    set_unknown_aside(connection, job, chunks).await?;
+    match together(connection, job, chunks).await {
+        Err(error) if error.class() == Class::Data => {
+            tracing::warn!(projector = job.kind.name(), %error, "applying wallet by wallet");
+            let alone = one_by_one(connection, job, chunks).await?;
+            let mut outcome = together(connection, job, chunks).await?;
+            outcome.applied += alone;
+            outcome.duplicates = outcome.duplicates.saturating_sub(alone);
+            Ok(outcome)
+        }
+        other => other,
+    }
+}
+
+/// Turns records that name no event of ours into dead letters. Outside the transaction: events are
+/// never changed, and none is in the topic before it is committed.
+async fn set_unknown_aside(
+    connection: &mut Connection,
+    job: &Job,
+    chunks: &mut [Chunk],
+) -> store::Result<()> {
+    let claims: Vec<_> = chunks
+        .iter()
+        .filter(|chunk| chunk.feed == Feed::Kafka)
+        .flat_map(|chunk| chunk.records.iter().map(move |seen| (chunk.partition, seen)))
+        .map(|(partition, seen)| (seen.wallet.as_str(), seen.version, seen.event_id, partition))
+        .collect();
+    if claims.is_empty() {
+        return Ok(());
+    }
+    let known = store::recorded::known(connection, &job.subscription.tenant, &claims).await?;
+    let mut known = known.into_iter();
+    for chunk in chunks.iter_mut().filter(|chunk| chunk.feed == Feed::Kafka) {
+        for mut seen in std::mem::take(&mut chunk.records) {
+            match (known.next(), seen.record.take()) {
+                (Some(false), Some(record)) => {
+                    let message = format!(
+                        "no event {} at version {} of this wallet and partition",
+                        seen.event_id, seen.version
+                    );
+                    let letter = dead_letter(chunk.partition, record, "unknown_event", message);
+                    chunk.dead.push(letter);
+                }
+                _ => chunk.records.push(seen),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// All chunks in one transaction, or in several where a gap is longer than one should be.
+async fn together(
+    connection: &mut Connection,
+    job: &Job,
+    chunks: &[Chunk],
+) -> store::Result<Outcome> {
+    let mut tally: Option<Tally> = None;
+    loop {
+        store::begin(connection).await?;
+        match pass(connection, job, chunks, &mut tally).await {
+            Ok(Some(outcome)) => {
+                store::commit(connection).await?;
+                return Ok(outcome);
+            }
+            Ok(None) => store::commit(connection).await?,
+            Err(error) => {
+                give_up(connection).await;
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// What the first transaction found, before anything was applied.
+struct Tally {
+    outcome: Outcome,
+    /// Events that records in hand name and that were not applied before.
+    fresh: u64,
+}
+
+/// One transaction's worth; none while there is more to apply before the checkpoints may move.
+async fn pass(
+    connection: &mut Connection,
+    job: &Job,
+    chunks: &[Chunk],
+    tally: &mut Option<Tally>,
+) -> store::Result<Option<Outcome>> {
+    let of = &job.subscription;
+    let stands = lock(connection, job, chunks).await?;
+    let (current, stale): (Vec<&Chunk>, Vec<&Chunk>) =
+        chunks.iter().partition(|chunk| place(&stands, chunk) == chunk.expected);
+    let targets = targets(&current);
+    let projected = project(connection, job, &targets, EVENTS_MAX).await?;
+    let tally = tally.get_or_insert_with(|| Tally::of(&current, &projected));
+    tally.outcome.applied += projected.applied;
+    if !projected.complete {
+        return Ok(None);
+    }
+    let mut outcome = tally.outcome.clone();
+    outcome.healed = outcome.applied.saturating_sub(tally.fresh);
+    outcome.stale =
+        stale.iter().map(|chunk| (chunk.feed, chunk.partition, place(&stands, chunk))).collect();
+    let letters: Vec<&DeadLetter> = current.iter().flat_map(|chunk| &chunk.dead).collect();
+    if !letters.is_empty() {
+        outcome.dead_letters = store::dead_letters::insert(connection, of, &letters).await?;
+    }
+    let moves: Vec<Advance> = current.iter().filter_map(|chunk| chunk.advance()).collect();
+    if !moves.is_empty() {
+        store::checkpoints::advance(connection, of, &moves).await?;
+    }
+    Ok(Some(outcome))
+}
+
+/// After an error of data: each wallet in a transaction of its own, a guilty one event by event up
+/// to the one that cannot be applied. Checkpoints stay. Returns how many events were applied.
+async fn one_by_one(
+    connection: &mut Connection,
+    job: &Job,
+    chunks: &[Chunk],
+) -> store::Result<u64> {
+    let all: Vec<&Chunk> = chunks.iter().collect();
+    let mut applied = 0;
+    for (wallet, target) in targets(&all) {
+        let alone = Targets::from([(wallet.clone(), target)]);
+        let mut budget = EVENTS_MAX;
+        loop {
+            store::begin(connection).await?;
+            let error = match alone_pass(connection, job, chunks, &alone, budget).await {
+                Ok(projected) => {
+                    store::commit(connection).await?;
+                    applied += projected.applied;
+                    if projected.complete {
+                        break;
+                    }
+                    continue;
+                }
+                Err(error) => error,
+            };
+            give_up(connection).await;
+            if error.class() != Class::Data {
+                return Err(error);
+            }
+            if budget > 1 {
+                budget = 1;
+                continue;
+            }
+            park(connection, job, &wallet, &error.to_string()).await?;
+            break;
+        }
+    }
+    Ok(applied)
+}
+
+async fn alone_pass(
+    connection: &mut Connection,
+    job: &Job,
+    chunks: &[Chunk],
+    alone: &Targets,
+    budget: i64,
+) -> store::Result<Projected> {
+    lock(connection, job, chunks).await?;
+    project(connection, job, alone, budget).await
+}
+
+/// Parks a wallet at its next version, whose failure is known.
+async fn park(
+    connection: &mut Connection,
+    job: &Job,
+    wallet: &WalletId,
+    cause: &str,
+) -> store::Result<()> {
+    let of = &job.subscription;
+    let before = store::checkpoints::versions_lock(connection, of, &[wallet.as_str()]).await?;
+    let version = before.get(wallet).copied().unwrap_or(0) + 1;
+    tracing::error!(projector = job.kind.name(), %wallet, version, cause, "wallet parked");
+    store::parked::park(connection, of, wallet, version, cause).await
+}
+
+/// Takes the chunks' partitions, in order, for the running transaction.
+async fn lock(
+    connection: &mut Connection,
+    job: &Job,
+    chunks: &[Chunk],
+) -> store::Result<HashMap<i32, Checkpoint>> {
+    store::checkpoints::relax(connection).await?;
+    let partitions: BTreeSet<i32> = chunks.iter().map(|chunk| chunk.partition).collect();
+    let partitions: Vec<i32> = partitions.into_iter().collect();
+    let found = store::checkpoints::lock(connection, &job.subscription, &partitions).await?;
+    Ok(found.into_iter().map(|checkpoint| (checkpoint.partition, checkpoint)).collect())
+}
+
+// The error that led here says more than that of a ROLLBACK; the pool mends the session anyway.
+async fn give_up(connection: &mut Connection) {
+    if let Err(error) = store::rollback(connection).await {
+        tracing::debug!(%error, "rollback");
+    }
+}
+
+/// Where a chunk's feed stands by now.
+fn place(stands: &HashMap<i32, Checkpoint>, chunk: &Chunk) -> i64 {
+    let checkpoint = stands.get(&chunk.partition);
+    match chunk.feed {
+        Feed::Kafka => checkpoint.map_or(0, |c| c.next_offset),
+        Feed::Postgres => checkpoint.map_or(0, |c| c.feed_xid),
+    }
+}
+
+fn targets(chunks: &[&Chunk]) -> Targets {
+    let mut targets = Targets::new();
+    for seen in chunks.iter().flat_map(|chunk| &chunk.records) {
+        let target = targets.entry(seen.wallet.clone()).or_insert(seen.version);
+        *target = seen.version.max(*target);
+    }
+    targets
+}
+
+impl Tally {
+    fn of(chunks: &[&Chunk], projected: &Projected) -> Self {
+        let mut outcome = Outcome::default();
+        let mut fresh = HashSet::new();
+        for seen in chunks.iter().flat_map(|chunk| &chunk.records) {
+            let before = projected.before.get(&seen.wallet).copied().unwrap_or(0);
+            if seen.version <= before || !fresh.insert((&seen.wallet, seen.version)) {
+                outcome.duplicates += 1;
+            } else if projected.parked.contains(&seen.wallet) {
+                outcome.parked += 1;
+                fresh.remove(&(&seen.wallet, seen.version));
+            }
+        }
+        Self { outcome, fresh: u64::try_from(fresh.len()).unwrap_or(0) }
+    }
+}

@@ -1,0 +1,225 @@
+//! The first feed: the topic. One fetch in flight per partition, all polled by the projector's own
+//! task; a partition fetches on once its last chunk is applied.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::time::{Instant, sleep};
+
+use super::Job;
+use super::chunk::Chunk;
+use crate::kafka::{FetchError, Fetched, Fetcher};
+use crate::store::checkpoints::Checkpoint;
+
+/// Makes the reader of one partition.
+pub type OpenPartition = Arc<dyn Fn(i32) -> Fetcher + Send + Sync>;
+
+/// Bytes of one fetch.
+const FETCH_BYTES: i32 = 1024 * 1024;
+/// The longest pause between two attempts.
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// A partition that had read its topic to the end this long ago is in step.
+const IN_STEP: Duration = Duration::from_secs(2);
+
+pub struct KafkaFeed {
+    max_records: usize,
+    max_wait: Duration,
+    fetching: FuturesUnordered<BoxFuture<'static, Fetch>>,
+    /// Partitions whose chunk is being applied.
+    waiting: BTreeMap<i32, Reader>,
+    /// When each partition was last seen at its topic's end.
+    at_end: BTreeMap<i32, Instant>,
+    /// What came and is not applied yet.
+    ready: Vec<Arrived>,
+}
+
+/// What a partition brought.
+#[derive(Debug)]
+pub enum Arrived {
+    Chunk(Chunk),
+    /// The offset is not in the topic: go on at the earliest one that is.
+    OutOfRange {
+        partition: i32,
+        expected: i64,
+        earliest: i64,
+    },
+    Failed {
+        partition: i32,
+        error: String,
+    },
+}
+
+/// One partition's reader and its place.
+struct Reader {
+    partition: i32,
+    position: i64,
+    /// Behind the chunk that is being applied.
+    next: i64,
+    fetcher: Fetcher,
+    /// Fetched and more than one chunk may hold.
+    rest: VecDeque<Fetched>,
+    high_watermark: i64,
+    failures: u32,
+    /// To wait before the next fetch.
+    pause: Duration,
+}
+
+struct Fetch {
+    reader: Reader,
+    result: Result<(), Failure>,
+}
+
+enum Failure {
+    OutOfRange(i64),
+    Other(String),
+}
+
+impl KafkaFeed {
+    pub fn new(
+        open: &OpenPartition,
+        checkpoints: &[Checkpoint],
+        max_records: usize,
+        max_wait: Duration,
+    ) -> Self {
+        let feed = Self {
+            max_records,
+            max_wait,
+            fetching: FuturesUnordered::new(),
+            waiting: BTreeMap::new(),
+            at_end: BTreeMap::new(),
+            ready: Vec::new(),
+        };
+        for checkpoint in checkpoints {
+            feed.fetch(Reader {
+                partition: checkpoint.partition,
+                position: checkpoint.next_offset,
+                next: checkpoint.next_offset,
+                fetcher: open(checkpoint.partition),
+                rest: VecDeque::new(),
+                high_watermark: 0,
+                failures: 0,
+                pause: Duration::ZERO,
+            });
+        }
+        feed
+    }
+
+    /// Waits until a partition has brought something. May be dropped at any time.
+    pub async fn arrival(&mut self, job: &Job) {
+        while self.ready.is_empty() {
+            match self.fetching.next().await {
+                Some(fetch) => self.arrived(job, fetch),
+                // All partitions wait for their chunks to be applied.
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// All that is there by now.
+    pub fn take(&mut self, job: &Job) -> Vec<Arrived> {
+        while let Some(Some(fetch)) = futures_util::FutureExt::now_or_never(self.fetching.next()) {
+            self.arrived(job, fetch);
+        }
+        std::mem::take(&mut self.ready)
+    }
+
+    /// The partition's chunk is applied, or will not be: go on from `position`.
+    pub fn resume(&mut self, partition: i32, position: i64) {
+        let Some(mut reader) = self.waiting.remove(&partition) else { return };
+        // What is left over follows on the applied chunk only.
+        if position != reader.next {
+            reader.rest.clear();
+        }
+        reader.position = position;
+        self.fetch(reader);
+    }
+
+    /// Partitions that had read their topic to the end a moment ago.
+    pub fn in_step(&self) -> BTreeSet<i32> {
+        let recent = |at: &Instant| at.elapsed() < IN_STEP + self.max_wait;
+        self.at_end.iter().filter(|(_, at)| recent(at)).map(|(partition, _)| *partition).collect()
+    }
+
+    fn arrived(&mut self, job: &Job, fetch: Fetch) {
+        let Fetch { mut reader, result } = fetch;
+        let partition = reader.partition;
+        match result {
+            Ok(()) => {
+                reader.failures = 0;
+                let count = self.max_records.min(reader.rest.len());
+                let records: Vec<Fetched> = reader.rest.drain(..count).collect();
+                if reader.rest.is_empty() {
+                    self.at_end.insert(partition, Instant::now());
+                }
+                if records.is_empty() {
+                    // Records that nobody may see (yet) answer a fetch at once, for ever.
+                    let hidden = reader.high_watermark > reader.position;
+                    reader.pause = if hidden { self.max_wait } else { Duration::ZERO };
+                    self.fetch(reader);
+                    return;
+                }
+                let chunk = Chunk::of_records(
+                    &job.subscription.tenant,
+                    partition,
+                    reader.position,
+                    records,
+                    reader.high_watermark,
+                );
+                reader.next = chunk.next;
+                self.ready.push(Arrived::Chunk(chunk));
+                self.waiting.insert(partition, reader);
+            }
+            Err(Failure::OutOfRange(earliest)) => {
+                let expected = reader.position;
+                self.ready.push(Arrived::OutOfRange { partition, expected, earliest });
+                self.waiting.insert(partition, reader);
+            }
+            Err(Failure::Other(error)) => {
+                reader.pause = backoff(reader.failures);
+                reader.failures += 1;
+                self.at_end.remove(&partition);
+                self.ready.push(Arrived::Failed { partition, error });
+                self.fetch(reader);
+            }
+        }
+    }
+
+    fn fetch(&self, mut reader: Reader) {
+        let max_wait = self.max_wait;
+        self.fetching.push(Box::pin(async move {
+            sleep(std::mem::take(&mut reader.pause)).await;
+            let result = if reader.rest.is_empty() { reader.fetch(max_wait).await } else { Ok(()) };
+            Fetch { reader, result }
+        }));
+    }
+}
+
+impl Reader {
+    async fn fetch(&mut self, max_wait: Duration) -> Result<(), Failure> {
+        match self.fetcher.fetch(self.position, FETCH_BYTES, max_wait).await {
+            Ok((records, high_watermark)) => {
+                // A broker answers whole batches: some of their records may be below the position.
+                let position = self.position;
+                self.rest = records.into_iter().filter(|r| r.offset >= position).collect();
+                self.high_watermark = high_watermark;
+                Ok(())
+            }
+            Err(FetchError::OffsetOutOfRange(_)) => match self.fetcher.earliest().await {
+                Ok(earliest) => Err(Failure::OutOfRange(earliest)),
+                Err(error) => Err(Failure::Other(error.to_string())),
+            },
+            Err(error) => Err(Failure::Other(error.to_string())),
+        }
+    }
+}
+
+/// 1, 2, 4, 8, then 10 s, a fifth of it at random so that partitions do not knock all at once.
+fn backoff(failures: u32) -> Duration {
+    let whole = Duration::from_secs(1_u64 << failures.min(4)).min(BACKOFF_MAX);
+    let random = RandomState::new().hash_one(()) % 100;
+    whole * 4 / 5 + whole / 500 * u32::try_from(random).unwrap_or(0)
+}

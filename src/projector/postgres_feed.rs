@@ -1,0 +1,240 @@
+//! The second feed: events straight from Postgres.
+//!
+//! It walks all partitions on every tick. While the Kafka feed is in step it only looks, and moves
+//! its cursor past what is applied; an event that is not applied 2 s after it happened makes it
+//! take the partition over until the Kafka feed has caught up. Without Kafka it is all there is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::chunk::{Chunk, Feed, Seen};
+use super::{Job, LEDGER, READ_MODEL};
+use crate::store::feed::Walk;
+use crate::store::{self, Connection};
+
+/// An event older than this and not applied: the other feed is behind.
+const BEHIND: Duration = Duration::from_secs(2);
+/// Between two walks while feeding: the net under the wake-up at commit.
+const TICK_ACTIVE: Duration = Duration::from_millis(200);
+/// Between two walks while only looking.
+const TICK_IDLE: Duration = Duration::from_secs(1);
+/// Outbox rows looked at per partition and round.
+const SETTLE_ROWS: i64 = 500;
+
+/// What the feed may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// There is no other feed.
+    Sole,
+    /// Takes over while the Kafka feed is behind.
+    Standby,
+    /// Looks, and never feeds.
+    Watch,
+}
+
+#[derive(Debug)]
+pub struct PostgresFeed {
+    role: Role,
+    limit: i64,
+    /// Whether outbox rows are marked processed here, for want of a publisher.
+    settles: bool,
+    due: Instant,
+    /// Partitions that were taken over.
+    active: BTreeSet<i32>,
+    /// How far each partition was seen above running transactions.
+    ahead: BTreeMap<i32, i64>,
+    /// The outbox row that the next round of settling begins behind, by partition.
+    settled: BTreeMap<i32, i64>,
+    settle_due: Instant,
+}
+
+/// What a walk brought.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub chunks: Vec<Chunk>,
+    /// By partition: events that are not applied, and the age of the oldest.
+    pub lag: BTreeMap<i32, (usize, Duration)>,
+}
+
+impl PostgresFeed {
+    pub fn new(role: Role, limit: i64, settles: bool) -> Self {
+        let now = Instant::now();
+        Self {
+            role,
+            limit,
+            settles,
+            due: now,
+            active: BTreeSet::new(),
+            ahead: BTreeMap::new(),
+            settled: BTreeMap::new(),
+            settle_due: now,
+        }
+    }
+
+    /// When the next walk is due, whatever happens.
+    pub fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// Whether a commit is worth a walk at once.
+    pub fn is_active(&self) -> bool {
+        self.role == Role::Sole || !self.active.is_empty()
+    }
+
+    /// Walks at the next step.
+    pub fn hurry(&mut self) {
+        self.due = Instant::now();
+    }
+
+    /// What was handed out may not be applied: walks again from the cursors.
+    pub fn forget(&mut self) {
+        self.ahead.clear();
+        self.hurry();
+    }
+
+    /// Walks no sooner than an idle tick from now.
+    pub fn later(&mut self) {
+        self.due = Instant::now() + TICK_IDLE;
+    }
+
+    /// Walks all partitions, if it is time to. `in_step` are the partitions whose Kafka feed
+    /// had read its topic to the end a moment ago.
+    pub async fn read(
+        &mut self,
+        connection: &mut Connection,
+        job: &Job,
+        in_step: &BTreeSet<i32>,
+    ) -> store::Result<Found> {
+        let mut found = Found::default();
+        if Instant::now() < self.due {
+            return Ok(found);
+        }
+        let mut more = false;
+        let ahead: Vec<(i32, i64)> = self.ahead.iter().map(|(p, xid)| (*p, *xid)).collect();
+        store::begin(connection).await?;
+        store::feed::steady(connection).await?;
+        let walks = store::feed::walk(connection, &job.subscription, &ahead, self.limit).await?;
+        store::commit(connection).await?;
+        for walk in walks {
+            let lag = Duration::from_millis(u64::try_from(walk.lag_ms).unwrap_or(0));
+            found.lag.insert(walk.partition, (walk.pending.len(), lag));
+            let feeds = self.feeds(&walk, lag, in_step.contains(&walk.partition));
+            let passes = feeds || walk.pending.is_empty();
+            if passes {
+                let ahead = self.ahead.entry(walk.partition).or_default();
+                *ahead = walk.seen_to.max(*ahead);
+                more |= walk.more;
+            }
+            let next = if feeds { walk.end } else { walk.applied_up_to };
+            if next > walk.from || (feeds && !walk.pending.is_empty()) {
+                found.chunks.push(chunk(walk, next, feeds));
+            }
+        }
+        let tick = match (more, self.is_active()) {
+            (true, _) => Duration::ZERO,
+            (false, true) => TICK_ACTIVE,
+            (false, false) => TICK_IDLE,
+        };
+        self.due = Instant::now() + tick;
+        Ok(found)
+    }
+
+    /// Whether the partition is fed from here now.
+    fn feeds(&mut self, walk: &Walk, lag: Duration, in_step: bool) -> bool {
+        match self.role {
+            Role::Sole => return true,
+            Role::Watch => return false,
+            Role::Standby => {}
+        }
+        let outbox_age = Duration::from_millis(u64::try_from(walk.outbox_age_ms).unwrap_or(0));
+        if lag > BEHIND {
+            if self.active.insert(walk.partition) {
+                tracing::warn!(partition = walk.partition, ?lag, "feeding from Postgres");
+            }
+        } else if in_step && outbox_age < BEHIND && self.active.remove(&walk.partition) {
+            tracing::info!(partition = walk.partition, "the Kafka feed is in step again");
+        }
+        self.active.contains(&walk.partition)
+    }
+
+    /// Without Kafka: marks outbox rows that both projectors have applied.
+    pub async fn settle(&mut self, connection: &mut Connection, job: &Job) -> store::Result<()> {
+        if !self.settles || Instant::now() < self.settle_due {
+            return Ok(());
+        }
+        self.settle_due = Instant::now() + TICK_ACTIVE;
+        let after: Vec<(i32, i64)> = (0..job.partitions)
+            .map(|partition| (partition, self.settled.get(&partition).copied().unwrap_or(0)))
+            .collect();
+        let both = [LEDGER, READ_MODEL];
+        let of = &job.subscription;
+        store::begin(connection).await?;
+        store::feed::steady(connection).await?;
+        let done = store::feed::settle(connection, of, &both, &after, SETTLE_ROWS).await?;
+        store::commit(connection).await?;
+        for settled in done {
+            // At the end of the set the next round begins anew: what was passed over may be applied.
+            self.settled.insert(settled.partition, settled.last_id.unwrap_or(0));
+            if settled.marked >= SETTLE_ROWS {
+                self.settle_due = Instant::now();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn chunk(walk: Walk, next: i64, feeds: bool) -> Chunk {
+    let pending = if feeds { walk.pending } else { Vec::new() };
+    let seen = |(wallet, version, event_id)| Seen { wallet, version, event_id, record: None };
+    Chunk {
+        feed: Feed::Postgres,
+        partition: walk.partition,
+        expected: walk.from,
+        next,
+        records: pending.into_iter().map(seen).collect(),
+        dead: Vec::new(),
+        high_watermark: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn walk(lag_ms: i64, outbox_age_ms: i64) -> Walk {
+        Walk {
+            partition: 3,
+            from: 0,
+            end: 0,
+            applied_up_to: 0,
+            seen_to: 0,
+            more: false,
+            pending: Vec::new(),
+            lag_ms,
+            outbox_age_ms,
+        }
+    }
+
+    #[test]
+    fn a_partition_is_taken_over_when_behind_and_given_back_when_in_step() {
+        let mut feed = PostgresFeed::new(Role::Standby, 500, false);
+        let mut feeds = |lag: u64, outbox_age: i64, in_step: bool| {
+            feed.feeds(&walk(0, outbox_age), Duration::from_millis(lag), in_step)
+        };
+        assert!(!feeds(1900, 9000, false), "young events are the other feed's");
+        assert!(feeds(2100, 0, true));
+        assert!(feeds(0, 0, false), "the topic is not read to its end");
+        assert!(feeds(0, 2100, true), "events are waiting for the topic");
+        assert!(!feeds(0, 100, true));
+        assert!(!feeds(100, 0, true));
+    }
+
+    #[test]
+    fn a_feed_that_may_only_look_never_feeds_and_a_sole_one_always_does() {
+        let late = Duration::from_secs(60);
+        assert!(!PostgresFeed::new(Role::Watch, 500, false).feeds(&walk(0, 0), late, false));
+        assert!(PostgresFeed::new(Role::Sole, 500, false).feeds(&walk(0, 0), late, true));
+    }
+}

@@ -1,0 +1,156 @@
+//! One stretch of some wallets' events into tables, inside the caller's transaction.
+//!
+//! Reads from `events` whatever lies between a wallet's last applied version and its target, so a
+//! gap in a feed heals by itself and a record met twice does nothing. A wallet whose next event
+//! cannot be read or written stays where it is and is parked; the others go on.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::{Job, Kind, ledger, read_model};
+use crate::ledger::RecordedEvent;
+use crate::store::recorded::{Range, Unreadable};
+use crate::store::{self, Connection};
+use crate::wallet::WalletId;
+
+/// The version that each wallet is to be brought to.
+pub type Targets = BTreeMap<WalletId, i64>;
+
+/// What a stretch did.
+#[derive(Debug)]
+pub struct Projected {
+    /// Each wallet's version before; absent where it was never met.
+    pub before: HashMap<WalletId, i64>,
+    pub applied: u64,
+    /// Wallets that were parked already and those that were parked now.
+    pub parked: HashSet<WalletId>,
+    /// All targets are reached, save by parked wallets.
+    pub complete: bool,
+}
+
+/// Applies at most `budget` events. Neither begins nor commits.
+pub async fn project(
+    connection: &mut Connection,
+    job: &Job,
+    targets: &Targets,
+    budget: i64,
+) -> store::Result<Projected> {
+    let of = &job.subscription;
+    let wallets: Vec<&str> = targets.keys().map(WalletId::as_str).collect();
+    let before = store::checkpoints::versions_lock(connection, of, &wallets).await?;
+    let mut parked = store::parked::among(connection, of, &wallets).await?;
+    let (ranges, complete) = ranges(targets, &before, &parked, budget);
+    if ranges.is_empty() {
+        return Ok(Projected { before, applied: 0, parked, complete });
+    }
+    let found = store::recorded::recorded(connection, &of.tenant, &ranges).await?;
+    let (mut events, mut refused) = readable(job.kind, &ranges, found);
+    match job.kind {
+        Kind::Ledger => ledger::write(connection, &of.tenant, &events).await?,
+        Kind::ReadModel => {
+            for wallet in read_model::write(connection, &of.tenant, &events).await? {
+                let version = before.get(&wallet).copied().unwrap_or(0) + 1;
+                events.retain(|event| event.wallet_id != wallet);
+                refused.retain(|found| found.wallet_id != wallet);
+                let cause = "the wallet is missing in wallets_read_model".to_owned();
+                refused.push(Unreadable { wallet_id: wallet, version, cause });
+            }
+        }
+    }
+    let mut reached: BTreeMap<&WalletId, i64> = BTreeMap::new();
+    for event in &events {
+        reached.insert(&event.wallet_id, event.version);
+    }
+    let reached: Vec<_> = reached.into_iter().collect();
+    if !reached.is_empty() {
+        store::checkpoints::versions_upsert(connection, of, &reached).await?;
+    }
+    let applied = u64::try_from(events.len()).unwrap_or(0);
+    for found in refused {
+        store::parked::park(connection, of, &found.wallet_id, found.version, &found.cause).await?;
+        parked.insert(found.wallet_id);
+    }
+    Ok(Projected { before, applied, parked, complete })
+}
+
+/// What to read within the budget, in wallet order; false where the budget cut it.
+fn ranges(
+    targets: &Targets,
+    before: &HashMap<WalletId, i64>,
+    parked: &HashSet<WalletId>,
+    budget: i64,
+) -> (Vec<Range>, bool) {
+    let mut left = budget;
+    let mut ranges = Vec::new();
+    for (wallet, target) in targets.iter().filter(|(wallet, _)| !parked.contains(*wallet)) {
+        let after = before.get(wallet).copied().unwrap_or(0);
+        let missing = target - after;
+        if missing <= 0 {
+            continue;
+        }
+        if left == 0 {
+            return (ranges, false);
+        }
+        let take = missing.min(left);
+        left -= take;
+        ranges.push(Range { wallet_id: wallet.clone(), after, up_to: after + take });
+        if take < missing {
+            return (ranges, false);
+        }
+    }
+    (ranges, true)
+}
+
+/// The events that can be applied, each wallet's up to its first that cannot. A version that is
+/// missing from the books counts as one that cannot.
+fn readable(
+    kind: Kind,
+    ranges: &[Range],
+    found: Vec<Result<RecordedEvent, Unreadable>>,
+) -> (Vec<RecordedEvent>, Vec<Unreadable>) {
+    let mut next: HashMap<WalletId, i64> =
+        ranges.iter().map(|range| (range.wallet_id.clone(), range.after + 1)).collect();
+    let mut stopped: HashSet<WalletId> = HashSet::new();
+    let mut events = Vec::with_capacity(found.len());
+    let mut refused = Vec::new();
+    for event in found {
+        let event = event.and_then(|event| match objection(kind, &event, &next) {
+            None => Ok(event),
+            Some(cause) => Err(Unreadable {
+                version: next.get(&event.wallet_id).copied().unwrap_or(event.version),
+                wallet_id: event.wallet_id,
+                cause,
+            }),
+        });
+        match event {
+            Ok(event) if !stopped.contains(&event.wallet_id) => {
+                next.insert(event.wallet_id.clone(), event.version + 1);
+                events.push(event);
+            }
+            Ok(_) => {}
+            Err(unreadable) => {
+                if stopped.insert(unreadable.wallet_id.clone()) {
+                    refused.push(unreadable);
+                }
+            }
+        }
+    }
+    for range in ranges.iter().filter(|range| !stopped.contains(&range.wallet_id)) {
+        let version = next.get(&range.wallet_id).copied().unwrap_or(0);
+        if version <= range.up_to {
+            let cause = format!("version {version} is missing in events");
+            refused.push(Unreadable { wallet_id: range.wallet_id.clone(), version, cause });
+        }
+    }
+    (events, refused)
+}
+
+fn objection(kind: Kind, event: &RecordedEvent, next: &HashMap<WalletId, i64>) -> Option<String> {
+    let expected = next.get(&event.wallet_id).copied().unwrap_or(event.version);
+    if event.version != expected {
+        return Some(format!("version {expected} is missing in events"));
+    }
+    match kind {
+        Kind::Ledger => None,
+        Kind::ReadModel => read_model::objection(event),
+    }
+}

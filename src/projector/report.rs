@@ -1,0 +1,72 @@
+//! What a projector says of itself: the shared status and the metrics.
+
+use std::time::Duration;
+
+use metrics::{counter, gauge};
+
+use super::apply::Outcome;
+use super::chunk::{Chunk, Feed};
+use super::postgres_feed::Found;
+use super::{Job, Projector};
+use crate::status::ProjectorStatus;
+
+impl Projector {
+    pub(super) fn report_running(&self, running: bool) {
+        self.change(|status| status.running = running);
+    }
+
+    pub(super) fn report_error(&self, error: &str) {
+        self.change(|status| status.last_error = Some(error.to_owned()));
+    }
+
+    pub(super) fn report_applied(&self, outcome: &Outcome, chunks: &[Chunk]) {
+        let group = self.group();
+        for (name, count) in [
+            ("applied", outcome.applied - outcome.healed.min(outcome.applied)),
+            ("healed", outcome.healed),
+            ("duplicate", outcome.duplicates),
+            ("parked", outcome.parked),
+            ("dead_letter", outcome.dead_letters),
+        ] {
+            counter!("consumer_records_total", "group" => group.clone(), "outcome" => name)
+                .increment(count);
+        }
+        let moved = |chunk: &&Chunk| {
+            let at = (chunk.feed, chunk.partition);
+            chunk.feed == Feed::Kafka && !outcome.stale.iter().any(|s| (s.0, s.1) == at)
+        };
+        self.change(|status| {
+            status.applied += outcome.applied;
+            status.healed += outcome.healed;
+            status.duplicates += outcome.duplicates;
+            status.dead_letters += outcome.dead_letters;
+            for chunk in chunks.iter().filter(moved) {
+                let partition = status.partitions.entry(chunk.partition).or_default();
+                partition.next_offset = chunk.next;
+                partition.high_watermark = chunk.high_watermark;
+            }
+        });
+    }
+
+    /// Lag as the walk sees it: events of the books that are not applied, whatever the feeds say.
+    pub(super) fn report_lag(&self, job: &Job, found: &Found) {
+        let group = self.group();
+        for partition in 0..job.partitions {
+            let (events, age) = found.lag.get(&partition).copied().unwrap_or((0, Duration::ZERO));
+            let labels = [("group", group.clone()), ("partition", partition.to_string())];
+            let events = u32::try_from(events).unwrap_or(u32::MAX);
+            gauge!("consumer_lag_events", &labels).set(events);
+            gauge!("consumer_lag_seconds", &labels).set(age);
+        }
+    }
+
+    /// The name that the projector has as a consumer group.
+    fn group(&self) -> String {
+        format!("{}{}", self.wiring.consumer.group_prefix, self.wiring.kind.name())
+    }
+
+    fn change(&self, change: impl FnOnce(&mut ProjectorStatus)) {
+        let name = self.wiring.kind.name();
+        self.wiring.status.update(|all| change(all.projectors.entry(name).or_default()));
+    }
+}

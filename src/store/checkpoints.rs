@@ -1,0 +1,185 @@
+//! Where each projector stands: its place in every partition, and the last version of each wallet.
+//!
+//! Both move in the transaction of the projection they stand for. A partition's row is locked
+//! before anything of that partition is applied, so two owners of a partition take turns and the
+//! second finds its place moved.
+
+use std::collections::HashMap;
+
+use super::{Connection, Result};
+use crate::wallet::{TenantId, WalletId};
+
+/// One projector over one topic of one tenant: whose checkpoints these are.
+#[derive(Debug, Clone)]
+pub struct Subscription {
+    pub tenant: TenantId,
+    pub projector: &'static str,
+    pub topic: String,
+}
+
+/// A projector's place in one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checkpoint {
+    pub partition: i32,
+    /// The next offset of the topic.
+    pub next_offset: i64,
+    /// Every event of a transaction below this one is applied.
+    pub feed_xid: i64,
+}
+
+/// One partition's places, from what they must be to what they become. None stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Advance {
+    pub partition: i32,
+    pub next_offset: Option<(i64, i64)>,
+    pub feed_xid: Option<(i64, i64)>,
+}
+
+/// How many partitions a topic's wallets were hashed over; none while nobody has frozen it.
+pub async fn partitions(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    topic: &str,
+) -> Result<Option<i32>> {
+    Ok(sqlx::query_scalar("select partitions from topics where tenant_id = $1 and name = $2")
+        .bind(tenant.as_str())
+        .bind(topic)
+        .fetch_optional(connection)
+        .await?)
+}
+
+/// All checkpoints of a subscription in partition order; those that are missing begin at zero.
+pub async fn load(
+    connection: &mut Connection,
+    of: &Subscription,
+    partitions: i32,
+) -> Result<Vec<Checkpoint>> {
+    sqlx::query(
+        "insert into projector_checkpoints (tenant_id, projector, topic, partition) \
+         select $1, $2, $3, partition from generate_series(0, $4 - 1) partition \
+         on conflict do nothing",
+    )
+    .bind(of.tenant.as_str())
+    .bind(of.projector)
+    .bind(&of.topic)
+    .bind(partitions)
+    .execute(&mut *connection)
+    .await?;
+    let rows: Vec<(i32, i64, i64)> = sqlx::query_as(
+        "select partition, next_offset, feed_xid::text::bigint from projector_checkpoints \
+         where tenant_id = $1 and projector = $2 and topic = $3 order by partition",
+    )
+    .bind(of.tenant.as_str())
+    .bind(of.projector)
+    .bind(&of.topic)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(checkpoint).collect())
+}
+
+/// Locks partitions, in partition order, and says where they stand.
+pub async fn lock(
+    connection: &mut Connection,
+    of: &Subscription,
+    partitions: &[i32],
+) -> Result<Vec<Checkpoint>> {
+    let rows: Vec<(i32, i64, i64)> = sqlx::query_as(
+        "select partition, next_offset, feed_xid::text::bigint from projector_checkpoints \
+         where tenant_id = $1 and projector = $2 and topic = $3 and partition = any($4) \
+         order by partition for no key update",
+    )
+    .bind(of.tenant.as_str())
+    .bind(of.projector)
+    .bind(&of.topic)
+    .bind(partitions)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(checkpoint).collect())
+}
+
+/// Compare-and-set of many partitions; returns those that moved.
+pub async fn advance(
+    connection: &mut Connection,
+    of: &Subscription,
+    moves: &[Advance],
+) -> Result<Vec<i32>> {
+    let from = |pair: Option<(i64, i64)>| pair.map(|(from, _)| from);
+    let to = |pair: Option<(i64, i64)>| pair.map(|(_, to)| to);
+    Ok(sqlx::query_scalar(
+        "update projector_checkpoints c \
+         set next_offset = coalesce(m.offset_to, c.next_offset), \
+             feed_xid = coalesce(m.xid_to::text::xid8, c.feed_xid), \
+             updated_at = clock_timestamp() \
+         from unnest($4::int[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[]) \
+             m(partition, offset_from, offset_to, xid_from, xid_to) \
+         where c.tenant_id = $1 and c.projector = $2 and c.topic = $3 \
+           and c.partition = m.partition \
+           and (m.offset_from is null or c.next_offset = m.offset_from) \
+           and (m.xid_from is null or c.feed_xid = m.xid_from::text::xid8) \
+         returning c.partition",
+    )
+    .bind(of.tenant.as_str())
+    .bind(of.projector)
+    .bind(&of.topic)
+    .bind(moves.iter().map(|m| m.partition).collect::<Vec<_>>())
+    .bind(moves.iter().map(|m| from(m.next_offset)).collect::<Vec<_>>())
+    .bind(moves.iter().map(|m| to(m.next_offset)).collect::<Vec<_>>())
+    .bind(moves.iter().map(|m| from(m.feed_xid)).collect::<Vec<_>>())
+    .bind(moves.iter().map(|m| to(m.feed_xid)).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?)
+}
+
+/// Session settings of a projection's transaction, until it ends. Its commit need not reach the
+/// disk: checkpoint and projection are in it together, so what a crash takes is applied again.
+pub async fn relax(connection: &mut Connection) -> Result<()> {
+    let settings = "set local synchronous_commit = off; \
+                    set local enable_hashjoin = off; \
+                    set local enable_mergejoin = off";
+    Ok(sqlx::raw_sql(settings).execute(connection).await.map(drop)?)
+}
+
+/// The last version that the projector applied of each wallet, locked in wallet order. A wallet
+/// that it never met is not in the answer.
+pub async fn versions_lock(
+    connection: &mut Connection,
+    of: &Subscription,
+    wallets: &[&str],
+) -> Result<HashMap<WalletId, i64>> {
+    let rows: Vec<(String, i64)> = sqlx::query_as(
+        "select wallet_id, version from projected_versions \
+         where tenant_id = $1 and projector = $2 and wallet_id = any($3) \
+         order by wallet_id for no key update",
+    )
+    .bind(of.tenant.as_str())
+    .bind(of.projector)
+    .bind(wallets)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|(wallet, version)| (WalletId::stored(&wallet), version)).collect())
+}
+
+/// Notes the last applied versions. The rows are locked by [`versions_lock`].
+pub async fn versions_upsert(
+    connection: &mut Connection,
+    of: &Subscription,
+    versions: &[(&WalletId, i64)],
+) -> Result<()> {
+    sqlx::query(
+        "insert into projected_versions (tenant_id, projector, wallet_id, version) \
+         select $1, $2, v.wallet_id, v.version \
+         from unnest($3::text[], $4::bigint[]) v(wallet_id, version) \
+         on conflict (tenant_id, projector, wallet_id) do update set version = excluded.version",
+    )
+    .bind(of.tenant.as_str())
+    .bind(of.projector)
+    .bind(versions.iter().map(|(wallet, _)| wallet.as_str()).collect::<Vec<_>>())
+    .bind(versions.iter().map(|(_, version)| *version).collect::<Vec<_>>())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+fn checkpoint((partition, next_offset, feed_xid): (i32, i64, i64)) -> Checkpoint {
+    Checkpoint { partition, next_offset, feed_xid }
+}

@@ -1,0 +1,135 @@
+//! The first half of a batch: claim, lock, look up.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+use uuid::Uuid;
+
+use super::Locking;
+use crate::store::{Connection, Error, Result};
+use crate::wallet::{Currency, Metadata, Status, TenantId, Wallet, WalletId};
+
+/// The wallets of a batch as they stand under lock.
+pub type Locked = HashMap<WalletId, Wallet>;
+
+/// A key that was used before.
+#[derive(Debug, Clone)]
+pub struct KeyRow {
+    pub fingerprint: Vec<u8>,
+    pub transaction_id: Uuid,
+    /// Status and body of the first answer, while they are kept.
+    pub answer: Option<(u16, String)>,
+}
+
+/// The batch's first statement. A unique violation of `command_batches_pkey` says that a batch of
+/// this id has committed; while one of this id is in doubt, the statement waits for it.
+pub async fn batch_claim(connection: &mut Connection, tenant: &TenantId, id: Uuid) -> Result<()> {
+    sqlx::query("insert into command_batches (tenant_id, id) values ($1, $2)")
+        .bind(tenant.as_str())
+        .bind(id)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Locks the existing wallets among `ids`, in id order, and reads them.
+pub async fn wallets_lock(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    ids: &[&str],
+    locking: Locking,
+) -> Result<Locked> {
+    let statement = match locking {
+        Locking::Wait => {
+            "select id, owner_id, currency, status, balance, held_balance, overdraft_limit, \
+             version, metadata, created_at, updated_at from wallets \
+             where tenant_id = $1 and id = any($2) order by id for no key update"
+        }
+        Locking::Skip => {
+            "select id, owner_id, currency, status, balance, held_balance, overdraft_limit, \
+             version, metadata, created_at, updated_at from wallets \
+             where tenant_id = $1 and id = any($2) order by id for no key update skip locked"
+        }
+    };
+    let rows = sqlx::query(statement).bind(tenant.as_str()).bind(ids).fetch_all(connection).await?;
+    rows.iter().map(|row| wallet_of(row).map(|wallet| (wallet.id.clone(), wallet))).collect()
+}
+
+/// Which of `ids` exist: tells a wallet that was skipped from one that is not there.
+pub async fn wallets_existing(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    ids: &[&str],
+) -> Result<Vec<WalletId>> {
+    let found: Vec<String> =
+        sqlx::query_scalar("select id from wallets where tenant_id = $1 and id = any($2)")
+            .bind(tenant.as_str())
+            .bind(ids)
+            .fetch_all(connection)
+            .await?;
+    Ok(found.iter().map(|id| WalletId::stored(id)).collect())
+}
+
+/// The database's time, read now that the wallets are locked, and the keys that are taken.
+/// Looked up after the lock: a key's scope holds its wallet, so no twin can slip in between.
+pub async fn keys_lookup(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    scopes: &[&[u8]],
+) -> Result<(DateTime<Utc>, HashMap<Vec<u8>, KeyRow>)> {
+    let rows = sqlx::query(
+        "select date_trunc('milliseconds', clock_timestamp()) as now, \
+                k.scope_hash, k.fingerprint, k.transaction_id, k.status, k.answer \
+         from (select 1) as always \
+         left join idempotency_keys k on k.tenant_id = $1 and k.scope_hash = any($2)",
+    )
+    .bind(tenant.as_str())
+    .bind(scopes)
+    .fetch_all(connection)
+    .await?;
+    let first = rows.first().ok_or_else(|| Error::corrupt("no clock row"))?;
+    let now = first.try_get("now")?;
+    let mut taken = HashMap::new();
+    for row in &rows {
+        if let Some(scope) = row.try_get::<Option<Vec<u8>>, _>("scope_hash")? {
+            taken.insert(scope, key_of(row)?);
+        }
+    }
+    Ok((now, taken))
+}
+
+fn key_of(row: &PgRow) -> Result<KeyRow> {
+    let status: Option<i16> = row.try_get("status")?;
+    let body: Option<String> = row.try_get("answer")?;
+    let status = status.and_then(|status| u16::try_from(status).ok());
+    Ok(KeyRow {
+        fingerprint: row.try_get("fingerprint")?,
+        transaction_id: row.try_get("transaction_id")?,
+        answer: status.zip(body),
+    })
+}
+
+/// A row of `wallets` or `wallets_read_model`.
+pub(in crate::store) fn wallet_of(row: &PgRow) -> Result<Wallet> {
+    let code: &str = row.try_get("currency")?;
+    let currency =
+        Currency::parse(code).ok_or_else(|| Error::corrupt(format!("currency {code}")))?;
+    let status: &str = row.try_get("status")?;
+    let metadata: Option<sqlx::types::Json<Box<serde_json::value::RawValue>>> =
+        row.try_get("metadata")?;
+    Ok(Wallet {
+        id: WalletId::stored(row.try_get("id")?),
+        owner_id: row.try_get("owner_id")?,
+        currency,
+        status: Status::parse(status).ok_or_else(|| Error::corrupt(format!("status {status}")))?,
+        balance: currency.scaled(row.try_get("balance")?),
+        held_balance: currency.scaled(row.try_get("held_balance")?),
+        overdraft_limit: currency.scaled(row.try_get("overdraft_limit")?),
+        version: row.try_get("version")?,
+        metadata: metadata.map(|json| Metadata::stored(json.0)),
+        created_at: row.try_get("created_at")?,
+        updated_at: row.try_get("updated_at")?,
+    })
+}

@@ -1,0 +1,302 @@
+//! The ledger's entries: added by the ledger projector, read by HTTP. Never changed, never deleted.
+
+use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
+use serde_json::value::RawValue;
+use sqlx::{Postgres, QueryBuilder};
+use uuid::Uuid;
+
+use super::{Connection, Error, Result};
+use crate::ledger::{Entry, RecordedEvent, TransactionType};
+use crate::wallet::{Currency, Metadata, TenantId, WalletId};
+
+/// A wallet's own side of one event, as callers read it. Amounts are in the currency's scale.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EntryRow {
+    pub id: Uuid,
+    pub wallet_id: String,
+    pub transaction_type: TransactionType,
+    pub amount: Decimal,
+    pub balance_before: Decimal,
+    pub balance_after: Decimal,
+    pub currency: Currency,
+    pub description: Option<String>,
+    pub reference_id: String,
+    pub related_wallet_id: Option<String>,
+    pub metadata: Option<Metadata>,
+    pub event_id: Uuid,
+    pub version: i64,
+    pub created_at: DateTime<Utc>,
+}
+
+/// Which entries, newest first. All that is set must hold.
+#[derive(Debug, Clone, Default)]
+pub struct EntryFilter {
+    pub transaction_type: Option<TransactionType>,
+    /// From this moment on.
+    pub start: Option<DateTime<Utc>>,
+    /// Up to and with this moment.
+    pub end: Option<DateTime<Utc>>,
+    pub reference: Option<String>,
+    pub limit: i64,
+    pub offset: i64,
+}
+
+/// The last entry of a page over all wallets; the next page goes on behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryCursor {
+    pub created_at: DateTime<Utc>,
+    pub event_id: Uuid,
+}
+
+/// A wallet's totals. Decimal text in the currency's scale: sums may have more digits than a
+/// `Decimal` holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    pub total_credits: String,
+    pub total_debits: String,
+    pub transaction_count: i64,
+    pub last: Option<EntryRow>,
+}
+
+#[derive(sqlx::FromRow)]
+struct Stored {
+    id: Uuid,
+    wallet_id: String,
+    transaction_type: String,
+    amount: Decimal,
+    currency: String,
+    balance_before: Decimal,
+    balance_after: Decimal,
+    description: Option<String>,
+    reference_id: String,
+    related_wallet_id: Option<String>,
+    metadata: Option<String>,
+    event_id: Uuid,
+    version: i64,
+    created_at: DateTime<Utc>,
+}
+
+const COLUMNS: &str = "select id, wallet_id, transaction_type, amount, currency, balance_before, \
+    balance_after, description, reference_id, related_wallet_id, metadata::text as metadata, \
+    event_id, version, created_at from ledger_entries where wallet_id is not null and tenant_id = ";
+
+/// Adds entries. Those of an event that is in the books already are left as they are.
+pub async fn insert(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    entries: &[(&RecordedEvent, Entry)],
+) -> Result<()> {
+    macro_rules! column {
+        (|$event:ident, $entry:ident| $value:expr) => {
+            entries.iter().map(|($event, $entry)| $value).collect::<Vec<_>>()
+        };
+    }
+    sqlx::query(
+        "insert into ledger_entries (tenant_id, id, transaction_id, account, wallet_id, \
+             related_wallet_id, transaction_type, side, amount, currency, balance_before, \
+             balance_after, description, reference_id, metadata, event_id, leg, version, created_at) \
+         select $1, e.* from unnest($2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], \
+             $7::text[], $8::text[], $9::numeric[], $10::text[], $11::numeric[], $12::numeric[], \
+             $13::text[], $14::text[], $15::json[], $16::uuid[], $17::smallint[], $18::bigint[], \
+             $19::timestamptz[]) e \
+         on conflict (tenant_id, event_id, leg) do nothing",
+    )
+    .bind(tenant.as_str())
+    .bind(column!(|_event, e| e.id))
+    .bind(column!(|event, _e| event.transaction_id))
+    .bind(column!(|_event, e| e.account))
+    .bind(column!(|_event, e| e.wallet_id.as_ref().map(WalletId::as_str)))
+    .bind(column!(|_event, e| e.related_wallet_id.as_deref()))
+    .bind(column!(|_event, e| e.transaction_type.as_str()))
+    .bind(column!(|_event, e| e.side.as_str()))
+    .bind(column!(|_event, e| e.amount))
+    .bind(column!(|_event, e| e.currency.as_str()))
+    .bind(column!(|_event, e| e.balances.map(|(before, _)| before)))
+    .bind(column!(|_event, e| e.balances.map(|(_, after)| after)))
+    .bind(column!(|_event, e| e.description.as_deref()))
+    .bind(column!(|_event, e| e.reference_id.as_str()))
+    .bind(column!(|_event, e| e.metadata.as_ref().map(Metadata::as_str)))
+    .bind(column!(|event, _e| event.event_id))
+    .bind(column!(|_event, e| e.leg))
+    .bind(column!(|event, _e| event.version))
+    .bind(column!(|event, _e| event.created_at))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// A page of one wallet's entries, newest first, of versions below `before`.
+pub async fn of_wallet(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    wallet: &WalletId,
+    filter: &EntryFilter,
+    before: Option<i64>,
+) -> Result<Vec<EntryRow>> {
+    let mut query = filtered(tenant, filter);
+    query.push(" and wallet_id = ").push_bind(wallet.as_str());
+    if let Some(version) = before {
+        query.push(" and version < ").push_bind(version);
+    }
+    page(connection, query, " order by version desc", filter).await
+}
+
+/// A page of all wallets' entries, newest first, behind `after`.
+pub async fn of_all(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    filter: &EntryFilter,
+    after: Option<EntryCursor>,
+) -> Result<Vec<EntryRow>> {
+    let mut query = filtered(tenant, filter);
+    if let Some(cursor) = after {
+        query.push(" and (created_at, event_id) < (").push_bind(cursor.created_at);
+        query.push(", ").push_bind(cursor.event_id).push(")");
+    }
+    page(connection, query, " order by created_at desc, event_id desc", filter).await
+}
+
+/// The entries that share a reference, newest first: both sides of a transfer among them.
+pub async fn of_reference(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    reference: &str,
+    limit: i64,
+) -> Result<Vec<EntryRow>> {
+    let filter =
+        EntryFilter { reference: Some(reference.to_owned()), limit, ..EntryFilter::default() };
+    of_all(connection, tenant, &filter, None).await
+}
+
+/// A wallet's totals; zeros where it has no entries.
+pub async fn summary(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    wallet: &WalletId,
+) -> Result<Summary> {
+    let (credits, debits, count, currency): (String, String, i64, Option<String>) = sqlx::query_as(
+        "select coalesce(sum(amount) filter (where side = 'CREDIT'), 0)::text, \
+                coalesce(sum(amount) filter (where side = 'DEBIT'), 0)::text, count(*), \
+                (select currency from wallets where tenant_id = $1 and id = $2) \
+             from ledger_entries where tenant_id = $1 and wallet_id = $2",
+    )
+    .bind(tenant.as_str())
+    .bind(wallet.as_str())
+    .fetch_one(&mut *connection)
+    .await?;
+    let scale = currency.as_deref().and_then(Currency::parse).unwrap_or(Currency::USD).scale();
+    let newest = EntryFilter { limit: 1, ..EntryFilter::default() };
+    let last = of_wallet(connection, tenant, wallet, &newest, None).await?.pop();
+    Ok(Summary {
+        total_credits: scaled_text(&credits, scale),
+        total_debits: scaled_text(&debits, scale),
+        transaction_count: count,
+        last,
+    })
+}
+
+/// The last version of a wallet that a projector has applied; 0 where it met none.
+pub async fn projected_version(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    projector: &str,
+    wallet: &WalletId,
+) -> Result<i64> {
+    let version: Option<i64> = sqlx::query_scalar(
+        "select version from projected_versions \
+         where tenant_id = $1 and projector = $2 and wallet_id = $3",
+    )
+    .bind(tenant.as_str())
+    .bind(projector)
+    .bind(wallet.as_str())
+    .fetch_optional(connection)
+    .await?;
+    Ok(version.unwrap_or(0))
+}
+
+// The conditions are spelled out only where they are set: one statement for all of them would get
+// one plan for all of them.
+fn filtered(tenant: &TenantId, filter: &EntryFilter) -> QueryBuilder<Postgres> {
+    let mut query = QueryBuilder::new(COLUMNS);
+    query.push_bind(tenant.as_str().to_owned());
+    if let Some(kind) = filter.transaction_type {
+        query.push(" and transaction_type = ").push_bind(kind.as_str());
+    }
+    if let Some(start) = filter.start {
+        query.push(" and created_at >= ").push_bind(start);
+    }
+    if let Some(end) = filter.end {
+        query.push(" and created_at <= ").push_bind(end);
+    }
+    if let Some(reference) = &filter.reference {
+        query.push(" and reference_id = ").push_bind(reference.clone());
+    }
+    query
+}
+
+async fn page(
+    connection: &mut Connection,
+    mut query: QueryBuilder<Postgres>,
+    order: &'static str,
+    filter: &EntryFilter,
+) -> Result<Vec<EntryRow>> {
+    query.push(order).push(" limit ").push_bind(filter.limit);
+    query.push(" offset ").push_bind(filter.offset);
+    let rows: Vec<Stored> = query.build_query_as().fetch_all(connection).await?;
+    rows.into_iter().map(Stored::entry).collect()
+}
+
+impl Stored {
+    fn entry(self) -> Result<EntryRow> {
+        let unknown = |what: &str| Error::corrupt(format!("entry {}: {what}", self.id));
+        let currency = Currency::parse(&self.currency).ok_or_else(|| unknown("currency"))?;
+        let transaction_type =
+            TransactionType::parse(&self.transaction_type).ok_or_else(|| unknown("type"))?;
+        let metadata = match self.metadata.map(RawValue::from_string).transpose() {
+            Ok(raw) => raw.map(Metadata::stored),
+            Err(error) => return Err(Error::corrupt(error)),
+        };
+        Ok(EntryRow {
+            id: self.id,
+            wallet_id: self.wallet_id,
+            transaction_type,
+            amount: currency.scaled(self.amount),
+            balance_before: currency.scaled(self.balance_before),
+            balance_after: currency.scaled(self.balance_after),
+            currency,
+            description: self.description,
+            reference_id: self.reference_id,
+            related_wallet_id: self.related_wallet_id,
+            metadata,
+            event_id: self.event_id,
+            version: self.version,
+            created_at: self.created_at,
+        })
+    }
+}
+
+/// Decimal text with exactly `scale` decimals. Only zeros are ever cut off.
+fn scaled_text(text: &str, scale: u32) -> String {
+    let scale = usize::try_from(scale).unwrap_or(0);
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let fraction = fraction.trim_end_matches('0');
+    if scale == 0 && fraction.is_empty() {
+        return whole.to_owned();
+    }
+    format!("{whole}.{fraction:0<scale$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_of_any_size_are_printed_in_the_currencys_scale() {
+        assert_eq!(scaled_text("0", 2), "0.00");
+        assert_eq!(scaled_text("12.50000000", 2), "12.50");
+        assert_eq!(scaled_text("1200.00000000", 0), "1200");
+        let long = "123456789012345678901234567890.12300000";
+        assert_eq!(scaled_text(long, 3), "123456789012345678901234567890.123");
+    }
+}

@@ -1,0 +1,189 @@
+//! The feed straight from Postgres: a walk over `events` in commit order. Never writes events.
+//!
+//! The walk looks at everything committed, but its cursor stays below the oldest running
+//! transaction: a transaction that commits late is met later instead of being skipped, and a long
+//! one holds nothing up. The cursor passes an event only once that event is applied (or its wallet
+//! is parked), so the walk also proves the other feed right.
+
+use uuid::Uuid;
+
+use super::checkpoints::Subscription;
+use super::{Connection, Result};
+use crate::wallet::WalletId;
+
+/// What the walk found in one partition from its cursor on.
+#[derive(Debug, Clone)]
+pub struct Walk {
+    pub partition: i32,
+    /// The cursor that it started from.
+    pub from: i64,
+    /// The cursor behind everything that was looked at and is complete.
+    pub end: i64,
+    /// The cursor before the first event that is not applied.
+    pub applied_up_to: i64,
+    /// Behind everything that was looked at, above running transactions too.
+    pub seen_to: i64,
+    /// There is more to look at.
+    pub more: bool,
+    /// Events that are not applied.
+    pub pending: Vec<(WalletId, i64, Uuid)>,
+    /// The age of the oldest of them.
+    pub lag_ms: i64,
+    /// The age of the oldest event that has yet to reach Kafka.
+    pub outbox_age_ms: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct WalkRow {
+    partition: i32,
+    cursor: i64,
+    xmin: i64,
+    scanned: i64,
+    last_xid: Option<i64>,
+    first_pending: Option<i64>,
+    lag_ms: Option<i64>,
+    outbox_age_ms: Option<i64>,
+    wallets: Option<Vec<String>>,
+    versions: Option<Vec<i64>>,
+    event_ids: Option<Vec<Uuid>>,
+}
+
+/// Keeps the running transaction's statements on the indexes that deliver in order. Statistics that
+/// are older than the rows would have everything sorted, over and over while catching up.
+pub async fn steady(connection: &mut Connection) -> Result<()> {
+    let settings = "set local enable_bitmapscan = off; set local enable_sort = off; \
+                    set local enable_hashjoin = off; set local enable_mergejoin = off";
+    Ok(sqlx::raw_sql(settings).execute(connection).await.map(drop)?)
+}
+
+/// Looks at the next `limit` events of every partition. A transaction's events are never split.
+/// Where a running transaction holds the cursor, the walk goes on from `ahead`, which is where the
+/// caller has been, by partition.
+pub async fn walk(
+    connection: &mut Connection,
+    of: &Subscription,
+    ahead: &[(i32, i64)],
+    limit: i64,
+) -> Result<Vec<Walk>> {
+    // Scalar subqueries instead of joins: a plan made while tables were small must not scan them
+    // once they have grown. "offset 0" keeps each event from being judged once per aggregate.
+    let rows: Vec<WalkRow> = sqlx::query_as(
+        "select c.partition, c.feed_xid::text::bigint as cursor, \
+            pg_snapshot_xmin(pg_current_snapshot())::text::bigint as xmin, \
+            w.scanned, w.last_xid, w.first_pending, w.wallets, w.versions, w.event_ids, \
+            (extract(epoch from clock_timestamp() - w.oldest_pending) * 1000)::bigint as lag_ms, \
+            (select (extract(epoch from clock_timestamp() - o.created_at) * 1000)::bigint \
+             from outbox o where o.tenant_id = $1 and o.topic = $3 and o.partition = c.partition \
+               and o.processed_at is null order by o.id limit 1) as outbox_age_ms \
+         from projector_checkpoints c \
+         left join unnest($5::int[], $6::bigint[]) a(partition, xid) on a.partition = c.partition \
+         cross join lateral ( \
+            select count(*) as scanned, max(s.xid) as last_xid, \
+                min(s.xid) filter (where s.pending) as first_pending, \
+                min(s.created_at) filter (where s.pending) as oldest_pending, \
+                array_agg(s.wallet_id) filter (where s.pending) as wallets, \
+                array_agg(s.version) filter (where s.pending) as versions, \
+                array_agg(s.event_id) filter (where s.pending) as event_ids \
+            from (select e.*, e.version > coalesce((select v.version from projected_versions v \
+                        where v.tenant_id = $1 and v.projector = $2 \
+                          and v.wallet_id = e.wallet_id), 0) \
+                    and not exists (select from parked_wallets p where p.tenant_id = $1 \
+                        and p.projector = $2 and p.wallet_id = e.wallet_id) as pending \
+                from (select e.commit_xid::text::bigint as xid, e.wallet_id, e.version, \
+                        e.event_id, e.created_at \
+                    from events e where e.tenant_id = $1 and e.partition = c.partition \
+                      and e.commit_xid >= case \
+                        when c.feed_xid >= pg_snapshot_xmin(pg_current_snapshot()) \
+                        then greatest(c.feed_xid, a.xid::text::xid8) else c.feed_xid end \
+                    order by e.commit_xid fetch first ($4::bigint) rows with ties) e offset 0) s) w \
+         where c.tenant_id = $1 and c.projector = $2 and c.topic = $3 order by c.partition",
+    )
+    .bind(of.tenant.as_str())
+    .bind(of.projector)
+    .bind(&of.topic)
+    .bind(limit)
+    .bind(ahead.iter().map(|(partition, _)| *partition).collect::<Vec<_>>())
+    .bind(ahead.iter().map(|(_, xid)| *xid).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| row.walk(limit)).collect())
+}
+
+impl WalkRow {
+    fn walk(self, limit: i64) -> Walk {
+        let more = self.scanned >= limit;
+        let (end, seen_to) = match self.last_xid {
+            // A cursor below which nothing happened need not be written again and again.
+            None => (self.cursor, self.cursor),
+            // With fewer rows than asked for, all below the oldest running transaction was seen.
+            Some(last) if !more => (self.xmin, self.xmin.max(last + 1)),
+            Some(last) => (self.xmin.min(last + 1), last + 1),
+        };
+        let end = end.max(self.cursor);
+        let versions = self.versions.unwrap_or_default();
+        let event_ids = self.event_ids.unwrap_or_default();
+        let numbers = versions.into_iter().zip(event_ids);
+        let pending = self.wallets.unwrap_or_default().into_iter().zip(numbers);
+        Walk {
+            partition: self.partition,
+            from: self.cursor,
+            end,
+            applied_up_to: self.first_pending.unwrap_or(end).min(end),
+            seen_to,
+            more,
+            pending: pending.map(|(w, (v, id))| (WalletId::stored(&w), v, id)).collect(),
+            lag_ms: self.lag_ms.unwrap_or(0).max(0),
+            outbox_age_ms: self.outbox_age_ms.unwrap_or(0).max(0),
+        }
+    }
+}
+
+/// What [`settle`] did in one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+pub struct Settled {
+    pub partition: i32,
+    /// The last row that was looked at; none where there was nothing left.
+    pub last_id: Option<i64>,
+    pub marked: i64,
+}
+
+/// Marks outbox rows processed, not published, that all `projectors` have applied: without Kafka
+/// nobody else does. Looks at `limit` rows of each partition behind the given id, so that rows of
+/// parked wallets cannot hide those behind them.
+pub async fn settle(
+    connection: &mut Connection,
+    of: &Subscription,
+    projectors: &[&str],
+    after: &[(i32, i64)],
+    limit: i64,
+) -> Result<Vec<Settled>> {
+    Ok(sqlx::query_as(
+        "with looked as materialized ( \
+            select a.partition, o.id, o.aggregate_id, o.event_version \
+            from unnest($4::int[], $5::bigint[]) a(partition, id) cross join lateral ( \
+                select o.id, o.aggregate_id, o.event_version from outbox o \
+                where o.tenant_id = $1 and o.topic = $2 and o.partition = a.partition \
+                  and o.processed_at is null and o.id > a.id order by o.id limit $6) o), \
+         applied as (select l.id from looked l where not exists ( \
+            select from unnest($3::text[]) p(projector) where l.event_version > coalesce(( \
+                select v.version from projected_versions v where v.tenant_id = $1 \
+                  and v.projector = p.projector and v.wallet_id = l.aggregate_id), 0))), \
+         marked as (update outbox o set processed_at = clock_timestamp() \
+            where o.tenant_id = $1 and o.id = any(array(select o.id from outbox o \
+                where o.tenant_id = $1 and o.id = any(array(select id from applied)) \
+                  and o.processed_at is null order by o.id for no key update skip locked)) \
+            returning o.partition) \
+         select a.partition, (select max(l.id) from looked l where l.partition = a.partition) \
+                as last_id, (select count(*) from marked m where m.partition = a.partition) \
+                as marked \
+         from unnest($4::int[]) a(partition) order by a.partition",
+    )
+    .bind(of.tenant.as_str())
+    .bind(&of.topic)
+    .bind(projectors)
+    .bind(after.iter().map(|(partition, _)| *partition).collect::<Vec<_>>())
+    .bind(after.iter().map(|(_, id)| *id).collect::<Vec<_>>())
+    .bind(limit)
+    .fetch_all(connection)
+    .await?)
+}

@@ -1,0 +1,165 @@
+//! The wallets as lists show them: written by the read-model projector, read by HTTP.
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
+use serde_json::value::RawValue;
+use sqlx::{Postgres, QueryBuilder};
+
+use super::{Connection, Error, Result};
+use crate::wallet::{Currency, Metadata, Status, TenantId, Wallet, WalletId};
+
+/// What some events left of a wallet that is in the table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    pub wallet_id: WalletId,
+    pub balance: Decimal,
+    pub version: i64,
+    pub updated_at: DateTime<Utc>,
+}
+
+/// Which wallets, newest first. All that is set must hold.
+#[derive(Debug, Clone, Default)]
+pub struct WalletFilter {
+    pub owner_id: Option<String>,
+    pub currency: Option<Currency>,
+    pub status: Option<Status>,
+    /// Members of the metadata and the text that each must have.
+    pub metadata: Vec<(String, String)>,
+    pub limit: i64,
+    /// The last wallet of the page before: its time of creation and id.
+    pub after: Option<(DateTime<Utc>, WalletId)>,
+}
+
+#[derive(sqlx::FromRow)]
+struct Stored {
+    id: String,
+    owner_id: String,
+    currency: String,
+    status: String,
+    balance: Decimal,
+    held_balance: Decimal,
+    overdraft_limit: Decimal,
+    version: i64,
+    metadata: Option<String>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+/// Writes wallets that were opened, as they stand by now.
+pub async fn open(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    wallets: &[Wallet],
+) -> Result<()> {
+    sqlx::query(
+        "insert into wallets_read_model (tenant_id, id, owner_id, currency, status, balance, \
+             held_balance, overdraft_limit, version, metadata, created_at, updated_at) \
+         select $1, w.* from unnest($2::text[], $3::text[], $4::text[], $5::text[], \
+             $6::numeric[], $7::numeric[], $8::numeric[], $9::bigint[], $10::json[], \
+             $11::timestamptz[], $12::timestamptz[]) w \
+         on conflict (tenant_id, id) do update set owner_id = excluded.owner_id, \
+             currency = excluded.currency, status = excluded.status, \
+             balance = excluded.balance, held_balance = excluded.held_balance, \
+             overdraft_limit = excluded.overdraft_limit, version = excluded.version, \
+             metadata = excluded.metadata, created_at = excluded.created_at, \
+             updated_at = excluded.updated_at",
+    )
+    .bind(tenant.as_str())
+    .bind(wallets.iter().map(|w| w.id.as_str()).collect::<Vec<_>>())
+    .bind(wallets.iter().map(|w| w.owner_id.as_str()).collect::<Vec<_>>())
+    .bind(wallets.iter().map(|w| w.currency.code()).collect::<Vec<_>>())
+    .bind(wallets.iter().map(|w| w.status.as_str()).collect::<Vec<_>>())
+    .bind(wallets.iter().map(|w| w.balance).collect::<Vec<_>>())
+    .bind(wallets.iter().map(|w| w.held_balance).collect::<Vec<_>>())
+    .bind(wallets.iter().map(|w| w.overdraft_limit).collect::<Vec<_>>())
+    .bind(wallets.iter().map(|w| w.version).collect::<Vec<_>>())
+    .bind(wallets.iter().map(|w| w.metadata.as_ref().map(Metadata::as_str)).collect::<Vec<_>>())
+    .bind(wallets.iter().map(|w| w.created_at).collect::<Vec<_>>())
+    .bind(wallets.iter().map(|w| w.updated_at).collect::<Vec<_>>())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Writes what changed of wallets that are in the table; returns those that were.
+pub async fn change(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    changes: &[Change],
+) -> Result<HashSet<WalletId>> {
+    let changed: Vec<String> = sqlx::query_scalar(
+        "update wallets_read_model w set balance = c.balance, version = c.version, \
+             updated_at = greatest(w.updated_at, c.updated_at) \
+         from unnest($2::text[], $3::numeric[], $4::bigint[], $5::timestamptz[]) \
+             c(id, balance, version, updated_at) \
+         where w.tenant_id = $1 and w.id = c.id returning w.id",
+    )
+    .bind(tenant.as_str())
+    .bind(changes.iter().map(|c| c.wallet_id.as_str()).collect::<Vec<_>>())
+    .bind(changes.iter().map(|c| c.balance).collect::<Vec<_>>())
+    .bind(changes.iter().map(|c| c.version).collect::<Vec<_>>())
+    .bind(changes.iter().map(|c| c.updated_at).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?;
+    Ok(changed.iter().map(|id| WalletId::stored(id)).collect())
+}
+
+/// A page of wallets, newest first.
+pub async fn list(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    filter: &WalletFilter,
+) -> Result<Vec<Wallet>> {
+    let mut query: QueryBuilder<Postgres> = QueryBuilder::new(
+        "select id, owner_id, currency, status, balance, held_balance, overdraft_limit, version, \
+         metadata::text as metadata, created_at, updated_at from wallets_read_model \
+         where tenant_id = ",
+    );
+    query.push_bind(tenant.as_str());
+    if let Some(owner) = &filter.owner_id {
+        query.push(" and owner_id = ").push_bind(owner);
+    }
+    if let Some(currency) = filter.currency {
+        query.push(" and currency = ").push_bind(currency.code());
+    }
+    if let Some(status) = filter.status {
+        query.push(" and status = ").push_bind(status.as_str());
+    }
+    for (key, value) in &filter.metadata {
+        query.push(" and metadata ->> ").push_bind(key).push(" = ").push_bind(value);
+    }
+    if let Some((created_at, id)) = &filter.after {
+        query.push(" and (created_at, id) < (").push_bind(created_at);
+        query.push(", ").push_bind(id.as_str()).push(")");
+    }
+    query.push(" order by created_at desc, id desc limit ").push_bind(filter.limit);
+    let rows: Vec<Stored> = query.build_query_as().fetch_all(connection).await?;
+    rows.into_iter().map(Stored::wallet).collect()
+}
+
+impl Stored {
+    fn wallet(self) -> Result<Wallet> {
+        let unknown = |what: &str| Error::corrupt(format!("read model, {}: {what}", self.id));
+        let currency = Currency::parse(&self.currency).ok_or_else(|| unknown("currency"))?;
+        let status = Status::parse(&self.status).ok_or_else(|| unknown("status"))?;
+        let metadata = match self.metadata.map(RawValue::from_string).transpose() {
+            Ok(raw) => raw.map(Metadata::stored),
+            Err(error) => return Err(Error::corrupt(error)),
+        };
+        Ok(Wallet {
+            id: WalletId::stored(&self.id),
+            owner_id: self.owner_id,
+            currency,
+            status,
+            balance: currency.scaled(self.balance),
+            held_balance: currency.scaled(self.held_balance),
+            overdraft_limit: currency.scaled(self.overdraft_limit),
+            version: self.version,
+            metadata,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+        })
+    }
+}

@@ -1,0 +1,148 @@
+//! The books checked against themselves. Reads only, in one snapshot, so that a running service
+//! neither disturbs the check nor is disturbed by it.
+//!
+//! Every wallet is compared at the version that its projection has reached: what a projector has
+//! not applied yet is lag and no failure. Expectations are worked out here in SQL, from `events`
+//! alone, and share nothing with the code that wrote the tables.
+
+mod equations;
+
+use super::{Connection, Result};
+use crate::wallet::TenantId;
+use equations::EQUATIONS;
+
+/// Findings that an equation lists; the rest is counted.
+const FINDINGS_MAX: i64 = 20;
+
+/// One equation and where it does not hold.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    pub name: &'static str,
+    /// Everything that contradicts it.
+    pub count: i64,
+    /// The first of them, with ids and numbers.
+    pub findings: Vec<String>,
+}
+
+/// What a projector has yet to apply.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Lag {
+    pub projector: String,
+    pub wallets: i64,
+    pub events: i64,
+}
+
+/// A wallet that waits for an operator.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct ParkedLag {
+    pub projector: String,
+    pub wallet_id: String,
+    pub version: i64,
+    pub events: i64,
+    pub cause: String,
+}
+
+/// The state of the books in one snapshot.
+#[derive(Debug, Clone)]
+pub struct Report {
+    pub wallets: i64,
+    pub events: i64,
+    pub equations: Vec<Checked>,
+    /// Without what parked wallets hold back.
+    pub lag: Vec<Lag>,
+    pub parked: Vec<ParkedLag>,
+}
+
+impl Report {
+    pub fn is_clean(&self) -> bool {
+        self.equations.iter().all(|equation| equation.count == 0)
+    }
+}
+
+/// Makes the running transaction a read-only snapshot. Must be its first statement.
+pub async fn snapshot(connection: &mut Connection) -> Result<()> {
+    let settings = "set transaction isolation level repeatable read, read only; \
+                    set local statement_timeout = '30min'; \
+                    set local idle_in_transaction_session_timeout = '10min'";
+    Ok(sqlx::raw_sql(settings).execute(connection).await.map(drop)?)
+}
+
+/// Checks every equation for one tenant.
+pub async fn report(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    ledger: &str,
+    read_model: &str,
+) -> Result<Report> {
+    let (wallets, events): (i64, i64) = sqlx::query_as(
+        "select (select count(*) from wallets where tenant_id = $1), \
+             (select count(*) from events where tenant_id = $1)",
+    )
+    .bind(tenant.as_str())
+    .fetch_one(&mut *connection)
+    .await?;
+    let mut equations = Vec::with_capacity(EQUATIONS.len());
+    for equation in EQUATIONS {
+        // The text is a constant of ours; values are bound.
+        let sql = format!(
+            "select count(*) over (), finding from ({}) f order by finding collate \"C\" limit $4",
+            equation.sql
+        );
+        // Every equation may use all three, and the types of unused ones must be known too.
+        let sql = format!("with given as (select $1::text, $2::text, $3::text) {sql}");
+        let rows: Vec<(i64, String)> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(tenant.as_str())
+            .bind(ledger)
+            .bind(read_model)
+            .bind(FINDINGS_MAX)
+            .fetch_all(&mut *connection)
+            .await?;
+        equations.push(Checked {
+            name: equation.name,
+            count: rows.first().map_or(0, |(count, _)| *count),
+            findings: rows.into_iter().map(|(_, finding)| finding).collect(),
+        });
+    }
+    let projectors = [ledger, read_model];
+    let lag = lag(connection, tenant, &projectors).await?;
+    let parked = parked(connection, tenant).await?;
+    Ok(Report { wallets, events, equations, lag, parked })
+}
+
+/// What each projector has yet to apply, without parked wallets.
+pub async fn lag(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    projectors: &[&str],
+) -> Result<Vec<Lag>> {
+    Ok(sqlx::query_as(
+        "select p.projector, count(b.id) as wallets, \
+             coalesce(sum(b.events), 0)::bigint as events \
+         from unnest($2::text[]) p(projector) left join lateral ( \
+             select w.id, w.version - coalesce(v.version, 0) as events from wallets w \
+             left join projected_versions v on v.tenant_id = w.tenant_id \
+                 and v.projector = p.projector and v.wallet_id = w.id \
+             where w.tenant_id = $1 and w.version > coalesce(v.version, 0) \
+               and not exists (select from parked_wallets k where k.tenant_id = w.tenant_id \
+                   and k.projector = p.projector and k.wallet_id = w.id)) b on true \
+         group by p.projector order by p.projector",
+    )
+    .bind(tenant.as_str())
+    .bind(projectors)
+    .fetch_all(connection)
+    .await?)
+}
+
+/// What parked wallets hold back, with the reason.
+async fn parked(connection: &mut Connection, tenant: &TenantId) -> Result<Vec<ParkedLag>> {
+    Ok(sqlx::query_as(
+        "select p.projector, p.wallet_id, p.version, p.cause, \
+             greatest(coalesce(w.version, 0) - p.version + 1, 0) as events \
+         from parked_wallets p left join wallets w \
+             on w.tenant_id = p.tenant_id and w.id = p.wallet_id \
+         where p.tenant_id = $1 order by p.projector, p.wallet_id limit 1000",
+    )
+    .bind(tenant.as_str())
+    .fetch_all(connection)
+    .await?)
+}

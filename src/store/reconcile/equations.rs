@@ -1,0 +1,219 @@
+//! The equations, one query each: every row is a contradiction, told with its ids and numbers.
+//!
+//! $1 is the tenant, $2 the ledger projector, $3 the read-model projector. Amounts in payloads are
+//! read through a pattern, so that a spoilt payload is a finding instead of an error.
+
+/// What must hold, and the query for where it does not.
+#[derive(Debug)]
+pub struct Equation {
+    pub name: &'static str,
+    pub sql: &'static str,
+}
+
+pub const EQUATIONS: &[Equation] = &[
+    Equation { name: "versions of every wallet are 1..n without a gap", sql: VERSIONS },
+    Equation { name: "every event begins where the one before it ended", sql: CHAIN },
+    Equation { name: "every wallet is what its events left", sql: WALLETS },
+    Equation { name: "every event has exactly its entries", sql: ENTRIES },
+    Equation { name: "every balance is the sum of its entries", sql: SUMS },
+    Equation { name: "debits equal credits in every event", sql: EVENT_BALANCE },
+    Equation { name: "debits equal credits in every currency", sql: CURRENCY_BALANCE },
+    Equation { name: "the read model is what its events left", sql: READ_MODEL },
+    Equation { name: "every recent event has its outbox row", sql: OUTBOX },
+];
+
+const VERSIONS: &str = "
+    select format('wallet %s: version %s, %s events numbered %s to %s',
+        coalesce(w.id, e.wallet_id), coalesce(w.version::text, 'none (no such wallet)'),
+        coalesce(e.events, 0), coalesce(e.lowest, 0), coalesce(e.highest, 0)) as finding
+    from (select id, version from wallets where tenant_id = $1) w
+    full join (select wallet_id, count(*) as events, min(version) as lowest,
+            max(version) as highest
+        from events where tenant_id = $1 group by wallet_id) e on e.wallet_id = w.id
+    where w.version is distinct from e.events or w.version is distinct from e.highest
+       or e.lowest is distinct from 1";
+
+const CHAIN: &str = r"
+    select format('wallet %s version %s (event %s): %s after %s, %s %s gives %s', wallet_id,
+        version, event_id, event_type, coalesce(before::text, 'nothing'),
+        payload ->> 'changeType', payload ->> 'changeAmount', payload ->> 'newBalance') as finding
+    from (select wallet_id, version, event_id, event_type, payload, opening, amount, closing,
+            lag(closing, 1, 0::numeric) over (partition by wallet_id order by version) as before
+        from (select wallet_id, version, event_id, event_type, payload,
+                case when payload ->> 'previousBalance' ~ '^-?[0-9]+(\.[0-9]+)?$'
+                    then (payload ->> 'previousBalance')::numeric end as opening,
+                case when payload ->> 'changeAmount' ~ '^[0-9]+(\.[0-9]+)?$'
+                    then (payload ->> 'changeAmount')::numeric end as amount,
+                case when payload ->> 'newBalance' ~ '^-?[0-9]+(\.[0-9]+)?$'
+                    then (payload ->> 'newBalance')::numeric end as closing
+            from events where tenant_id = $1) read) chained
+    where opening is null or amount is null or closing is null
+       or opening is distinct from before
+       or closing is distinct from opening + case payload ->> 'changeType'
+            when 'CREDIT' then amount when 'DEBIT' then -amount end
+       or (event_type = 'WalletCreated') <> (version = 1)
+       or (event_type = 'WalletCreated' and amount <> 0)
+       or (event_type in ('WalletCredited', 'WalletTransferCompleted')
+            and payload ->> 'changeType' <> 'CREDIT')
+       or (event_type in ('WalletDebited', 'WalletTransferInitiated')
+            and payload ->> 'changeType' <> 'DEBIT')";
+
+const WALLETS: &str = r"
+    select format('wallet %s: %s %s with overdraft %s, its events left %s %s with overdraft %s',
+        w.id, w.balance, w.currency, w.overdraft_limit, last.payload ->> 'newBalance',
+        first.payload ->> 'currency', first.payload ->> 'overdraftLimit') as finding
+    from wallets w
+    left join events first on first.tenant_id = w.tenant_id and first.wallet_id = w.id
+        and first.version = 1
+    left join events last on last.tenant_id = w.tenant_id and last.wallet_id = w.id
+        and last.version = w.version
+    where w.tenant_id = $1
+      and (w.balance::text is distinct from case
+                when last.payload ->> 'newBalance' ~ '^-?[0-9]+(\.[0-9]+)?$'
+                then (last.payload ->> 'newBalance')::numeric(28,8)::text end
+        or w.overdraft_limit::text is distinct from case
+                when first.payload ->> 'overdraftLimit' ~ '^[0-9]+(\.[0-9]+)?$'
+                then (first.payload ->> 'overdraftLimit')::numeric(28,8)::text end
+        or w.currency is distinct from first.payload ->> 'currency'
+        or w.owner_id is distinct from first.payload ->> 'ownerId'
+        or w.created_at is distinct from first.created_at
+        or w.held_balance <> 0)";
+
+const ENTRIES: &str = r"
+    select case
+        when x.event_id is null then format('entry %s (event %s leg %s, wallet %s version %s, '
+            '%s %s %s): no applied event asks for it', l.id, l.event_id, l.leg,
+            coalesce(l.wallet_id, '-'), l.version, l.side, l.amount, l.currency)
+        when l.id is null then format('event %s (wallet %s version %s, %s): leg %s is missing',
+            x.event_id, x.wallet_id, x.version, x.event_type, x.leg)
+        else format('entry %s (wallet %s version %s leg %s): %s %s %s, %s to %s, is not its '
+            'event: %s %s %s, %s to %s', l.id, x.wallet_id, x.version, l.leg, l.side, l.amount,
+            l.currency, coalesce(l.balance_before::text, '-'),
+            coalesce(l.balance_after::text, '-'), x.side, x.amount, x.currency,
+            coalesce(x.opening, '-'), coalesce(x.closing, '-'))
+        end as finding
+    from (select e.event_id, leg, e.wallet_id, e.version, e.event_type, e.transaction_id,
+            e.created_at, e.payload,
+            case when leg = 0 then 'wallet'
+                 when e.event_type in ('WalletCredited', 'WalletDebited') then 'external'
+                 else 'transfers_in_flight' end as account,
+            case e.event_type when 'WalletCredited' then 'CREDIT' when 'WalletDebited' then 'DEBIT'
+                 when 'WalletTransferInitiated' then 'TRANSFER_OUT'
+                 when 'WalletTransferCompleted' then 'TRANSFER_IN' end as kind,
+            case when (e.event_type in ('WalletCredited', 'WalletTransferCompleted')) = (leg = 0)
+                 then 'CREDIT' else 'DEBIT' end as side,
+            e.payload ->> 'changeAmount' as amount, e.payload ->> 'currency' as currency,
+            case when leg = 0 then e.payload ->> 'previousBalance' end as opening,
+            case when leg = 0 then e.payload ->> 'newBalance' end as closing
+        from events e
+        join projected_versions v on v.tenant_id = e.tenant_id and v.projector = $2
+            and v.wallet_id = e.wallet_id and v.version >= e.version
+        cross join (values (0::smallint), (1::smallint)) legs(leg)
+        where e.tenant_id = $1 and e.event_type <> 'WalletCreated') x
+    full join (select * from ledger_entries where tenant_id = $1) l
+        on l.event_id = x.event_id and l.leg = x.leg
+    where x.event_id is null or l.id is null
+       or l.account is distinct from x.account
+       or l.wallet_id is distinct from case when x.leg = 0 then x.wallet_id end
+       or l.transaction_type is distinct from x.kind
+       or l.side is distinct from x.side
+       or l.currency is distinct from x.currency
+       or l.version is distinct from x.version
+       or l.transaction_id is distinct from x.transaction_id
+       or l.created_at is distinct from x.created_at
+       or l.reference_id is distinct from
+            coalesce(x.payload ->> 'reference', x.transaction_id::text)
+       or l.related_wallet_id is distinct from case
+            when x.leg = 0 and x.kind = 'TRANSFER_OUT' then x.payload ->> 'toWalletId'
+            when x.leg = 0 and x.kind = 'TRANSFER_IN' then x.payload ->> 'fromWalletId' end
+       or l.description is distinct from case when x.leg = 0 then x.payload ->> 'reason' end
+       or l.metadata::text is distinct from case when x.leg = 0
+            then nullif((x.payload -> 'metadata')::text, 'null') end
+       or l.amount::text is distinct from case when x.amount ~ '^[0-9]+(\.[0-9]+)?$'
+            then x.amount::numeric(28,8)::text end
+       or l.balance_before::text is distinct from case when x.opening ~ '^-?[0-9]+(\.[0-9]+)?$'
+            then x.opening::numeric(28,8)::text end
+       or l.balance_after::text is distinct from case when x.closing ~ '^-?[0-9]+(\.[0-9]+)?$'
+            then x.closing::numeric(28,8)::text end";
+
+const SUMS: &str = r"
+    select format('wallet %s at version %s: balance %s, its entries sum to %s',
+        coalesce(b.wallet_id, s.wallet_id), coalesce(b.version::text, 'none'),
+        coalesce(b.closing, '-'), coalesce(s.total, 0)) as finding
+    from (select v.wallet_id, v.version, e.payload ->> 'newBalance' as closing
+        from projected_versions v
+        left join events e on e.tenant_id = v.tenant_id and e.wallet_id = v.wallet_id
+            and e.version = v.version
+        where v.tenant_id = $1 and v.projector = $2) b
+    full join (select wallet_id,
+            sum(case side when 'CREDIT' then amount else -amount end) as total
+        from ledger_entries where tenant_id = $1 and wallet_id is not null
+        group by wallet_id) s on s.wallet_id = b.wallet_id
+    where coalesce(s.total, 0)::numeric(38,8)::text is distinct from case
+        when b.closing ~ '^-?[0-9]+(\.[0-9]+)?$' then b.closing::numeric(38,8)::text end";
+
+const EVENT_BALANCE: &str = "
+    select format('event %s: debits %s, credits %s, currencies %s', event_id,
+        coalesce(sum(amount) filter (where side = 'DEBIT'), 0),
+        coalesce(sum(amount) filter (where side = 'CREDIT'), 0),
+        string_agg(distinct currency, ', ')) as finding
+    from ledger_entries where tenant_id = $1 group by event_id
+    having sum(case side when 'DEBIT' then amount else -amount end) <> 0
+        or count(distinct currency) <> 1";
+
+const CURRENCY_BALANCE: &str = "
+    select format('%s: debits %s, credits %s', currency,
+        coalesce(sum(amount) filter (where side = 'DEBIT'), 0),
+        coalesce(sum(amount) filter (where side = 'CREDIT'), 0)) as finding
+    from ledger_entries where tenant_id = $1 group by currency
+    having sum(case side when 'DEBIT' then amount else -amount end) <> 0";
+
+const READ_MODEL: &str = r"
+    select format('wallet %s: read model has %s %s at version %s, its events left %s %s at '
+        'version %s', coalesce(r.id, x.wallet_id), coalesce(r.balance::text, 'no row'),
+        coalesce(r.currency, ''), coalesce(r.version::text, '-'), coalesce(x.closing, 'nothing'),
+        coalesce(x.currency, ''), coalesce(x.version::text, '-')) as finding
+    from (select v.wallet_id, v.version, last.payload ->> 'newBalance' as closing,
+            last.created_at as changed, first.created_at as opened, first.payload as facts,
+            first.payload ->> 'currency' as currency
+        from projected_versions v
+        left join events first on first.tenant_id = v.tenant_id
+            and first.wallet_id = v.wallet_id and first.version = 1
+        left join events last on last.tenant_id = v.tenant_id
+            and last.wallet_id = v.wallet_id and last.version = v.version
+        where v.tenant_id = $1 and v.projector = $3) x
+    full join (select * from wallets_read_model where tenant_id = $1) r on r.id = x.wallet_id
+    where r.version is distinct from x.version
+       or r.balance::text is distinct from case when x.closing ~ '^-?[0-9]+(\.[0-9]+)?$'
+            then x.closing::numeric(28,8)::text end
+       or r.overdraft_limit::text is distinct from case
+            when x.facts ->> 'overdraftLimit' ~ '^[0-9]+(\.[0-9]+)?$'
+            then (x.facts ->> 'overdraftLimit')::numeric(28,8)::text end
+       or r.currency is distinct from x.currency
+       or r.owner_id is distinct from x.facts ->> 'ownerId'
+       or r.metadata::text is distinct from nullif((x.facts -> 'metadata')::text, 'null')
+       or r.created_at is distinct from x.opened
+       or r.updated_at is distinct from x.changed
+       or r.status is distinct from 'active'
+       or r.held_balance is distinct from 0";
+
+// Processed rows are purged by age, so the oldest one left marks how far back rows must be
+// complete. Rows that wait are older at times and say nothing of what was purged.
+const OUTBOX: &str = "
+    select case when o.id is null
+        then format('event %s (wallet %s version %s) has no outbox row', e.event_id, e.wallet_id,
+            e.version)
+        else format('outbox row %s (wallet %s version %s, %s, partition %s) is not its event',
+            o.id, o.aggregate_id, o.event_version, o.event_type, o.partition) end as finding
+    from (select * from events where tenant_id = $1) e
+    full join (select * from outbox where tenant_id = $1) o
+        on o.aggregate_id = e.wallet_id and o.event_version = e.version
+    where (o.id is null and e.created_at > (select coalesce(
+            min(created_at) filter (where processed_at is not null), min(created_at))
+            from outbox where tenant_id = $1))
+       or (o.id is not null and (o.event_type is distinct from e.event_type
+            or o.partition is distinct from e.partition
+            or o.created_at is distinct from e.created_at))
+    union all
+    select format('wallet %s version %s has %s outbox rows', aggregate_id, event_version, count(*))
+    from outbox where tenant_id = $1 group by aggregate_id, event_version having count(*) > 1";

@@ -1,0 +1,108 @@
+//! Events as projections read them: is a record one of ours, and what does a wallet's next stretch
+//! say. Never writes events.
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::{Connection, Result};
+use crate::ledger::RecordedEvent;
+use crate::wallet::{EventData, EventType, TenantId, WalletId};
+
+/// An event that is in the books and cannot be read as one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    pub wallet_id: WalletId,
+    pub version: i64,
+    pub cause: String,
+}
+
+/// A wallet's versions to read: above `after`, up to and with `up_to`.
+#[derive(Debug, Clone)]
+pub struct Range {
+    pub wallet_id: WalletId,
+    pub after: i64,
+    pub up_to: i64,
+}
+
+/// For each (wallet, version, event id, partition) whether it is an event of ours.
+pub async fn known(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    records: &[(&str, i64, Uuid, i32)],
+) -> Result<Vec<bool>> {
+    Ok(sqlx::query_scalar(
+        "select exists (select from events e where e.tenant_id = $1 \
+             and e.wallet_id = r.wallet_id and e.version = r.version \
+             and e.event_id = r.event_id and e.partition = r.partition) \
+         from unnest($2::text[], $3::bigint[], $4::uuid[], $5::int[]) with ordinality \
+             r(wallet_id, version, event_id, partition, place) order by r.place",
+    )
+    .bind(tenant.as_str())
+    .bind(records.iter().map(|r| r.0).collect::<Vec<_>>())
+    .bind(records.iter().map(|r| r.1).collect::<Vec<_>>())
+    .bind(records.iter().map(|r| r.2).collect::<Vec<_>>())
+    .bind(records.iter().map(|r| r.3).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?)
+}
+
+#[derive(sqlx::FromRow)]
+struct EventRow {
+    wallet_id: String,
+    version: i64,
+    event_id: Uuid,
+    event_type: String,
+    payload: String,
+    transaction_id: Uuid,
+    created_at: DateTime<Utc>,
+}
+
+/// The events of some wallets' version ranges, in (wallet, version) order. Versions have no gaps,
+/// so the caller bounds the answer by its ranges.
+pub async fn recorded(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    ranges: &[Range],
+) -> Result<Vec<std::result::Result<RecordedEvent, Unreadable>>> {
+    let rows: Vec<EventRow> = sqlx::query_as(
+        "select e.* from unnest($2::text[], $3::bigint[], $4::bigint[]) \
+             r(wallet_id, after_version, up_to) \
+         cross join lateral (select e.wallet_id, e.version, e.event_id, e.event_type, \
+                e.payload::text as payload, e.transaction_id, e.created_at \
+             from events e where e.tenant_id = $1 and e.wallet_id = r.wallet_id \
+               and e.version > r.after_version and e.version <= r.up_to \
+             order by e.version limit 1000000) e \
+         order by e.wallet_id, e.version",
+    )
+    .bind(tenant.as_str())
+    .bind(ranges.iter().map(|r| r.wallet_id.as_str()).collect::<Vec<_>>())
+    .bind(ranges.iter().map(|r| r.after).collect::<Vec<_>>())
+    .bind(ranges.iter().map(|r| r.up_to).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| row.event(tenant)).collect())
+}
+
+impl EventRow {
+    fn event(self, tenant: &TenantId) -> std::result::Result<RecordedEvent, Unreadable> {
+        let wallet_id = WalletId::stored(&self.wallet_id);
+        let data = match EventType::parse(&self.event_type) {
+            Some(kind) => {
+                EventData::from_json(kind, &self.payload).map_err(|error| error.to_string())
+            }
+            None => Err(format!("unknown event type {}", self.event_type)),
+        };
+        match data {
+            Ok(data) => Ok(RecordedEvent {
+                tenant: tenant.clone(),
+                wallet_id,
+                version: self.version,
+                event_id: self.event_id,
+                transaction_id: self.transaction_id,
+                data,
+                created_at: self.created_at,
+            }),
+            Err(cause) => Err(Unreadable { wallet_id, version: self.version, cause }),
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The rooms keep their rules: reads `src/` and fails where one uses what it may not.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Every source file below `src/`, with its path from there.
+fn sources() -> Vec<(String, String)> {
+    fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, files);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    walk(&root, &mut files);
+    let mut sources: Vec<(String, String)> = files
+        .into_iter()
+        .map(|path| {
+            let name = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
+            (name, fs::read_to_string(path).unwrap())
+        })
+        .collect();
+    sources.sort();
+    assert!(sources.len() > 40, "only {} files found", sources.len());
+    sources
+}
+
+/// The room of a file: its first folder, or its name.
+fn room(name: &str) -> &str {
+    name.split('/').next().unwrap().trim_end_matches(".rs")
+}
+
+/// The code of a file: without comments and without its unit tests.
+fn code(text: &str) -> String {
+    let code = text.split("#[cfg(test)]").next().unwrap();
+    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// Whether `code` names `word` as a whole path segment.
+fn names(code: &str, word: &str) -> bool {
+    code.match_indices(word).any(|(at, _)| {
+        let before = code[..at].chars().next_back();
+        let boundary = |c: Option<char>| !c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+        boundary(before) && boundary(code[at + word.len()..].chars().next())
+    })
+}
+
+#[test]
+fn each_room_uses_only_what_it_may() {
+    // A word, and the rooms that may say it.
+    let rules: [(&str, &[&str]); 10] = [
+        ("sqlx", &["store"]),
+        ("rskafka", &["kafka", "telemetry"]),
+        ("krafka", &["kafka", "telemetry"]),
+        ("axum", &["http"]),
+        ("crate::http", &["app"]),
+        ("crate::app", &["cli"]),
+        ("crate::cli", &["main"]),
+        ("crate::publisher", &["app"]),
+        ("crate::execute", &["http", "app"]),
+        ("crate::kafka", &["publisher", "projector", "app", "cli"]),
+    ];
+    let mut broken = Vec::new();
+    for (name, text) in sources() {
+        let code = code(&text);
+        for (word, rooms) in rules {
+            if names(&code, word) && !rooms.contains(&room(&name)) {
+                broken.push(format!("{name} must not use {word}; only {rooms:?} may"));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn pure_rooms_know_neither_time_nor_chance_nor_io() {
+    let banned = [
+        "async",
+        "await",
+        "tokio",
+        "Utc::now",
+        "Instant",
+        "SystemTime",
+        "now_v7",
+        "new_v4",
+        "rand",
+        "std::fs",
+        "std::env",
+        "std::net",
+        "crate::store",
+        "crate::config",
+        "metrics",
+        "tracing",
+    ];
+    let mut broken = Vec::new();
+    for (name, text) in sources() {
+        if !["wallet", "ledger", "envelope", "answer", "status"].contains(&room(&name)) {
+            continue;
+        }
+        let code = code(&text);
+        for word in banned {
+            if names(&code, word) {
+                broken.push(format!("{name} is pure and must not use {word}"));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn only_the_store_and_the_kafka_room_are_apart_from_each_other() {
+    for (name, text) in sources() {
+        let code = code(&text);
+        match room(&name) {
+            "store" => assert!(!names(&code, "crate::kafka"), "{name} must not know Kafka"),
+            "kafka" => assert!(!names(&code, "crate::store"), "{name} must not know Postgres"),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn files_are_short_begin_with_their_purpose_and_leave_nothing_for_later() {
+    let mut broken = Vec::new();
+    for (name, text) in sources() {
+        if !text.starts_with("//!") {
+            broken.push(format!("{name} does not say what it is for"));
+        }
+        let lines = code(&text).lines().count();
+        if lines > 400 {
+            broken.push(format!("{name} has {lines} lines of code: is it still one thing?"));
+        }
+        for mark in ["TODO", "FIXME", "todo!", "unimplemented!", "dbg!"] {
+            if text.contains(mark) {
+                broken.push(format!("{name} has a {mark}"));
+            }
+        }
+        if ["utils", "common", "helpers", "mod.rs"].iter().any(|word| name.contains(word)) {
+            broken.push(format!("{name} has a name that says nothing"));
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn every_migration_has_a_number_of_its_own_and_says_why() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        assert!(fs::read_to_string(&path).unwrap().starts_with("--"), "{name} says no reason");
+        numbers.push(name.split('_').next().unwrap().parse::<u32>().unwrap());
+    }
+    numbers.sort_unstable();
+    let wanted: Vec<u32> = (1..).take(numbers.len()).collect();
+    assert_eq!(numbers, wanted, "migrations are numbered 1..n");
+}
