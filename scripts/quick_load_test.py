@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A load test in a minute: opens wallets, credits, debits and transfers, then checks every cent.
 
-*declined* is a refusal for insufficient funds: the service doing its job. *failed* is anything else.
+*declined* is a refusal for insufficient funds: the service doing its job. *failed* is any other.
 An outcome that is not known (a timeout, a 503) is asked for again with the same Idempotency-Key. At
 the end every wallet's balance must be what this script made it, and its ledger must lead there.
 

@@ -20,8 +20,9 @@ class Display:
 
     def __init__(self, json_on_stdout):
         self._stream = sys.stderr if json_on_stdout else sys.stdout
-        self._console = Console(file=self._stream, highlight=False) if Console else None
         self._terminal = self._stream.isatty()
+        rich = Console and self._terminal
+        self._console = Console(file=self._stream, highlight=False) if rich else None
         self._before = (time.monotonic(), 0)
         self._progress = False
 
@@ -57,7 +58,9 @@ class Display:
 
     def table(self, heads, rows):
         self._clear()
-        if self._console:
+        widths = [max(len(row[i]) for row in [heads] + rows) for i in range(len(heads))]
+        # It would cut digits off where the window is narrow.
+        if self._console and sum(widths) + 3 * len(widths) < self._console.width:
             table = Table(*heads)
             for column in table.columns[1:]:
                 column.justify = "right"
@@ -65,7 +68,6 @@ class Display:
                 table.add_row(*row)
             self._console.print(table)
             return
-        widths = [max(len(row[i]) for row in [heads] + rows) for i in range(len(heads))]
         for row in [heads] + rows:
             cells = [row[0].ljust(widths[0])]
             cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]

@@ -68,7 +68,7 @@ class Load:
         self.done = self.declined = self.failed = 0
 
     def run(self, source, workers, tick):
-        """Runs one phase; `tick` is called now and then. The merged tally and the seconds it took."""
+        """Runs one phase; `tick` is called now and then. Gives the tally and the seconds."""
         tally = Tally()
         for seen in in_threads(workers, lambda: self._work(source), tick, source.stop):
             tally.add(seen)

@@ -52,8 +52,10 @@ def seconds(text):
 def add_options(parser):
     """The options that both scripts have."""
     add = parser.add_argument
-    add("--base-url", type=base_url, default="http://localhost:3000", help="the service (%(default)s)")
-    add("--seed", type=int, help="gives the same operations again (else from the clock, and printed)")
+    add("--base-url", type=base_url, default="http://localhost:3000", metavar="URL",
+        help="the service (%(default)s)")
+    add("--seed", type=int, metavar="N",
+        help="gives the same operations again (else from the clock, and printed)")
     add("--json", metavar="FILE", help="write the result as JSON; - is the standard output")
     add("--run", type=run_name, metavar="NAME",
         help="name of the run, before its wallets' ids; with the name of an earlier run, its "
