@@ -6,6 +6,7 @@
 
 pub mod dev;
 mod healthcheck;
+mod openapi;
 mod reconcile;
 mod serve;
 mod settings;
@@ -39,6 +40,8 @@ enum Command {
     Config(settings::ConfigCommand),
     /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },
+    /// Print the OpenAPI document, as /openapi.json serves it
+    Openapi,
     /// Ask a running service whether it is healthy; for containers
     Healthcheck(healthcheck::HealthcheckArgs),
 }
@@ -74,6 +77,7 @@ async fn run(command: Command) -> anyhow::Result<bool> {
             clap_complete::generate(shell, command, "wallex", &mut std::io::stdout());
             Ok(true)
         }
+        Command::Openapi => openapi::run(),
         Command::Healthcheck(args) => healthcheck::run(args, &settings(&Overrides::new())?).await,
     }
 }
