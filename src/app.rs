@@ -32,6 +32,11 @@ const GRACE: Duration = Duration::from_secs(20);
 /// How often gauges are refreshed and old histogram samples folded.
 const METRICS_TICK: Duration = Duration::from_secs(5);
 
+/// The OpenAPI document of the service, as it serves it.
+pub fn openapi() -> bytes::Bytes {
+    http::document()
+}
+
 /// Runs the service until `shutdown`. Returns an error when a part that it cannot do without died.
 pub async fn run(
     settings: Settings,

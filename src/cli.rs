@@ -7,6 +7,7 @@
 pub mod dev;
 mod healthcheck;
 mod loadtest;
+mod openapi;
 mod reconcile;
 mod serve;
 mod settings;
@@ -40,6 +41,8 @@ enum Command {
     Config(settings::ConfigCommand),
     /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },
+    /// Print the OpenAPI document, as /openapi.json serves it
+    Openapi,
     /// Ask a running service whether it is healthy; for containers
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Put load on a running service, then check its money and its ledger
@@ -78,6 +81,7 @@ async fn run(command: Command) -> anyhow::Result<bool> {
             clap_complete::generate(shell, command, "wallex", &mut std::io::stdout());
             Ok(true)
         }
+        Command::Openapi => openapi::run(),
         Command::Healthcheck(args) => healthcheck::run(args, &settings(&Overrides::new())?).await,
         // It speaks to any service, and needs no settings of this one.
         Command::Loadtest(args) => loadtest::run(args).await,
