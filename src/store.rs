@@ -50,8 +50,8 @@ pub async fn acquire(pool: &Pool) -> Result<sqlx::pool::PoolConnection<sqlx::Pos
     Ok(pool.acquire().await?)
 }
 
-/// Bounds a call: a server that went silent must not hold its caller for ever. Past the limit the
-/// connection is of no more use, and must be dropped.
-pub async fn within<T>(limit: Duration, call: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::time::timeout(limit, call).await.unwrap_or_else(|_| Err(Error::no_answer(limit)))
+/// Bounds what a server may take to answer. One that falls silent counts as away; the connection
+/// is of no use any more and must be dropped.
+pub async fn bounded<T>(limit: Duration, answer: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(Error::no_answer(limit)))
 }

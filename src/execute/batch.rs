@@ -32,18 +32,16 @@ pub(super) struct Prepared {
     pub read_only: bool,
 }
 
-/// From a connection's first packet to its being usable.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// Everything up to COMMIT; lock waits are bounded by themselves.
-const PREPARE_LIMIT: Duration = Duration::from_secs(10);
-/// A COMMIT that takes longer is in doubt.
-const COMMIT_LIMIT: Duration = Duration::from_secs(10);
 /// Wallets of `jobs` are waited for this long before their commands are answered `wallet_busy`.
 pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// A server that is silent for longer is away: no caller waits for a frozen one.
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+const PREPARE_LIMIT: Duration = Duration::from_secs(8);
+const COMMIT_LIMIT: Duration = Duration::from_secs(5);
 
 impl Session {
     pub async fn open(shared: &Shared) -> store::Result<Self> {
-        store::within(CONNECT_LIMIT, Self::connect(shared)).await
+        store::bounded(CONNECT_LIMIT, Self::connect(shared)).await
     }
 
     async fn connect(shared: &Shared) -> store::Result<Self> {
@@ -67,36 +65,38 @@ impl Session {
         jobs: &[Job],
         locking: Locking,
     ) -> store::Result<Prepared> {
-        store::within(PREPARE_LIMIT, async {
-            self.claim(id, jobs).await?;
-            self.decide_and_write(shared, jobs, locking).await
+        store::bounded(PREPARE_LIMIT, self.write(shared, id, jobs, locking)).await
+    }
+
+    /// Commits. Whatever the error, the outcome is unknown.
+    pub async fn commit(&mut self) -> store::Result<()> {
+        store::bounded(COMMIT_LIMIT, store::commit(&mut self.connection)).await
+    }
+
+    /// Gives the transaction up; false where the session is of no use any more.
+    pub async fn rollback(&mut self) -> bool {
+        store::bounded(CONNECT_LIMIT, store::rollback(&mut self.connection)).await.is_ok()
+    }
+
+    /// Begins the batch for its id alone: proves whether a batch of this id has committed.
+    pub async fn claim(&mut self, tenant: &TenantId, id: Uuid) -> store::Result<()> {
+        store::bounded(PREPARE_LIMIT, async {
+            store::begin(&mut self.connection).await?;
+            batch_claim(&mut self.connection, tenant, id).await
         })
         .await
     }
 
-    /// Begins a transaction and claims the batch's id in it.
-    pub async fn claim(&mut self, id: Uuid, jobs: &[Job]) -> store::Result<()> {
-        store::begin(&mut self.connection).await?;
-        batch_claim(&mut self.connection, tenant_of(jobs), id).await
-    }
-
-    /// An error is of unknown outcome.
-    pub async fn commit(&mut self) -> store::Result<()> {
-        store::within(COMMIT_LIMIT, store::commit(&mut self.connection)).await
-    }
-
-    /// Gives the transaction up; false where the session is of no more use.
-    pub async fn rolled_back(&mut self) -> bool {
-        store::within(CONNECT_LIMIT, store::rollback(&mut self.connection)).await.is_ok()
-    }
-
-    async fn decide_and_write(
+    async fn write(
         &mut self,
         shared: &Shared,
+        id: Uuid,
         jobs: &[Job],
         locking: Locking,
     ) -> store::Result<Prepared> {
+        store::begin(&mut self.connection).await?;
         let (connection, tenant) = (&mut self.connection, tenant_of(jobs));
+        batch_claim(connection, tenant, id).await?;
         let ids = wallets_of(jobs);
         let wallets = wallets_lock(connection, tenant, &ids, locking).await?;
         let absent: Vec<&str> =

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::batch::{Prepared, Session};
+use super::batch::{Prepared, Session, tenant_of};
 use super::lane::{answer, run_batch};
 use super::{Failure, Job, Shared, fail_all};
 use crate::store::commands::Locking;
@@ -44,8 +44,7 @@ pub(super) async fn settle(shared: Arc<Shared>, id: Uuid, jobs: Vec<Job>, prepar
 
 async fn did_commit(shared: &Shared, id: Uuid, jobs: &[Job]) -> store::Result<bool> {
     let mut session = Session::open(shared).await?;
-    let claimed = store::within(DEADLINE, session.claim(id, jobs)).await;
-    let verdict = match claimed {
+    let verdict = match session.claim(tenant_of(jobs), id).await {
         Ok(()) => Ok(false),
         Err(error)
             if error.class() == Class::Data
@@ -56,6 +55,6 @@ async fn did_commit(shared: &Shared, id: Uuid, jobs: &[Job]) -> store::Result<bo
         Err(error) => Err(error),
     };
     // Dropping the session would end the claim as well; this only says so politely.
-    session.rolled_back().await;
+    session.rollback().await;
     verdict
 }

@@ -481,7 +481,7 @@ mod tests {
         let currency = prop::sample::select(vec!["USD", "USD", "USD", "JPY", "KWD"]);
         let value = || {
             (0_u64..20_000, 0_u32..=3)
-                .prop_map(|(n, scale)| Decimal::new(n as i64, scale).to_string())
+                .prop_map(|(n, scale)| Decimal::new(n.cast_signed(), scale).to_string())
         };
         let positive = || value().prop_filter("positive", |text| Amount::parse(text).is_ok());
         prop_oneof![

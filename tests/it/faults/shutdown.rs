@@ -31,6 +31,9 @@ async fn sigterm_under_load_answers_what_runs_and_ends_in_order() {
     assert!(idle.read(&mut [0; 512]).await.unwrap() > 0);
     let _mute = open(&app, "").await;
     let _half = open(&app, "POST /wallets HTTP/1.1\r\nhost: wal").await;
+    // Connections are taken in turn: with this answer those before it have been taken, too.
+    let mut last = open(&app, "GET /livez HTTP/1.1\r\nhost: wallex\r\n\r\n").await;
+    assert!(last.read(&mut [0; 512]).await.unwrap() > 0);
     let begun = Instant::now();
     let ended = tokio::task::block_in_place(|| app.stop());
     let took = begun.elapsed();

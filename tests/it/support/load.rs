@@ -52,6 +52,8 @@ pub struct Op {
     pub attempts: Vec<Outcome>,
     /// The last answer was a replay of an earlier one.
     pub replayed: bool,
+    /// The longest that an attempt took.
+    pub slowest: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -220,7 +222,8 @@ impl Journal {
         let mut ops = self.ops.lock().unwrap();
         let key = format!("k-{:x}-{}", self.plan.seed, ops.len());
         let (now, attempts) = (Instant::now(), Vec::new());
-        let op = Op { key: key.clone(), ask, begun: now, ended: now, attempts, replayed: false };
+        let (replayed, slowest) = (false, Duration::ZERO);
+        let op = Op { key: key.clone(), ask, begun: now, ended: now, attempts, replayed, slowest };
         ops.push(op);
         (ops.len() - 1, key)
     }
@@ -245,6 +248,7 @@ impl Journal {
         };
         let (path, body) = ask.request(&key);
         let base = &self.bases[via % self.bases.len()];
+        let begun = Instant::now();
         let request = self.client.post(format!("{base}{path}"));
         let sent = request.header("idempotency-key", &key).json(&body).send().await;
         let (outcome, replayed) = match sent {
@@ -260,6 +264,7 @@ impl Journal {
         op.attempts.push(outcome);
         op.replayed = replayed;
         op.ended = Instant::now();
+        op.slowest = op.slowest.max(op.ended - begun);
         definite
     }
 

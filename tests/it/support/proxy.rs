@@ -3,7 +3,7 @@
 //! knows a COMMIT when it sees one, and can lose its answer.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,7 +30,13 @@ pub enum Fate {
     Answered,
     /// The client's connection is cut first; the server gets the COMMIT after this.
     Later(Duration),
+    /// The server commits; its answer is on its way for ever.
+    Held,
 }
+
+/// What a connection does with answers from now on.
+const LOST: usize = 1;
+const HELD: usize = 2;
 
 #[derive(Debug)]
 struct Shared {
@@ -39,8 +45,9 @@ struct Shared {
     to_client: watch::Sender<Flow>,
     /// New connections and those there are: cut when replaced.
     alive: watch::Sender<CancellationToken>,
-    /// Every n-th COMMIT is lost; 0: none.
+    /// Every n-th COMMIT of these sessions is lost; 0: none.
     every: AtomicUsize,
+    application: &'static str,
     fates: Vec<Fate>,
     commits: AtomicUsize,
     lost: AtomicUsize,
@@ -57,11 +64,12 @@ pub struct Proxy {
 impl Proxy {
     /// A proxy to a port of the loopback.
     pub async fn start(target: u16) -> Self {
-        Self::with_fates(target, Vec::new()).await
+        Self::with_fates(target, "", Vec::new()).await
     }
 
-    /// The same; COMMITs that are lost meet these fates in turn.
-    pub async fn with_fates(target: u16, fates: Vec<Fate>) -> Self {
+    /// The same; COMMITs that are lost meet these fates in turn. Only those of sessions whose
+    /// application name begins like this.
+    pub async fn with_fates(target: u16, application: &'static str, fates: Vec<Fate>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared {
@@ -70,6 +78,7 @@ impl Proxy {
             to_client: watch::Sender::new(Flow::Through),
             alive: watch::Sender::new(CancellationToken::new()),
             every: AtomicUsize::new(0),
+            application,
             fates,
             commits: AtomicUsize::new(0),
             lost: AtomicUsize::new(0),
@@ -127,7 +136,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 async fn carry(client: TcpStream, server: TcpStream, shared: Arc<Shared>) {
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let mute = Arc::new(AtomicBool::new(false));
+    let mute = Arc::new(AtomicUsize::new(0));
     tokio::select! {
         () = upstream(from_client, to_server, &shared, &mute) => {}
         () = downstream(from_server, to_client, &shared, &mute) => {}
@@ -148,13 +157,15 @@ async fn downstream(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     shared: &Shared,
-    mute: &AtomicBool,
+    mute: &AtomicUsize,
 ) {
     let mut bytes = vec![0; 64 * 1024];
     while let Ok(read @ 1..) = from.read(&mut bytes).await {
-        if mute.load(Ordering::Relaxed) {
+        match mute.load(Ordering::Relaxed) {
             // The lost answer: the client sees its connection end instead.
-            return;
+            LOST => return,
+            HELD => continue,
+            _ => {}
         }
         held(&shared.to_client).await;
         if to.write_all(&bytes[..read]).await.is_err() {
@@ -167,25 +178,35 @@ async fn upstream(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     shared: &Shared,
-    mute: &AtomicBool,
+    mute: &AtomicUsize,
 ) {
     let mut waiting: Vec<u8> = Vec::new();
     let mut bytes = vec![0; 64 * 1024];
     // The first messages (SSLRequest, startup) have no type byte.
     let mut started = false;
+    let mut meant = false;
     while let Ok(read @ 1..) = from.read(&mut bytes).await {
         waiting.extend_from_slice(&bytes[..read]);
         while let Some(length) = message(&waiting, started) {
             let message: Vec<u8> = waiting.drain(..length).collect();
-            started = started || length != 8;
+            if !started && length != 8 {
+                let name = format!("application_name\0{}", shared.application);
+                meant = String::from_utf8_lossy(&message).contains(&name);
+                started = true;
+            }
             held(&shared.to_server).await;
-            match shared.fate_of(&message) {
+            match shared.fate_of(&message, meant) {
                 None => {}
                 Some(Fate::Never) => return,
                 Some(Fate::Answered) => {
-                    mute.store(true, Ordering::Relaxed);
+                    mute.store(LOST, Ordering::Relaxed);
                     let _ = to.write_all(&message).await;
                     // `downstream` ends the connection with the answer.
+                    return std::future::pending().await;
+                }
+                Some(Fate::Held) => {
+                    mute.store(HELD, Ordering::Relaxed);
+                    let _ = to.write_all(&message).await;
                     return std::future::pending().await;
                 }
                 Some(Fate::Later(delay)) => {
@@ -215,15 +236,15 @@ fn message(bytes: &[u8], started: bool) -> Option<usize> {
 
 impl Shared {
     /// The fate of a message that is a COMMIT, where one is due.
-    fn fate_of(&self, message: &[u8]) -> Option<Fate> {
+    fn fate_of(&self, message: &[u8], meant: bool) -> Option<Fate> {
         let every = self.every.load(Ordering::Relaxed);
         let commit = message.first() == Some(&b'Q')
             && message.get(5..11).is_some_and(|text| text.eq_ignore_ascii_case(b"commit"));
-        if every == 0 || !commit {
+        if every == 0 || !commit || !meant {
             return None;
         }
         let number = self.commits.fetch_add(1, Ordering::Relaxed) + 1;
-        if number % every != 0 {
+        if !number.is_multiple_of(every) {
             return None;
         }
         let lost = self.lost.fetch_add(1, Ordering::Relaxed);
