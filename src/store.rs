@@ -18,6 +18,8 @@ pub mod recorded;
 pub mod topics;
 pub mod wallets;
 
+use std::time::Duration;
+
 use sqlx::PgConnection;
 
 pub use connect::{Pool, connect_pool, migrate, pending_migrations};
@@ -46,4 +48,10 @@ pub async fn rollback(connection: &mut Connection) -> Result<()> {
 /// A connection of the pool. Waits at most two seconds.
 pub async fn acquire(pool: &Pool) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>> {
     Ok(pool.acquire().await?)
+}
+
+/// Bounds a call: a server that went silent must not hold its caller for ever. Past the limit the
+/// connection is of no more use, and must be dropped.
+pub async fn within<T>(limit: Duration, call: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(limit, call).await.unwrap_or_else(|_| Err(Error::no_answer(limit)))
 }

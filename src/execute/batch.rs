@@ -1,6 +1,7 @@
 //! One batch in one transaction, up to the point where only COMMIT is left.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -31,11 +32,21 @@ pub(super) struct Prepared {
     pub read_only: bool,
 }
 
+/// From a connection's first packet to its being usable.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// Everything up to COMMIT; lock waits are bounded by themselves.
+const PREPARE_LIMIT: Duration = Duration::from_secs(10);
+/// A COMMIT that takes longer is in doubt.
+const COMMIT_LIMIT: Duration = Duration::from_secs(10);
 /// Wallets of `jobs` are waited for this long before their commands are answered `wallet_busy`.
-pub(super) const LOCK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Session {
     pub async fn open(shared: &Shared) -> store::Result<Self> {
+        store::within(CONNECT_LIMIT, Self::connect(shared)).await
+    }
+
+    async fn connect(shared: &Shared) -> store::Result<Self> {
         let mut connection = store::connect::connect_lane(&shared.database, LOCK_TIMEOUT).await?;
         let topic = &shared.topic;
         let partitions = store::topics::partitions_frozen(
@@ -56,9 +67,36 @@ impl Session {
         jobs: &[Job],
         locking: Locking,
     ) -> store::Result<Prepared> {
+        store::within(PREPARE_LIMIT, async {
+            self.claim(id, jobs).await?;
+            self.decide_and_write(shared, jobs, locking).await
+        })
+        .await
+    }
+
+    /// Begins a transaction and claims the batch's id in it.
+    pub async fn claim(&mut self, id: Uuid, jobs: &[Job]) -> store::Result<()> {
         store::begin(&mut self.connection).await?;
+        batch_claim(&mut self.connection, tenant_of(jobs), id).await
+    }
+
+    /// An error is of unknown outcome.
+    pub async fn commit(&mut self) -> store::Result<()> {
+        store::within(COMMIT_LIMIT, store::commit(&mut self.connection)).await
+    }
+
+    /// Gives the transaction up; false where the session is of no more use.
+    pub async fn rolled_back(&mut self) -> bool {
+        store::within(CONNECT_LIMIT, store::rollback(&mut self.connection)).await.is_ok()
+    }
+
+    async fn decide_and_write(
+        &mut self,
+        shared: &Shared,
+        jobs: &[Job],
+        locking: Locking,
+    ) -> store::Result<Prepared> {
         let (connection, tenant) = (&mut self.connection, tenant_of(jobs));
-        batch_claim(connection, tenant, id).await?;
         let ids = wallets_of(jobs);
         let wallets = wallets_lock(connection, tenant, &ids, locking).await?;
         let absent: Vec<&str> =

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::batch::{Prepared, Session, tenant_of};
+use super::batch::{Prepared, Session};
 use super::lane::{answer, run_batch};
 use super::{Failure, Job, Shared, fail_all};
-use crate::store::commands::{Locking, batch_claim};
+use crate::store::commands::Locking;
 use crate::store::{self, Class};
 
 /// The server ends a silent session after 10 s; past this, the caller's retry has to tell.
@@ -44,8 +44,7 @@ pub(super) async fn settle(shared: Arc<Shared>, id: Uuid, jobs: Vec<Job>, prepar
 
 async fn did_commit(shared: &Shared, id: Uuid, jobs: &[Job]) -> store::Result<bool> {
     let mut session = Session::open(shared).await?;
-    store::begin(&mut session.connection).await?;
-    let claimed = batch_claim(&mut session.connection, tenant_of(jobs), id).await;
+    let claimed = store::within(DEADLINE, session.claim(id, jobs)).await;
     let verdict = match claimed {
         Ok(()) => Ok(false),
         Err(error)
@@ -57,6 +56,6 @@ async fn did_commit(shared: &Shared, id: Uuid, jobs: &[Job]) -> store::Result<bo
         Err(error) => Err(error),
     };
     // Dropping the session would end the claim as well; this only says so politely.
-    let _ = store::rollback(&mut session.connection).await;
+    session.rolled_back().await;
     verdict
 }

@@ -106,7 +106,8 @@ pub(super) fn run_batch<'a>(
             tracing::debug!(%error, class = ?error.class(), "batch not written");
             // Nothing was committed. A session that cannot roll back is dropped, and with it
             // whatever it had open.
-            *session = store::rollback(&mut ready.connection).await.is_ok().then_some(ready);
+            let unavailable = error.class() == Class::Unavailable;
+            *session = (!unavailable && ready.rolled_back().await).then_some(ready);
             failure = match error.class() {
                 Class::Data if jobs.len() > 1 => return one_by_one(shared, session, jobs).await,
                 // Alone: a twin committed the same key or id meanwhile. The next look sees it.
@@ -154,11 +155,11 @@ async fn commit(
     prepared: Prepared,
 ) -> Option<Session> {
     if prepared.read_only {
-        let clean = store::rollback(&mut session.connection).await.is_ok();
+        let clean = session.rolled_back().await;
         answer(shared, jobs, prepared);
         return clean.then_some(session);
     }
-    match store::commit(&mut session.connection).await {
+    match session.commit().await {
         Ok(()) => {
             shared.committed.fire();
             answer(shared, jobs, prepared);
