@@ -51,7 +51,9 @@ struct WalkRow {
 /// Keeps the running transaction's statements on the indexes that deliver in order. Statistics that
 /// are older than the rows would have everything sorted, over and over while catching up.
 pub async fn steady(connection: &mut Connection) -> Result<()> {
-    let settings = "set local enable_bitmapscan = off; set local enable_sort = off; \
+    // What cannot do without a sort looks expensive enough to be compiled, which takes a second.
+    let settings = "set local jit = off; \
+                    set local enable_bitmapscan = off; set local enable_sort = off; \
                     set local enable_hashjoin = off; set local enable_mergejoin = off";
     Ok(sqlx::raw_sql(settings).execute(connection).await.map(drop)?)
 }
@@ -171,7 +173,7 @@ pub async fn settle(
          marked as (update outbox o set processed_at = clock_timestamp() \
             where o.tenant_id = $1 and o.id = any(array(select o.id from outbox o \
                 where o.tenant_id = $1 and o.id = any(array(select id from applied)) \
-                  and o.processed_at is null order by o.id for no key update skip locked)) \
+                  and o.processed_at is null for no key update skip locked)) \
             returning o.partition) \
          select a.partition, (select max(l.id) from looked l where l.partition = a.partition) \
                 as last_id, (select count(*) from marked m where m.partition = a.partition) \
