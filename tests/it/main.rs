@@ -20,7 +20,12 @@
 #[allow(dead_code, reason = "the fixture is used by more tests than there are yet")]
 mod support;
 
+mod concurrency;
+mod events;
 mod faults;
+mod idempotency;
 mod projectors;
+mod refusals;
 mod spine;
 mod tidy;
+mod tour;
