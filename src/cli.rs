@@ -7,8 +7,10 @@
 pub mod dev;
 mod healthcheck;
 mod loadtest;
+mod openapi;
 mod reconcile;
 mod serve;
+mod settings;
 
 use std::process::ExitCode;
 
@@ -34,6 +36,13 @@ enum Command {
     Migrate,
     /// Check that events, ledger, read model, wallets and outbox agree
     Reconcile(reconcile::ReconcileArgs),
+    /// Show or check the settings
+    #[command(subcommand)]
+    Config(settings::ConfigCommand),
+    /// Print a completion script for a shell
+    Completions { shell: clap_complete::Shell },
+    /// Print the OpenAPI document, as /openapi.json serves it
+    Openapi,
     /// Ask a running service whether it is healthy; for containers
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Put load on a running service, then check its money and its ledger
@@ -66,6 +75,13 @@ async fn run(command: Command) -> anyhow::Result<bool> {
             Ok(true)
         }
         Command::Reconcile(args) => reconcile::run(args, settings(&Overrides::new())?).await,
+        Command::Config(command) => settings::run(&command),
+        Command::Completions { shell } => {
+            let command = &mut <Arguments as clap::CommandFactory>::command();
+            clap_complete::generate(shell, command, "wallex", &mut std::io::stdout());
+            Ok(true)
+        }
+        Command::Openapi => openapi::run(),
         Command::Healthcheck(args) => healthcheck::run(args, &settings(&Overrides::new())?).await,
         // It speaks to any service, and needs no settings of this one.
         Command::Loadtest(args) => loadtest::run(args).await,
@@ -79,4 +95,14 @@ fn settings(flags: &Overrides) -> anyhow::Result<Settings> {
         eprintln!("wallex: {name} is no setting; .env.example lists them all");
     }
     Ok(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Arguments::command().debug_assert();
+    }
 }

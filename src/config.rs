@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use read::{ConfigError, Overrides, load, load_from};
+pub use read::{ConfigError, Explained, Overrides, explain, load, load_from};
 
 /// All settings, handed out piecewise: no room gets more than its own struct.
 #[derive(Debug, Clone)]

@@ -80,6 +80,8 @@ pub enum Failure {
     OutcomeUnknown,
     /// Another transaction holds the wallet. Nothing happened.
     WalletBusy,
+    /// A request with the same key is still running. Nothing happened.
+    KeyInFlight,
     /// The key belongs to another request. Nothing happened.
     KeyReused,
     /// The first answer is no longer kept; it was about this transaction. Nothing happened again.
@@ -217,6 +219,15 @@ impl Job {
     /// A waiter that is gone needs no answer.
     fn answer(self, outcome: Outcome) {
         let _ = self.respond.send(outcome);
+    }
+
+    /// Fails for having waited too long behind another transaction. A create waits for no wallet:
+    /// where it has a key, it is the key's first request that it waited for.
+    fn fail_busy(self) {
+        let keyed_create =
+            matches!(self.request.command, Command::Create(_)) && self.request.key.is_some();
+        let failure = if keyed_create { Failure::KeyInFlight } else { Failure::WalletBusy };
+        self.answer(Err(failure));
     }
 
     fn is_stale(&self) -> bool {

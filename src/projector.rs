@@ -172,11 +172,8 @@ impl Projector {
         }
         let mut connection = self.wiring.pool.acquire().await?;
         let mut chunks = self.sorted(&job, &mut connection, arrived).await?;
-        let in_step: std::collections::HashSet<i32> = (0..job.partitions)
-            .filter(|partition| self.kafka.as_ref().is_some_and(|feed| feed.in_step(*partition)))
-            .collect();
-        let in_step = |partition| in_step.contains(&partition);
-        let found = self.postgres.read(&mut connection, &job, in_step).await?;
+        let in_step = self.kafka.as_ref().map(KafkaFeed::in_step).unwrap_or_default();
+        let found = self.postgres.read(&mut connection, &job, &in_step).await?;
         if walks {
             self.report_lag(&job, &found);
         }
@@ -251,8 +248,11 @@ impl Projector {
         Ok(chunks)
     }
 
-    /// Lets the Kafka feed fetch on, from where the checkpoints are now.
+    /// Lets the feeds go on, from where the checkpoints are now.
     fn resume(&mut self, chunks: &[Chunk], outcome: &Outcome) {
+        if outcome.stale.iter().any(|(feed, _, _)| *feed == Feed::Postgres) {
+            self.postgres.forget();
+        }
         let Some(kafka) = &mut self.kafka else { return };
         for chunk in chunks.iter().filter(|chunk| chunk.feed == Feed::Kafka) {
             let moved = outcome
@@ -267,6 +267,6 @@ impl Projector {
     fn forget(&mut self) {
         self.job = None;
         self.kafka = None;
-        self.postgres.hurry();
+        self.postgres.forget();
     }
 }

@@ -7,10 +7,16 @@ pub struct Setting {
     /// Empty: unset.
     pub default: &'static str,
     pub meaning: &'static str,
+    /// Never shown.
+    pub secret: bool,
 }
 
 const fn setting(name: &'static str, default: &'static str, meaning: &'static str) -> Setting {
-    Setting { name, default, meaning }
+    Setting { name, default, meaning, secret: false }
+}
+
+const fn secret(name: &'static str, meaning: &'static str) -> Setting {
+    Setting { name, default: "", meaning, secret: true }
 }
 
 /// In the order of `.env.example`.
@@ -28,7 +34,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("DATABASE_PORT", "5434", "port of Postgres"),
     setting("DATABASE_NAME", "wallex", "database"),
     setting("DATABASE_USER", "postgres", "login role"),
-    setting("DATABASE_PASSWORD", "", "its password; DATABASE_PASSWORD_FILE reads it from a file"),
+    secret("DATABASE_PASSWORD", "its password; DATABASE_PASSWORD_FILE reads it from a file"),
     setting(
         "DATABASE_MAX_CONNECTIONS",
         "10",
@@ -108,3 +114,31 @@ pub const AROUND: &[&str] = &["WALLEX_CONFIG", "WALLEX_KAFKA_HOME", "WALLEX_POST
 
 /// Prefixes under which an unknown name is most likely a misspelt setting.
 pub const WATCHED_PREFIXES: &[&str] = &["KAFKA_", "OUTBOX_", "PRODUCER_", "CONSUMER_"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `.env.example` as it should be: every setting with its meaning, commented out at its default.
+    fn example() -> String {
+        let mut text = "# Every setting with its default. Copy to .env and uncomment what you change.\n\
+             # flag > environment > .env > wallex.toml > default. NAME_FILE=path reads a value from a file.\n"
+            .to_owned();
+        for setting in SETTINGS {
+            let (name, default, meaning) = (setting.name, setting.default, setting.meaning);
+            text.push_str(&format!("\n# {meaning}\n# {name}={default}\n"));
+        }
+        text
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "blessing is asked for by the environment")]
+    fn the_example_file_lists_every_setting() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/.env.example");
+        if std::env::var_os("WALLEX_BLESS").is_some() {
+            std::fs::write(path, example()).unwrap();
+        }
+        let found = std::fs::read_to_string(path).unwrap_or_default();
+        assert_eq!(found, example(), "WALLEX_BLESS=1 cargo test writes it anew");
+    }
+}

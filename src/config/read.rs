@@ -15,6 +15,17 @@ use super::{
 /// Settings given as flags, by name: they win over everything.
 pub type Overrides = BTreeMap<&'static str, String>;
 
+const REDACTED: &str = "[redacted]";
+
+/// One setting as `wallex config print` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Explained {
+    pub name: &'static str,
+    pub value: String,
+    /// flag, environment (`.env` included), file or default.
+    pub origin: &'static str,
+}
+
 /// A setting that cannot be used, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -30,8 +41,13 @@ pub enum ConfigError {
 
 /// Reads the process's environment, `.env` and the settings file. Unknown names that look like
 /// settings are returned beside them, for a warning.
-#[allow(clippy::disallowed_methods, reason = "config is the one reader of the environment")]
 pub fn load(flags: &Overrides) -> Result<(Settings, Vec<String>), ConfigError> {
+    load_from(&variables()?, flags)
+}
+
+/// The environment, over what `.env` in the working directory says.
+#[allow(clippy::disallowed_methods, reason = "config is the one reader of the environment")]
+fn variables() -> Result<HashMap<String, String>, ConfigError> {
     let mut variables: HashMap<String, String> = HashMap::new();
     if PathBuf::from(".env").exists() {
         for pair in dotenvy::from_filename_iter(".env")? {
@@ -40,7 +56,7 @@ pub fn load(flags: &Overrides) -> Result<(Settings, Vec<String>), ConfigError> {
         }
     }
     variables.extend(std::env::vars());
-    load_from(&variables, flags)
+    Ok(variables)
 }
 
 /// The same from given variables: what [`load`] does once it has read them.
@@ -48,23 +64,61 @@ pub fn load_from(
     variables: &HashMap<String, String>,
     flags: &Overrides,
 ) -> Result<(Settings, Vec<String>), ConfigError> {
-    let mut builder = config::Config::builder();
+    let settings = Reader(merged(variables, flags)?).settings()?;
+    Ok((settings, unknown_names(variables)))
+}
+
+/// Every setting's value and where it comes from, for people; secrets are not among the values.
+pub fn explain(flags: &Overrides) -> Result<Vec<Explained>, ConfigError> {
+    let variables = variables()?;
+    let merged = merged(&variables, flags)?;
+    let file = from_file(&variables)?.build()?;
+    let explained = SETTINGS.iter().map(|setting| {
+        let name = setting.name;
+        let origin = if flags.contains_key(name) {
+            "flag"
+        } else if from_variables(&variables, name)?.is_some() {
+            "environment"
+        } else if file.get_string(&name.to_lowercase()).is_ok() {
+            "file"
+        } else {
+            "default"
+        };
+        let value = merged.get_string(&name.to_lowercase())?;
+        let value = if setting.secret && !value.is_empty() { REDACTED.to_owned() } else { value };
+        Ok(Explained { name, value, origin })
+    });
+    explained.collect()
+}
+
+/// Flags over variables over the file over the defaults.
+fn merged(
+    variables: &HashMap<String, String>,
+    flags: &Overrides,
+) -> Result<config::Config, ConfigError> {
+    let mut builder = from_file(variables)?;
     for setting in SETTINGS {
-        builder = builder.set_default(setting.name.to_lowercase(), setting.default)?;
-    }
-    if let Some(path) = file_path(variables.get("WALLEX_CONFIG").cloned()) {
-        builder = builder.add_source(config::File::from(path).format(config::FileFormat::Toml));
-    }
-    for setting in SETTINGS {
+        let key = setting.name.to_lowercase();
+        builder = builder.set_default(&key, setting.default)?;
         if let Some(value) = from_variables(variables, setting.name)? {
-            builder = builder.set_override(setting.name.to_lowercase(), value)?;
+            builder = builder.set_override(&key, value)?;
         }
         if let Some(value) = flags.get(setting.name) {
-            builder = builder.set_override(setting.name.to_lowercase(), value.as_str())?;
+            builder = builder.set_override(&key, value.as_str())?;
         }
     }
-    let settings = Reader(builder.build()?).settings()?;
-    Ok((settings, unknown_names(variables)))
+    Ok(builder.build()?)
+}
+
+type Builder = config::ConfigBuilder<config::builder::DefaultState>;
+
+/// The TOML file, where there is one. Names there are the settings' in lower case.
+fn from_file(variables: &HashMap<String, String>) -> Result<Builder, ConfigError> {
+    let builder = config::Config::builder();
+    Ok(match file_path(variables.get("WALLEX_CONFIG").cloned()) {
+        Some(path) => builder.add_source(config::File::from(path).format(config::FileFormat::Toml)),
+        None => builder,
+    })
 }
 
 /// The variable itself, or the content of the file that `NAME_FILE` points to.
@@ -276,9 +330,10 @@ impl Reader {
 }
 
 fn invalid(name: &str, value: &str, problem: &str) -> ConfigError {
+    let secret = SETTINGS.iter().any(|setting| setting.name == name && setting.secret);
     ConfigError::Value {
         name: name.to_owned(),
-        value: value.to_owned(),
+        value: if secret { REDACTED } else { value }.to_owned(),
         problem: problem.to_owned(),
     }
 }

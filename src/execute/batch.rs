@@ -1,6 +1,7 @@
 //! One batch in one transaction, up to the point where only COMMIT is left.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -32,10 +33,18 @@ pub(super) struct Prepared {
 }
 
 /// Wallets of `jobs` are waited for this long before their commands are answered `wallet_busy`.
-pub(super) const LOCK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// A server that is silent for longer is away: no caller waits for a frozen one.
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+const PREPARE_LIMIT: Duration = Duration::from_secs(8);
+const COMMIT_LIMIT: Duration = Duration::from_secs(5);
 
 impl Session {
     pub async fn open(shared: &Shared) -> store::Result<Self> {
+        store::bounded(CONNECT_LIMIT, Self::connect(shared)).await
+    }
+
+    async fn connect(shared: &Shared) -> store::Result<Self> {
         let mut connection = store::connect::connect_lane(&shared.database, LOCK_TIMEOUT).await?;
         let topic = &shared.topic;
         let partitions = store::topics::partitions_frozen(
@@ -50,6 +59,35 @@ impl Session {
 
     /// Begins the batch and takes it up to its COMMIT. On an error the transaction is still open.
     pub async fn prepare(
+        &mut self,
+        shared: &Shared,
+        id: Uuid,
+        jobs: &[Job],
+        locking: Locking,
+    ) -> store::Result<Prepared> {
+        store::bounded(PREPARE_LIMIT, self.write(shared, id, jobs, locking)).await
+    }
+
+    /// Commits. Whatever the error, the outcome is unknown.
+    pub async fn commit(&mut self) -> store::Result<()> {
+        store::bounded(COMMIT_LIMIT, store::commit(&mut self.connection)).await
+    }
+
+    /// Gives the transaction up; false where the session is of no use any more.
+    pub async fn rollback(&mut self) -> bool {
+        store::bounded(CONNECT_LIMIT, store::rollback(&mut self.connection)).await.is_ok()
+    }
+
+    /// Begins the batch for its id alone: proves whether a batch of this id has committed.
+    pub async fn claim(&mut self, tenant: &TenantId, id: Uuid) -> store::Result<()> {
+        store::bounded(PREPARE_LIMIT, async {
+            store::begin(&mut self.connection).await?;
+            batch_claim(&mut self.connection, tenant, id).await
+        })
+        .await
+    }
+
+    async fn write(
         &mut self,
         shared: &Shared,
         id: Uuid,

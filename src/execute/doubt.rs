@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::batch::{Prepared, Session, tenant_of};
 use super::lane::{answer, run_batch};
 use super::{Failure, Job, Shared, fail_all};
-use crate::store::commands::{Locking, batch_claim};
+use crate::store::commands::Locking;
 use crate::store::{self, Class};
 
 /// The server ends a silent session after 10 s; past this, the caller's retry has to tell.
@@ -44,9 +44,7 @@ pub(super) async fn settle(shared: Arc<Shared>, id: Uuid, jobs: Vec<Job>, prepar
 
 async fn did_commit(shared: &Shared, id: Uuid, jobs: &[Job]) -> store::Result<bool> {
     let mut session = Session::open(shared).await?;
-    store::begin(&mut session.connection).await?;
-    let claimed = batch_claim(&mut session.connection, tenant_of(jobs), id).await;
-    let verdict = match claimed {
+    let verdict = match session.claim(tenant_of(jobs), id).await {
         Ok(()) => Ok(false),
         Err(error)
             if error.class() == Class::Data
@@ -57,6 +55,6 @@ async fn did_commit(shared: &Shared, id: Uuid, jobs: &[Job]) -> store::Result<bo
         Err(error) => Err(error),
     };
     // Dropping the session would end the claim as well; this only says so politely.
-    let _ = store::rollback(&mut session.connection).await;
+    session.rollback().await;
     verdict
 }

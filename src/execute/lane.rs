@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -17,6 +18,8 @@ use crate::store::{self, Class};
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Times a batch is tried when others are in its way.
 const ATTEMPTS: usize = 3;
+/// A batch that Postgres has left unanswered for this long is not tried again.
+const AWAY: Duration = Duration::from_secs(2);
 
 /// One lane's end of its queue. [`Lane::run`] is its task.
 #[derive(Debug)]
@@ -36,7 +39,9 @@ impl Lane {
     pub async fn run(mut self) {
         let mut session = None;
         while let Some(jobs) = self.next_batch().await {
-            let jobs = side::divert(&self.shared, jobs);
+            // Without a session it was the database that they waited for.
+            let late = if session.is_some() { Failure::Overloaded } else { Failure::Unavailable };
+            let jobs = side::divert(&self.shared, drop_stale(jobs, &late));
             if !jobs.is_empty() {
                 metrics::histogram!("command_batch_size").record(count(jobs.len()));
                 run_batch(&self.shared, &mut session, jobs, Locking::Skip).await;
@@ -66,14 +71,14 @@ impl Lane {
         }
         others.append(&mut self.held_back);
         self.held_back = others;
-        Some(drop_stale(jobs))
+        Some(jobs)
     }
 }
 
 /// Commands that have waited too long are refused before anything happens.
-fn drop_stale(jobs: Vec<Job>) -> Vec<Job> {
+fn drop_stale(jobs: Vec<Job>, failure: &Failure) -> Vec<Job> {
     let (stale, fresh): (Vec<_>, Vec<_>) = jobs.into_iter().partition(Job::is_stale);
-    fail_all(stale, &Failure::Overloaded);
+    fail_all(stale, failure);
     fresh
 }
 
@@ -86,7 +91,8 @@ pub(super) fn run_batch<'a>(
     locking: Locking,
 ) -> BoxFuture<'a, ()> {
     async move {
-        let mut failure = Failure::Unavailable;
+        let begun = Instant::now();
+        let mut failure = Failure::WalletBusy;
         for _ in 0..ATTEMPTS {
             let mut ready = match open(shared, session).await {
                 Ok(ready) => ready,
@@ -106,15 +112,21 @@ pub(super) fn run_batch<'a>(
             tracing::debug!(%error, class = ?error.class(), "batch not written");
             // Nothing was committed. A session that cannot roll back is dropped, and with it
             // whatever it had open.
-            *session = store::rollback(&mut ready.connection).await.is_ok().then_some(ready);
+            let usable = error.class() != Class::Unavailable && ready.rollback().await;
+            *session = usable.then_some(ready);
             failure = match error.class() {
                 Class::Data if jobs.len() > 1 => return one_by_one(shared, session, jobs).await,
                 // Alone: a twin committed the same key or id meanwhile. The next look sees it.
                 Class::Data => Failure::Broken,
+                // It has waited as long as a command may.
                 Class::Conflict if locking == Locking::Wait && is_lock_timeout(&error) => {
-                    return fail_all(jobs, &Failure::WalletBusy);
+                    return jobs.into_iter().for_each(Job::fail_busy);
                 }
                 Class::Conflict => Failure::WalletBusy,
+                Class::Unavailable if begun.elapsed() > AWAY => {
+                    tracing::warn!(%error, "Postgres is silent");
+                    return fail_all(jobs, &Failure::Unavailable);
+                }
                 Class::Unavailable => Failure::Unavailable,
                 Class::Broken => {
                     tracing::error!(%error, "batch failed");
@@ -122,7 +134,10 @@ pub(super) fn run_batch<'a>(
                 }
             };
         }
-        fail_all(jobs, &failure);
+        match failure {
+            Failure::WalletBusy => jobs.into_iter().for_each(Job::fail_busy),
+            failure => fail_all(jobs, &failure),
+        }
     }
     .boxed()
 }
@@ -137,7 +152,11 @@ async fn open(shared: &Shared, session: &mut Option<Session>) -> store::Result<S
 /// Only the guilty command fails: each gets a transaction of its own.
 async fn one_by_one(shared: &Arc<Shared>, session: &mut Option<Session>, jobs: Vec<Job>) {
     for job in jobs {
-        run_batch(shared, session, vec![job], Locking::Wait).await;
+        // The others have had their turns; a silent server must not cost each of them its own.
+        match job.is_stale() {
+            true => job.answer(Err(Failure::Unavailable)),
+            false => run_batch(shared, session, vec![job], Locking::Wait).await,
+        }
     }
 }
 
@@ -150,11 +169,10 @@ async fn commit(
     prepared: Prepared,
 ) -> Option<Session> {
     if prepared.read_only {
-        let clean = store::rollback(&mut session.connection).await.is_ok();
         answer(shared, jobs, prepared);
-        return clean.then_some(session);
+        return session.rollback().await.then_some(session);
     }
-    match store::commit(&mut session.connection).await {
+    match session.commit().await {
         Ok(()) => {
             shared.committed.fire();
             answer(shared, jobs, prepared);

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::batch::Session;
 use super::lane::run_batch;
-use super::{Failure, Job, Shared, fail_all};
+use super::{Failure, Job, Shared};
 use crate::store::commands::Locking;
 use crate::wallet::{TenantId, WalletId};
 
@@ -93,7 +93,7 @@ async fn run(shared: Arc<Shared>, held: Held) {
     let mut session = lock(&shared.side.sessions).pop();
     while let Some(jobs) = next(&shared, &held) {
         let (stale, fresh): (Vec<_>, Vec<_>) = jobs.into_iter().partition(Job::is_stale);
-        fail_all(stale, &Failure::WalletBusy);
+        stale.into_iter().for_each(Job::fail_busy);
         if !fresh.is_empty() {
             run_batch(&shared, &mut session, fresh, Locking::Wait).await;
         }

@@ -75,6 +75,10 @@ impl From<Failure> for HttpError {
             Failure::WalletBusy => {
                 (ProblemCode::WalletBusy, "nothing was done; the same request may be sent again")
             }
+            Failure::KeyInFlight => (
+                ProblemCode::IdempotencyKeyInFlight,
+                "the first request under this key is not decided yet; ask again",
+            ),
             Failure::KeyReused => (
                 ProblemCode::IdempotencyKeyReused,
                 "this Idempotency-Key belongs to another request",

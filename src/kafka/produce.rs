@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use rskafka::client::error::{Error as RskafkaError, ProtocolError};
 use rskafka::client::partition::Compression;
 use rskafka::record::Record;
@@ -156,7 +156,8 @@ impl From<Outgoing> for Record {
                 .into_iter()
                 .map(|(name, text)| (name.to_owned(), text))
                 .collect(),
-            timestamp: record.timestamp,
+            // In a batch rskafka loses up to a millisecond of what is finer.
+            timestamp: record.timestamp.trunc_subsecs(3),
         }
     }
 }

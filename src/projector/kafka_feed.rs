@@ -1,7 +1,7 @@
 //! The first feed: the topic. One fetch in flight per partition, all polled by the projector's own
 //! task; a partition fetches on once its last chunk is applied.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +57,8 @@ pub enum Arrived {
 struct Reader {
     partition: i32,
     position: i64,
+    /// Behind the chunk that is being applied.
+    next: i64,
     fetcher: Fetcher,
     /// Fetched and more than one chunk may hold.
     rest: VecDeque<Fetched>,
@@ -95,6 +97,7 @@ impl KafkaFeed {
             feed.fetch(Reader {
                 partition: checkpoint.partition,
                 position: checkpoint.next_offset,
+                next: checkpoint.next_offset,
                 fetcher: open(checkpoint.partition),
                 rest: VecDeque::new(),
                 high_watermark: 0,
@@ -128,18 +131,17 @@ impl KafkaFeed {
     pub fn resume(&mut self, partition: i32, position: i64) {
         let Some(mut reader) = self.waiting.remove(&partition) else { return };
         // What is left over follows on the applied chunk only.
-        if reader.rest.front().is_some_and(|record| record.offset < position)
-            || position < reader.position
-        {
+        if position != reader.next {
             reader.rest.clear();
         }
         reader.position = position;
         self.fetch(reader);
     }
 
-    /// Whether the partition had read its topic to the end a moment ago.
-    pub fn in_step(&self, partition: i32) -> bool {
-        self.at_end.get(&partition).is_some_and(|at| at.elapsed() < IN_STEP + self.max_wait)
+    /// Partitions that had read their topic to the end a moment ago.
+    pub fn in_step(&self) -> BTreeSet<i32> {
+        let recent = |at: &Instant| at.elapsed() < IN_STEP + self.max_wait;
+        self.at_end.iter().filter(|(_, at)| recent(at)).map(|(partition, _)| *partition).collect()
     }
 
     fn arrived(&mut self, job: &Job, fetch: Fetch) {
@@ -148,8 +150,8 @@ impl KafkaFeed {
         match result {
             Ok(()) => {
                 reader.failures = 0;
-                let left = self.max_records.min(reader.rest.len());
-                let records: Vec<Fetched> = reader.rest.drain(..left).collect();
+                let count = self.max_records.min(reader.rest.len());
+                let records: Vec<Fetched> = reader.rest.drain(..count).collect();
                 if reader.rest.is_empty() {
                     self.at_end.insert(partition, Instant::now());
                 }
@@ -167,6 +169,7 @@ impl KafkaFeed {
                     records,
                     reader.high_watermark,
                 );
+                reader.next = chunk.next;
                 self.ready.push(Arrived::Chunk(chunk));
                 self.waiting.insert(partition, reader);
             }

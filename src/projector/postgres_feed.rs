@@ -43,6 +43,8 @@ pub struct PostgresFeed {
     due: Instant,
     /// Partitions that were taken over.
     active: BTreeSet<i32>,
+    /// How far each partition was seen above running transactions.
+    ahead: BTreeMap<i32, i64>,
     /// The outbox row that the next round of settling begins behind, by partition.
     settled: BTreeMap<i32, i64>,
     settle_due: Instant,
@@ -65,6 +67,7 @@ impl PostgresFeed {
             settles,
             due: now,
             active: BTreeSet::new(),
+            ahead: BTreeMap::new(),
             settled: BTreeMap::new(),
             settle_due: now,
         }
@@ -85,32 +88,47 @@ impl PostgresFeed {
         self.due = Instant::now();
     }
 
+    /// What was handed out may not be applied: walks again from the cursors.
+    pub fn forget(&mut self) {
+        self.ahead.clear();
+        self.hurry();
+    }
+
     /// Walks no sooner than an idle tick from now.
     pub fn later(&mut self) {
         self.due = Instant::now() + TICK_IDLE;
     }
 
-    /// Walks all partitions, if it is time to. `in_step` says whether the Kafka feed of a partition
+    /// Walks all partitions, if it is time to. `in_step` are the partitions whose Kafka feed
     /// had read its topic to the end a moment ago.
     pub async fn read(
         &mut self,
         connection: &mut Connection,
         job: &Job,
-        in_step: impl Fn(i32) -> bool,
+        in_step: &BTreeSet<i32>,
     ) -> store::Result<Found> {
         let mut found = Found::default();
         if Instant::now() < self.due {
             return Ok(found);
         }
         let mut more = false;
-        for walk in store::feed::walk(connection, &job.subscription, self.limit).await? {
+        let ahead: Vec<(i32, i64)> = self.ahead.iter().map(|(p, xid)| (*p, *xid)).collect();
+        store::begin(connection).await?;
+        store::feed::steady(connection).await?;
+        let walks = store::feed::walk(connection, &job.subscription, &ahead, self.limit).await?;
+        store::commit(connection).await?;
+        for walk in walks {
             let lag = Duration::from_millis(u64::try_from(walk.lag_ms).unwrap_or(0));
             found.lag.insert(walk.partition, (walk.pending.len(), lag));
-            let feeds = self.feeds(&walk, lag, in_step(walk.partition));
-            more |= walk.more && (feeds || walk.pending.is_empty());
+            let feeds = self.feeds(&walk, lag, in_step.contains(&walk.partition));
+            let passes = feeds || walk.pending.is_empty();
+            if passes {
+                let ahead = self.ahead.entry(walk.partition).or_default();
+                *ahead = walk.seen_to.max(*ahead);
+                more |= walk.more;
+            }
             let next = if feeds { walk.end } else { walk.applied_up_to };
-            // A cursor below which nothing happened need not be written again and again.
-            if next > walk.from {
+            if next > walk.from || (feeds && !walk.pending.is_empty()) {
                 found.chunks.push(chunk(walk, next, feeds));
             }
         }
@@ -151,8 +169,11 @@ impl PostgresFeed {
             .map(|partition| (partition, self.settled.get(&partition).copied().unwrap_or(0)))
             .collect();
         let both = [LEDGER, READ_MODEL];
-        let done =
-            store::feed::settle(connection, &job.subscription, &both, &after, SETTLE_ROWS).await?;
+        let of = &job.subscription;
+        store::begin(connection).await?;
+        store::feed::steady(connection).await?;
+        let done = store::feed::settle(connection, of, &both, &after, SETTLE_ROWS).await?;
+        store::commit(connection).await?;
         for settled in done {
             // At the end of the set the next round begins anew: what was passed over may be applied.
             self.settled.insert(settled.partition, settled.last_id.unwrap_or(0));
@@ -175,5 +196,45 @@ fn chunk(walk: Walk, next: i64, feeds: bool) -> Chunk {
         records: pending.into_iter().map(seen).collect(),
         dead: Vec::new(),
         high_watermark: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn walk(lag_ms: i64, outbox_age_ms: i64) -> Walk {
+        Walk {
+            partition: 3,
+            from: 0,
+            end: 0,
+            applied_up_to: 0,
+            seen_to: 0,
+            more: false,
+            pending: Vec::new(),
+            lag_ms,
+            outbox_age_ms,
+        }
+    }
+
+    #[test]
+    fn a_partition_is_taken_over_when_behind_and_given_back_when_in_step() {
+        let mut feed = PostgresFeed::new(Role::Standby, 500, false);
+        let mut feeds = |lag: u64, outbox_age: i64, in_step: bool| {
+            feed.feeds(&walk(0, outbox_age), Duration::from_millis(lag), in_step)
+        };
+        assert!(!feeds(1900, 9000, false), "young events are the other feed's");
+        assert!(feeds(2100, 0, true));
+        assert!(feeds(0, 0, false), "the topic is not read to its end");
+        assert!(feeds(0, 2100, true), "events are waiting for the topic");
+        assert!(!feeds(0, 100, true));
+        assert!(!feeds(100, 0, true));
+    }
+
+    #[test]
+    fn a_feed_that_may_only_look_never_feeds_and_a_sole_one_always_does() {
+        let late = Duration::from_secs(60);
+        assert!(!PostgresFeed::new(Role::Watch, 500, false).feeds(&walk(0, 0), late, false));
+        assert!(PostgresFeed::new(Role::Sole, 500, false).feeds(&walk(0, 0), late, true));
     }
 }

@@ -7,7 +7,7 @@ use super::read_back::ReadBack;
 use super::send::{Sent, Trouble};
 use super::{Publisher, Topics};
 use crate::kafka;
-use crate::kafka::admin::Report;
+use crate::kafka::topics::Report;
 use crate::store;
 use crate::store::leases::Lease;
 use crate::store::outbox::OutboxRow;
@@ -165,6 +165,9 @@ impl Publisher {
             return;
         };
         self.progress.found += settled.found;
+        if settled.found > 0 {
+            tracing::info!(rows = settled.found, "rows found in the topic, not sent again");
+        }
         let mut published = settled.found;
         for sent in &settlement.sent {
             if settled.lost.contains(&sent.partition) {

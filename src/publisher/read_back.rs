@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::envelope::EnvelopeHead;
 use crate::kafka::{self, FetchError, Fetcher};
-use crate::store::outbox::Found;
+use crate::store::outbox::{Found, Mark};
 
 const FETCH_BYTES: i32 = 4 * 1024 * 1024;
 /// Events in memory at once: a topic read from its beginning is read in parts.
@@ -21,6 +21,14 @@ pub struct ReadBack {
     pub found: Vec<Found>,
     /// The end was reached.
     pub complete: bool,
+}
+
+impl ReadBack {
+    /// The marks of `rows`, those of the found events that still waited.
+    pub fn mark(&self, rows: Vec<(String, i64)>) -> Mark {
+        let Self { partition, epoch, last_offset, .. } = *self;
+        Mark { partition, epoch, last_offset, rows }
+    }
 }
 
 /// Reads on from `last_offset`. None: never published before, so all that is there is not ours.
@@ -76,4 +84,17 @@ fn found(value: &[u8]) -> Option<Found> {
         version: head.aggregate_version,
         event_id: head.event_id,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_records_that_name_an_event_count_as_found() {
+        let ours = br#"{"eventId":"00000000-0000-0000-0000-000000000000","tenantId":"default",
+            "aggregateId":"w-1","aggregateVersion":3,"data":{}}"#;
+        assert_eq!(found(ours).map(|event| event.version), Some(3));
+        assert!(found(b"hello").is_none());
+    }
 }

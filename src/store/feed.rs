@@ -1,8 +1,9 @@
 //! The feed straight from Postgres: a walk over `events` in commit order. Never writes events.
 //!
-//! The walk stays below the oldest running transaction: nothing can appear there any more, so a
-//! transaction that commits late is met later instead of being skipped. It passes an event only
-//! once that event is applied (or its wallet is parked), so it also proves the other feed right.
+//! The walk looks at everything committed, but its cursor stays below the oldest running
+//! transaction: a transaction that commits late is met later instead of being skipped, and a long
+//! one holds nothing up. The cursor passes an event only once that event is applied (or its wallet
+//! is parked), so the walk also proves the other feed right.
 
 use uuid::Uuid;
 
@@ -16,13 +17,15 @@ pub struct Walk {
     pub partition: i32,
     /// The cursor that it started from.
     pub from: i64,
-    /// The cursor behind everything that was looked at.
+    /// The cursor behind everything that was looked at and is complete.
     pub end: i64,
     /// The cursor before the first event that is not applied.
     pub applied_up_to: i64,
+    /// Behind everything that was looked at, above running transactions too.
+    pub seen_to: i64,
     /// There is more to look at.
     pub more: bool,
-    /// Events that are not applied, in commit order.
+    /// Events that are not applied.
     pub pending: Vec<(WalletId, i64, Uuid)>,
     /// The age of the oldest of them.
     pub lag_ms: i64,
@@ -45,10 +48,25 @@ struct WalkRow {
     event_ids: Option<Vec<Uuid>>,
 }
 
+/// Keeps the running transaction's statements on the indexes that deliver in order. Statistics that
+/// are older than the rows would have everything sorted, over and over while catching up.
+pub async fn steady(connection: &mut Connection) -> Result<()> {
+    let settings = "set local enable_bitmapscan = off; set local enable_sort = off; \
+                    set local enable_hashjoin = off; set local enable_mergejoin = off";
+    Ok(sqlx::raw_sql(settings).execute(connection).await.map(drop)?)
+}
+
 /// Looks at the next `limit` events of every partition. A transaction's events are never split.
-pub async fn walk(connection: &mut Connection, of: &Subscription, limit: i64) -> Result<Vec<Walk>> {
+/// Where a running transaction holds the cursor, the walk goes on from `ahead`, which is where the
+/// caller has been, by partition.
+pub async fn walk(
+    connection: &mut Connection,
+    of: &Subscription,
+    ahead: &[(i32, i64)],
+    limit: i64,
+) -> Result<Vec<Walk>> {
     // Scalar subqueries instead of joins: a plan made while tables were small must not scan them
-    // once they have grown.
+    // once they have grown. "offset 0" keeps each event from being judged once per aggregate.
     let rows: Vec<WalkRow> = sqlx::query_as(
         "select c.partition, c.feed_xid::text::bigint as cursor, \
             pg_snapshot_xmin(pg_current_snapshot())::text::bigint as xmin, \
@@ -57,13 +75,15 @@ pub async fn walk(connection: &mut Connection, of: &Subscription, limit: i64) ->
             (select (extract(epoch from clock_timestamp() - o.created_at) * 1000)::bigint \
              from outbox o where o.tenant_id = $1 and o.topic = $3 and o.partition = c.partition \
                and o.processed_at is null order by o.id limit 1) as outbox_age_ms \
-         from projector_checkpoints c cross join lateral ( \
+         from projector_checkpoints c \
+         left join unnest($5::int[], $6::bigint[]) a(partition, xid) on a.partition = c.partition \
+         cross join lateral ( \
             select count(*) as scanned, max(s.xid) as last_xid, \
                 min(s.xid) filter (where s.pending) as first_pending, \
                 min(s.created_at) filter (where s.pending) as oldest_pending, \
-                array_agg(s.wallet_id order by s.xid) filter (where s.pending) as wallets, \
-                array_agg(s.version order by s.xid) filter (where s.pending) as versions, \
-                array_agg(s.event_id order by s.xid) filter (where s.pending) as event_ids \
+                array_agg(s.wallet_id) filter (where s.pending) as wallets, \
+                array_agg(s.version) filter (where s.pending) as versions, \
+                array_agg(s.event_id) filter (where s.pending) as event_ids \
             from (select e.*, e.version > coalesce((select v.version from projected_versions v \
                         where v.tenant_id = $1 and v.projector = $2 \
                           and v.wallet_id = e.wallet_id), 0) \
@@ -72,15 +92,18 @@ pub async fn walk(connection: &mut Connection, of: &Subscription, limit: i64) ->
                 from (select e.commit_xid::text::bigint as xid, e.wallet_id, e.version, \
                         e.event_id, e.created_at \
                     from events e where e.tenant_id = $1 and e.partition = c.partition \
-                      and e.commit_xid >= c.feed_xid \
-                      and e.commit_xid < pg_snapshot_xmin(pg_current_snapshot()) \
-                    order by e.commit_xid fetch first ($4::bigint) rows with ties) e) s) w \
+                      and e.commit_xid >= case \
+                        when c.feed_xid >= pg_snapshot_xmin(pg_current_snapshot()) \
+                        then greatest(c.feed_xid, a.xid::text::xid8) else c.feed_xid end \
+                    order by e.commit_xid fetch first ($4::bigint) rows with ties) e offset 0) s) w \
          where c.tenant_id = $1 and c.projector = $2 and c.topic = $3 order by c.partition",
     )
     .bind(of.tenant.as_str())
     .bind(of.projector)
     .bind(&of.topic)
     .bind(limit)
+    .bind(ahead.iter().map(|(partition, _)| *partition).collect::<Vec<_>>())
+    .bind(ahead.iter().map(|(_, xid)| *xid).collect::<Vec<_>>())
     .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().map(|row| row.walk(limit)).collect())
@@ -89,12 +112,14 @@ pub async fn walk(connection: &mut Connection, of: &Subscription, limit: i64) ->
 impl WalkRow {
     fn walk(self, limit: i64) -> Walk {
         let more = self.scanned >= limit;
-        // With fewer rows than asked for, everything below the oldest running transaction was seen.
-        let end = match self.last_xid {
-            None => self.cursor,
-            Some(last) if more => last + 1,
-            Some(_) => self.xmin,
+        let (end, seen_to) = match self.last_xid {
+            // A cursor below which nothing happened need not be written again and again.
+            None => (self.cursor, self.cursor),
+            // With fewer rows than asked for, all below the oldest running transaction was seen.
+            Some(last) if !more => (self.xmin, self.xmin.max(last + 1)),
+            Some(last) => (self.xmin.min(last + 1), last + 1),
         };
+        let end = end.max(self.cursor);
         let versions = self.versions.unwrap_or_default();
         let event_ids = self.event_ids.unwrap_or_default();
         let numbers = versions.into_iter().zip(event_ids);
@@ -103,7 +128,8 @@ impl WalkRow {
             partition: self.partition,
             from: self.cursor,
             end,
-            applied_up_to: self.first_pending.unwrap_or(end),
+            applied_up_to: self.first_pending.unwrap_or(end).min(end),
+            seen_to,
             more,
             pending: pending.map(|(w, (v, id))| (WalletId::stored(&w), v, id)).collect(),
             lag_ms: self.lag_ms.unwrap_or(0).max(0),
@@ -142,11 +168,11 @@ pub async fn settle(
             select from unnest($3::text[]) p(projector) where l.event_version > coalesce(( \
                 select v.version from projected_versions v where v.tenant_id = $1 \
                   and v.projector = p.projector and v.wallet_id = l.aggregate_id), 0))), \
-         ours as (select o.id from outbox o where o.tenant_id = $1 \
-            and o.id in (select id from applied) and o.processed_at is null \
-            order by o.id for no key update skip locked), \
-         marked as (update outbox o set processed_at = clock_timestamp() from ours \
-            where o.tenant_id = $1 and o.id = ours.id returning o.partition) \
+         marked as (update outbox o set processed_at = clock_timestamp() \
+            where o.tenant_id = $1 and o.id = any(array(select o.id from outbox o \
+                where o.tenant_id = $1 and o.id = any(array(select id from applied)) \
+                  and o.processed_at is null order by o.id for no key update skip locked)) \
+            returning o.partition) \
          select a.partition, (select max(l.id) from looked l where l.partition = a.partition) \
                 as last_id, (select count(*) from marked m where m.partition = a.partition) \
                 as marked \

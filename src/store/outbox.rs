@@ -75,26 +75,24 @@ pub async fn claim(
     partitions: &[i32],
     limit: i64,
 ) -> Result<Vec<OutboxRow>> {
-    // The limit on the look-up of the event keeps the planner from scanning all events at once.
+    // Shaped to be linear whatever the planner believes: the held wallets are read once, and the
+    // limit on the look-up of the event keeps it from scanning all events.
     Ok(sqlx::query_as(
-        "select o.id, o.tenant_id, o.partition, o.aggregate_id as wallet_id, \
+        "with held as materialized ( \
+             select tenant_id, aggregate_id from outbox \
+             where processed_at is null and last_error is not null and attempts >= $4) \
+         select o.id, o.tenant_id, o.partition, o.aggregate_id as wallet_id, \
              o.event_version as version, e.event_id, e.event_type, e.schema_version, \
              e.payload::text as payload, e.correlation_id, e.causation_id, e.traceparent, \
              e.created_at \
          from unnest($2::integer[]) as wanted(partition) \
          cross join lateral ( \
-             select waiting.id, waiting.tenant_id, waiting.partition, waiting.aggregate_id, \
-                 waiting.event_version \
-             from outbox waiting \
-             where waiting.topic = $1 and waiting.partition = wanted.partition \
-               and waiting.processed_at is null \
+             select id, tenant_id, partition, aggregate_id, event_version from outbox waiting \
+             where topic = $1 and partition = wanted.partition and processed_at is null \
                and not exists ( \
-                   select from outbox held \
-                   where held.tenant_id = waiting.tenant_id \
-                     and held.aggregate_id = waiting.aggregate_id and held.topic = $1 \
-                     and held.processed_at is null and held.last_error is not null \
-                     and held.attempts >= $4) \
-             order by waiting.id limit $3) o \
+                   select from held where held.tenant_id = waiting.tenant_id \
+                     and held.aggregate_id = waiting.aggregate_id) \
+             order by id limit $3) o \
          cross join lateral ( \
              select * from events \
              where tenant_id = o.tenant_id and wallet_id = o.aggregate_id \
@@ -113,6 +111,8 @@ pub async fn claim(
 /// Returns the partitions whose lease still stands; the rows of the others are left as they were.
 /// The same marks again change nothing.
 pub async fn mark(pool: &Pool, leased: &Leased, marks: &[Mark]) -> Result<Vec<i32>> {
+    // No "processed_at is null" here: on a table without statistics the planner takes the partial
+    // index for empty, and scans the whole backlog for each row.
     let rows = || marks.iter().flat_map(|mark| mark.rows.iter().map(|row| (mark.partition, row)));
     Ok(sqlx::query_scalar(
         "with fenced as ( \
@@ -125,11 +125,11 @@ pub async fn mark(pool: &Pool, leased: &Leased, marks: &[Mark]) -> Result<Vec<i3
                and held.partition = given.partition and held.epoch = given.epoch \
              returning held.partition), \
          marked as ( \
-             update outbox sent set processed_at = clock_timestamp(), published = true \
+             update outbox sent \
+             set processed_at = coalesce(sent.processed_at, clock_timestamp()), published = true \
              from unnest($8::text[], $9::bigint[], $10::integer[]) \
                  as given(tenant_id, id, partition) \
              where sent.tenant_id = given.tenant_id and sent.id = given.id \
-               and sent.processed_at is null \
                and given.partition in (select partition from fenced)) \
          select partition from fenced",
     )
@@ -147,50 +147,41 @@ pub async fn mark(pool: &Pool, leased: &Leased, marks: &[Mark]) -> Result<Vec<i3
     .await?)
 }
 
-/// Marks the rows of events that were found in the topic, and moves the lease's last offset.
-/// `None`: the lease is lost and nothing changed; else how many rows had been waiting.
-pub async fn mark_found(
+/// The unprocessed rows of a partition whose events were found in the topic: tenant and id.
+pub async fn waiting(
     pool: &Pool,
-    leased: &Leased,
-    (partition, epoch, last_offset): (i32, i64, i64),
+    topic: &str,
+    partition: i32,
     found: &[Found],
-) -> Result<Option<i64>> {
-    let (leases, rows): (i64, i64) = sqlx::query_as(
-        "with fenced as ( \
-             update partition_leases set last_offset = $6, \
-                 expires_at = clock_timestamp() + $7 * interval '1 ms', \
-                 updated_at = clock_timestamp() \
-             where tenant_id = $1 and role = $2 and topic = $3 and partition = $4 and epoch = $5 \
-             returning 1), \
-         marked as ( \
-             update outbox sent set processed_at = clock_timestamp(), published = true \
-             from unnest($8::text[], $9::text[], $10::bigint[], $11::uuid[]) \
-                 as given(tenant_id, wallet_id, version, event_id) \
-             where sent.topic = $3 and sent.partition = $4 and sent.processed_at is null \
-               and sent.tenant_id = given.tenant_id and sent.aggregate_id = given.wallet_id \
-               and sent.event_version = given.version \
-               and exists (select from fenced) \
-               and exists ( \
-                   select from events e \
-                   where e.tenant_id = given.tenant_id and e.wallet_id = given.wallet_id \
-                     and e.version = given.version and e.event_id = given.event_id) \
-             returning 1) \
-         select (select count(*) from fenced), (select count(*) from marked)",
+) -> Result<Vec<(String, i64)>> {
+    // Grouped, not joined: linear in the backlog whatever the planner believes of it.
+    Ok(sqlx::query_as(
+        "select both_sides.tenant_id, both_sides.id \
+         from ( \
+             select tenant_id, wallet_id, version, min(id) as id, array_agg(event_id) as found \
+             from ( \
+                 select tenant_id, aggregate_id as wallet_id, event_version as version, id, \
+                     null::uuid as event_id \
+                 from outbox where topic = $1 and partition = $2 and processed_at is null \
+                 union all \
+                 select tenant_id, wallet_id, version, null::bigint, event_id \
+                 from unnest($3::text[], $4::text[], $5::bigint[], $6::uuid[]) \
+                     as given(tenant_id, wallet_id, version, event_id)) side \
+             group by tenant_id, wallet_id, version \
+             having count(id) > 0 and count(event_id) > 0) both_sides \
+         cross join lateral ( \
+             select from events \
+             where tenant_id = both_sides.tenant_id and wallet_id = both_sides.wallet_id \
+               and version = both_sides.version and event_id = any(both_sides.found) limit 1) e",
     )
-    .bind(&leased.tenant)
-    .bind(leased.role)
-    .bind(&leased.topic)
+    .bind(topic)
     .bind(partition)
-    .bind(epoch)
-    .bind(last_offset)
-    .bind(i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX))
     .bind(found.iter().map(|event| event.tenant_id.as_str()).collect::<Vec<_>>())
     .bind(found.iter().map(|event| event.wallet_id.as_str()).collect::<Vec<_>>())
     .bind(found.iter().map(|event| event.version).collect::<Vec<_>>())
     .bind(found.iter().map(|event| event.event_id).collect::<Vec<_>>())
-    .fetch_one(pool)
-    .await?;
-    Ok((leases == 1).then_some(rows))
+    .fetch_all(pool)
+    .await?)
 }
 
 /// Notes on each row that the broker refused it.
@@ -198,8 +189,7 @@ pub async fn record_failures(pool: &Pool, refusals: &[Refusal]) -> Result<()> {
     Ok(sqlx::query(
         "update outbox refused set attempts = refused.attempts + 1, last_error = given.cause \
          from unnest($1::text[], $2::bigint[], $3::text[]) as given(tenant_id, id, cause) \
-         where refused.tenant_id = given.tenant_id and refused.id = given.id \
-           and refused.processed_at is null",
+         where refused.tenant_id = given.tenant_id and refused.id = given.id",
     )
     .bind(refusals.iter().map(|row| row.tenant_id.as_str()).collect::<Vec<_>>())
     .bind(refusals.iter().map(|row| row.id).collect::<Vec<_>>())

@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn visible_characters_of_any_script_are_kept_as_sent() {
-        for id in ["w-1", "../../etc", "Ünïcødé", "财布", "a'; DROP TABLE--", &"x".repeat(255)]
+        for id in ["w-1", "../../etc", "Ünïcødé", "财布", "a';DROP_TABLE--", &"x".repeat(255)]
         {
             assert_eq!(WalletId::parse(id).as_ref().map(WalletId::as_str), Some(id));
         }

@@ -20,6 +20,8 @@
 #[allow(dead_code, reason = "the fixture is used by more tests than there are yet")]
 mod support;
 
+mod faults;
 mod load_tools;
+mod projectors;
 mod spine;
 mod tidy;

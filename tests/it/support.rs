@@ -1,7 +1,11 @@
 //! What the tests share: servers, the service as a process, waiting for conditions.
 
 pub mod app;
+pub mod books;
+pub mod load;
+pub mod proxy;
 pub mod servers;
+pub mod topic;
 
 use std::time::{Duration, Instant};
 

@@ -76,6 +76,12 @@ impl Setup {
         self
     }
 
+    /// Reaches PostgreSQL through this port of the loopback: a proxy's. The test itself does not.
+    pub fn through(self, port: u16) -> Self {
+        let database = self.database.clone();
+        self.with("DATABASE_URL", format!("postgres://postgres@127.0.0.1:{port}/{database}"))
+    }
+
     /// Migrates and starts; returns once the service is ready.
     pub async fn start(self) -> App {
         let log = std::env::temp_dir().join(format!("wallex-{}.log", self.database));

@@ -1,0 +1,55 @@
+//! COMMITs whose answer is lost: some did commit, some did not, some do so later. None is ever
+//! done twice, and nobody is told "no" about what was done.
+
+use std::time::Duration;
+
+use super::{assert_only_unavailable, close, sized};
+use crate::support::app::Setup;
+use crate::support::load::{Load, Plan};
+use crate::support::proxy::{Fate, Proxy};
+use crate::support::{eventually, servers, topic};
+
+const FATES: [Fate; 4] =
+    [Fate::Never, Fate::Answered, Fate::Never, Fate::Later(Duration::from_millis(300))];
+
+/// Loses answers of COMMITs of these sessions under load, and closes the books.
+async fn lose(application: &'static str, every: usize, cuts: usize) -> (usize, usize) {
+    let postgres = servers::postgres();
+    let proxy = Proxy::with_fates(postgres.port, application, FATES.to_vec()).await;
+    let app = Setup::shared().through(proxy.port).start().await;
+    let load = Load::start(&[&app], Plan::default()).await;
+    proxy.lose_commits(every);
+    eventually("answers of COMMITs lost", Duration::from_secs(120), async || {
+        (proxy.lost() >= cuts).then_some(())
+    })
+    .await;
+    proxy.lose_commits(0);
+    load.advance(100).await;
+    let journal = load.settle().await;
+    let ops = journal.ops();
+    assert_only_unavailable(&ops);
+    let figures = close(&app, &journal).await;
+    let topic = topic::assert_same(&servers::kafka().bootstrap, &app).await;
+    let log = app.log_text();
+    let settled = |verdict| log.matches(verdict).count();
+    let (had, had_not) = (settled("in doubt had succeeded"), settled("in doubt had failed"));
+    println!(
+        "{} lost answers; batches in doubt: {had} done, {had_not} not: {figures:?} {topic:?}",
+        proxy.lost()
+    );
+    (had, had_not)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_commit_answer_is_settled_and_never_done_twice() {
+    let cuts = sized(20, 60);
+    let (had, had_not) = lose("wallex-lane", 3, cuts).await;
+    assert!(had + had_not >= cuts, "{had} and {had_not} of {cuts}");
+    assert!(had.min(had_not) >= cuts / 4, "{had} and {had_not}: both ends must have been met");
+}
+
+/// The publisher's marks and the projectors' checkpoints included.
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_commit_answers_of_publisher_and_projectors_change_nothing() {
+    lose("wallex", 10, sized(20, 60)).await;
+}

@@ -1,0 +1,54 @@
+//! PostgreSQL falls silent without closing a connection: callers are told so in bounded time, and
+//! the service recovers by itself.
+
+use std::time::{Duration, Instant};
+
+use super::{assert_only_unavailable, close, sized};
+use crate::support::app::Setup;
+use crate::support::load::{Load, Plan};
+use crate::support::proxy::{Flow, Proxy};
+use crate::support::servers;
+
+/// A caller is told within this time, whatever the database does.
+const BOUND: Duration = Duration::from_secs(25);
+
+/// Falls silent for a while under load; how long the service took to serve again.
+async fn silence(to_server: Flow, to_client: Flow) -> Duration {
+    let proxy = Proxy::start(servers::postgres().port).await;
+    let app = Setup::shared().through(proxy.port).start().await;
+    let load = Load::start(&[&app], Plan::default()).await;
+    load.advance(100).await;
+    proxy.flow(to_server, to_client);
+    let silent = Instant::now();
+    tokio::time::sleep(Duration::from_secs(sized(12, 30))).await;
+    let health = app.get("/api/health").await;
+    assert_eq!(health.status, 503, "{}", health.text);
+    let read = app.get("/wallets/none").await;
+    assert_eq!((read.status, read.code().as_str()), (503, "database_unavailable"));
+    let silent = silent.elapsed();
+    proxy.flow(Flow::Through, Flow::Through);
+    let begun = Instant::now();
+    load.advance(50).await;
+    let recovered = begun.elapsed();
+    let journal = load.settle().await;
+    let ops = journal.ops();
+    assert_only_unavailable(&ops);
+    let slowest = ops.iter().map(|op| op.slowest).max().unwrap();
+    let figures = close(&app, &journal).await;
+    println!("silent for {silent:?}: served after {recovered:?}, slowest {slowest:?} {figures:?}");
+    assert!(slowest < BOUND, "a caller waited {slowest:?}");
+    assert!(figures.not_done_answers + figures.unknown >= 16, "nobody noticed");
+    recovered
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_postgres_means_503_in_bounded_time_and_recovery_without_help() {
+    let recovered = silence(Flow::Silent, Flow::Silent).await;
+    assert!(recovered < Duration::from_secs(10), "{recovered:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgres_that_hears_and_does_not_answer_means_the_same() {
+    let recovered = silence(Flow::Through, Flow::Silent).await;
+    assert!(recovered < Duration::from_secs(10), "{recovered:?}");
+}
