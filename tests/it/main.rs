@@ -24,6 +24,7 @@ mod concurrency;
 mod events;
 mod faults;
 mod idempotency;
+mod load_tools;
 mod projectors;
 mod refusals;
 mod spine;
