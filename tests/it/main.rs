@@ -25,6 +25,7 @@ mod events;
 mod faults;
 mod idempotency;
 mod load_tools;
+mod openapi;
 mod projectors;
 mod refusals;
 mod spine;
