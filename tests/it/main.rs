@@ -20,5 +20,6 @@
 #[allow(dead_code, reason = "the fixture is used by more tests than there are yet")]
 mod support;
 
+mod docs;
 mod spine;
 mod tidy;
