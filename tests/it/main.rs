@@ -21,6 +21,7 @@
 mod support;
 
 mod concurrency;
+mod docs;
 mod events;
 mod faults;
 mod idempotency;
