@@ -44,7 +44,7 @@ async fn clients_that_go_away_leave_no_transaction_open_and_nothing_half_done() 
     let leavers: std::sync::Arc<Journal> = std::sync::Arc::clone(&load.journal);
     let mut draw = Draw(17);
     let mut going = tokio::task::JoinSet::new();
-    for number in 0..sized(400, 4_000) {
+    for number in 0..sized(400, 2_000) {
         let ask = leavers.draw(&mut draw);
         let (noted, key) = leavers.note(ask.clone());
         leavers.abandon(noted);

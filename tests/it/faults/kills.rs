@@ -30,6 +30,11 @@ async fn kill(app: &mut App, load: &Load, draw: &mut Draw, proxy: &Proxy) -> Dur
     begun.elapsed()
 }
 
+/// Many at once, so that each kill meets many.
+fn crowd() -> Plan {
+    Plan { workers: 48, think: Duration::from_millis(2), ..Plan::default() }
+}
+
 async fn lanes_proxy() -> Proxy {
     Proxy::with_fates(servers::postgres().port, "wallex-lane", vec![Fate::Held]).await
 }
@@ -38,7 +43,7 @@ async fn lanes_proxy() -> Proxy {
 async fn a_service_killed_under_load_loses_nothing_and_does_nothing_twice() {
     let proxy = lanes_proxy().await;
     let mut app = Setup::shared().through(proxy.port).start().await;
-    let plan = Plan::default();
+    let plan = crowd();
     let mut draw = Draw(plan.seed);
     let load = Load::start(&[&app], plan).await;
     let mut restarts = Vec::new();
@@ -58,7 +63,7 @@ async fn one_of_two_instances_killed_under_load_loses_nothing_and_does_nothing_t
     let proxy = lanes_proxy().await;
     let mut first = Setup::shared().through(proxy.port).start().await;
     let mut second = first.second_instance().await;
-    let plan = Plan::default();
+    let plan = crowd();
     let mut draw = Draw(plan.seed);
     let load = Load::start(&[&first, &second], plan).await;
     let mut restarts = Vec::new();
