@@ -68,8 +68,9 @@ def before_call(context, case, kwargs):
 
 @schemathesis.hook
 def filter_case(context, case):
-    # An empty query parameter is as good as none: true of integers and enums too, whose schemas cannot say so.
-    return "" not in (case.query or {}).values()
+    # An empty query parameter is as good as none, and of one that stands twice the first counts: true of integers and
+    # enums too, whose schemas cannot say so.
+    return not any(value == "" or isinstance(value, (list, tuple)) for value in (case.query or {}).values())
 
 
 @schemathesis.check
