@@ -30,7 +30,9 @@ def is_id(value) -> bool:
 
 
 def is_amount(value) -> bool:
-    return isinstance(value, float) or isinstance(value, str) and re.fullmatch(r"[0-9.]+", value) is not None
+    if isinstance(value, str):
+        return re.fullmatch(r"(0|[1-9][0-9]{0,14})(\.[0-9]{1,20})?", value) is not None
+    return isinstance(value, float) and 0 <= value <= 1e15
 
 
 # Only what is valid as it is gets another value: what was broken on purpose stays broken.
