@@ -30,7 +30,9 @@ def is_id(value) -> bool:
 
 
 def is_amount(value) -> bool:
-    return isinstance(value, float) or isinstance(value, str) and re.fullmatch(r"[0-9.]+", value) is not None
+    if isinstance(value, str):
+        return re.fullmatch(r"(0|[1-9][0-9]{0,14})(\.[0-9]{1,20})?", value) is not None
+    return isinstance(value, float) and 0 <= value <= 1e15
 
 
 # Only what is valid as it is gets another value: what was broken on purpose stays broken.
@@ -68,8 +70,9 @@ def before_call(context, case, kwargs):
 
 @schemathesis.hook
 def filter_case(context, case):
-    # An empty query parameter is as good as none: true of integers and enums too, whose schemas cannot say so.
-    return "" not in (case.query or {}).values()
+    # An empty query parameter is as good as none, and of one that stands twice the first counts: true of integers and
+    # enums too, whose schemas cannot say so.
+    return not any(value == "" or isinstance(value, (list, tuple)) for value in (case.query or {}).values())
 
 
 @schemathesis.check

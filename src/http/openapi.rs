@@ -177,4 +177,13 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn no_route_is_served_that_the_document_lacks() {
+        // Only `routes!` adds to both; axum's own ways would add to the router alone.
+        let page = include_str!("../http.rs");
+        for way in [".route(", ".nest(", ".route_service(", ".nest_service(", ".merge("] {
+            assert!(!page.contains(way), "{way}");
+        }
+    }
 }

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 
+use super::super::path::TextPath;
+use super::super::problem::{HttpError, HttpResult};
 use super::problems::{FileProblems, InternalProblems};
 use crate::answer::ProblemCode;
-use crate::http::path::TextPath;
-use crate::http::problem::{HttpError, HttpResult};
 
 const PAGE: &str = include_str!("docs.html");
 const START: &str = include_str!("docs.js");
@@ -30,7 +30,7 @@ const POLICY: (HeaderName, HeaderValue) = (
     get, path = "/openapi.json", tag = "documentation", operation_id = "getOpenApi",
     responses((status = 200, description = "OpenAPI 3.1", body = Object), InternalProblems)
 )]
-pub(in crate::http) async fn document() -> Response {
+pub async fn document() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], super::document()).into_response()
 }
 
@@ -42,7 +42,7 @@ pub(in crate::http) async fn document() -> Response {
         InternalProblems
     )
 )]
-pub(in crate::http) async fn docs() -> Response {
+pub async fn docs() -> Response {
     ([(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")), POLICY], PAGE)
         .into_response()
 }
@@ -58,10 +58,7 @@ pub(in crate::http) async fn docs() -> Response {
         FileProblems
     )
 )]
-pub(in crate::http) async fn file(
-    TextPath(name): TextPath,
-    headers: HeaderMap,
-) -> HttpResult<Response> {
+pub async fn file(TextPath(name): TextPath, headers: HeaderMap) -> HttpResult<Response> {
     if name == "start.js" {
         return Ok(([(header::CONTENT_TYPE, "text/javascript")], START).into_response());
     }
