@@ -13,6 +13,7 @@ mod serve;
 mod settings;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -97,9 +98,35 @@ fn settings(flags: &Overrides) -> anyhow::Result<Settings> {
     Ok(settings)
 }
 
+/// A time on the command line: 30s, 500ms, 2m; a bare number is in seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text}: use 30s, 500ms or 2m");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    match text.strip_prefix(digits) {
+        Some("ms") => Ok(Duration::from_millis(number)),
+        Some("" | "s") => Ok(Duration::from_secs(number)),
+        Some("m") => Ok(Duration::from_secs(number.saturating_mul(60))),
+        _ => Err(wrong()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::CommandFactory as _;
+
+    use super::duration;
+
+    #[test]
+    fn durations_are_read_with_their_unit() {
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("5"), Ok(Duration::from_secs(5)));
+        assert!(duration("s").is_err() && duration("-1s").is_err() && duration("1h").is_err());
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -52,7 +52,7 @@ pub struct LoadtestArgs {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: Option<u32>,
     /// How long to measure: 30s, 500ms, 2m [default: 30s]
-    #[arg(long, value_parser = plan::duration, value_name = "TIME", conflicts_with = "operations")]
+    #[arg(long, value_parser = super::duration, value_name = "TIME", conflicts_with = "operations")]
     pub duration: Option<Duration>,
     /// How many operations to measure, in place of --duration
     #[arg(long, value_name = "N")]
@@ -67,7 +67,7 @@ pub struct LoadtestArgs {
     #[arg(long, value_enum, default_value_t = Spread::Uniform)]
     pub spread: Spread,
     /// Load before the measurement begins; 0 for none
-    #[arg(long, value_parser = plan::duration, value_name = "TIME", default_value = "2s")]
+    #[arg(long, value_parser = super::duration, value_name = "TIME", default_value = "2s")]
     pub warmup: Duration,
     /// Whether every operation has an idempotency key; without one, nothing of unknown outcome is
     /// repeated
@@ -86,10 +86,10 @@ pub struct LoadtestArgs {
         conflicts_with_all = ["run", "rate", "duration", "operations"])]
     pub check_only: Option<String>,
     /// How long to wait for one answer
-    #[arg(long, value_parser = plan::duration, value_name = "TIME", default_value = "10s")]
+    #[arg(long, value_parser = super::duration, value_name = "TIME", default_value = "10s")]
     pub timeout: Duration,
     /// How long the projections may take to catch up after the load
-    #[arg(long, value_parser = plan::duration, value_name = "TIME", default_value = "120s")]
+    #[arg(long, value_parser = super::duration, value_name = "TIME", default_value = "120s")]
     pub wait: Duration,
     /// Write the result as JSON; - is the standard output
     #[arg(long, value_name = "FILE")]

@@ -19,7 +19,7 @@ const POLL: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone, Args)]
 pub struct ReconcileArgs {
     /// Wait this long for the projections to catch up first: 30s, 500ms, 2m
-    #[arg(long, value_parser = duration, value_name = "TIME")]
+    #[arg(long, value_parser = super::duration, value_name = "TIME")]
     pub wait: Option<Duration>,
     /// Print one JSON document
     #[arg(long)]
@@ -121,30 +121,4 @@ fn json(report: &Report) -> serde_json::Value {
         "lag": report.lag.iter().map(lag).collect::<Vec<_>>(),
         "parked": parked.collect::<Vec<_>>(),
     })
-}
-
-/// `30s`, `500ms`, `2m`; a bare number is seconds.
-fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().map_err(|_| format!("{text}: use 30s, 500ms or 2m"))?;
-    match text.strip_prefix(digits) {
-        Some("ms") => Ok(Duration::from_millis(number)),
-        Some("" | "s") => Ok(Duration::from_secs(number)),
-        Some("m") => Ok(Duration::from_secs(number.saturating_mul(60))),
-        _ => Err(format!("{text}: use 30s, 500ms or 2m")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_read_with_their_unit() {
-        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-        assert_eq!(duration("5"), Ok(Duration::from_secs(5)));
-        assert!(duration("s").is_err() && duration("-1s").is_err() && duration("1h").is_err());
-    }
 }

@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
@@ -171,19 +170,6 @@ impl Chance {
     }
 }
 
-/// `30s`, `500ms`, `2m`; a bare number is seconds.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text}: use 30s, 500ms or 2m");
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().map_err(|_| wrong())?;
-    match text.strip_prefix(digits) {
-        Some("ms") => Ok(Duration::from_millis(number)),
-        Some("" | "s") => Ok(Duration::from_secs(number)),
-        Some("m") => Ok(Duration::from_secs(number.saturating_mul(60))),
-        _ => Err(wrong()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,12 +212,5 @@ mod tests {
         for wrong in ["", "credit", "credit=-1", "fee=3", "credit=0", "credit=1;debit=2"] {
             assert!(wrong.parse::<Mix>().is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn durations_are_read_with_their_unit() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-        assert!(duration("s").is_err() && duration("-1s").is_err() && duration("1h").is_err());
     }
 }
