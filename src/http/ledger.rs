@@ -3,10 +3,10 @@
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use chrono::{DateTime, Utc};
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::cursor::Moment;
 use super::openapi::problems::{ReadByIdProblems, ReadProblems};
 use super::openapi::requests::{ConsistencyToken, EntryFilter as EntryParameters, Limit, WalletId};
 use super::path::{TextPath, WalletPath};
@@ -134,8 +134,8 @@ pub(super) async fn transactions(
 ) -> HttpResult<Response> {
     let tenant = TenantId::default_tenant();
     let filter = filter(&parameters)?;
-    let after: Option<(DateTime<Utc>, Uuid)> = cursor::position(&parameters)?;
-    let after = after.map(|(created_at, event_id)| EntryCursor { created_at, event_id });
+    let after: Option<(Moment, Uuid)> = cursor::position(&parameters)?;
+    let after = after.map(|(Moment(created_at), event_id)| EntryCursor { created_at, event_id });
     let mut connection = store::acquire(&state.pool).await?;
     consistency::wait_for(&headers, &mut connection, &tenant, LEDGER).await?;
     let rows = entries::of_all(&mut connection, &tenant, &filter, after).await?;

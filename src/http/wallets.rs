@@ -199,13 +199,23 @@ pub(super) async fn show(
     let wallet = wallets::wallet_fetch(&mut connection, &tenant, &id).await?;
     let wallet = wallet.ok_or_else(|| not_found(&id))?;
     let tag = etag(wallet.version);
-    let known = headers.get(header::IF_NONE_MATCH) == Some(&tag);
+    let known = is_known(&headers, &tag);
     let mut response = match known {
         true => StatusCode::NOT_MODIFIED.into_response(),
         false => json(WalletView::new(&wallet).to_json()),
     };
     response.headers_mut().insert(header::ETAG, tag);
     Ok(response)
+}
+
+/// `If-None-Match`: any of the tags, which proxies may have made weak, or `*` (RFC 9110).
+fn is_known(headers: &HeaderMap, tag: &HeaderValue) -> bool {
+    let values = headers.get_all(header::IF_NONE_MATCH).iter();
+    let mut tags = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    tags.any(|known| {
+        let known = known.trim_ascii();
+        known == b"*" || known.strip_prefix(b"W/").unwrap_or(known) == tag.as_bytes()
+    })
 }
 
 /// Wallets, newest first, from the read model.
@@ -225,13 +235,16 @@ pub(super) async fn list(
 ) -> HttpResult<Response> {
     let tenant = TenantId::default_tenant();
     let limit = parameters.limit(LIST_LIMIT)?;
+    let after = match cursor::position::<(cursor::Moment, String)>(&parameters)? {
+        Some((at, id)) => Some((at.0, WalletId::parse(&id).ok_or_else(cursor::invalid)?)),
+        None => None,
+    };
     let filter = read_model::WalletFilter {
         owner_id: parameters.text("ownerId").map(str::to_owned),
         currency: parameters.one_of("currency", Currency::parse)?,
         status: parameters.one_of("status", Status::parse)?,
         metadata: parameters.with_prefix("metadata."),
-        after: cursor::position(&parameters)?
-            .map(|(at, id): (_, String)| (at, WalletId::stored(&id))),
+        after,
         limit,
     };
     let mut connection = store::acquire(&state.pool).await?;
