@@ -22,5 +22,7 @@ mod support;
 
 mod faults;
 mod projectors;
+mod refusals;
 mod spine;
 mod tidy;
+mod tour;
