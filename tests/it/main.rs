@@ -21,6 +21,7 @@
 mod support;
 
 mod faults;
+mod idempotency;
 mod projectors;
 mod refusals;
 mod spine;
