@@ -21,6 +21,7 @@
 mod support;
 
 mod concurrency;
+mod events;
 mod faults;
 mod idempotency;
 mod projectors;
