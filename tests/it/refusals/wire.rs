@@ -109,6 +109,13 @@ async fn bodies_without_end_are_cut_off() {
     assert_eq!(statuses(&answer), [413], "refused before the body, without 100 Continue");
     assert!(answer.contains("body_too_large"));
 
+    // A client that sends all of it before it listens must hear the refusal, not a reset.
+    for _ in 0..20 {
+        let mut late = credit("Content-Length: 2000000\r\n");
+        late.resize(late.len() - 14 + 2_000_000, b' ');
+        assert_eq!(statuses(&exchange(&app, &late).await), [413]);
+    }
+
     let (mut reader, mut writer) = connect(&app).await.into_split();
     let chunked = credit("Transfer-Encoding: chunked\r\n");
     writer.write_all(&chunked[..chunked.len() - 14]).await.unwrap();
