@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use crate::wallet::{Rejection, Wallet, WalletId};
 
-pub use problem::{FieldError, Problem, ProblemCode};
-pub use wallet::{WalletView, event_json};
+pub use problem::{FieldError, Problem, ProblemCode, ProblemDocument};
+pub use wallet::{TransferView, WalletView, event_json};
 
 /// A decided outcome as it goes to the caller. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]

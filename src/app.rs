@@ -4,6 +4,8 @@
 //! Shutdown: not ready → no new connections, running requests finish → lanes drain → unknown
 //! COMMITs settle → publisher and projectors finish what they have in hand.
 
+mod watch;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +33,11 @@ const GRACE: Duration = Duration::from_secs(20);
 const CLOSE: Duration = Duration::from_secs(2);
 /// How often gauges are refreshed and old histogram samples folded.
 const METRICS_TICK: Duration = Duration::from_secs(5);
+
+/// The OpenAPI document of the service, as it serves it.
+pub fn openapi() -> bytes::Bytes {
+    http::document()
+}
 
 /// Runs the service until `shutdown`. Returns an error when a part that it cannot do without died.
 pub async fn run(
@@ -132,6 +139,9 @@ impl Background {
     fn spawn_pipeline(&self, settings: &Settings) {
         let kafka = settings.kafka.enabled.then(|| Connection::new(&settings.kafka));
         if kafka.is_some() {
+            let watch =
+                watch::watch(settings.kafka.clone(), self.status.clone(), self.stop.clone());
+            self.supervise("kafka watch", watch);
             let (parts, stop) = (self.publisher_parts(settings), self.stop.clone());
             self.supervise("publisher", async move {
                 if let Some(partitions) = frozen_partitions(&parts, &stop).await {

@@ -1,11 +1,13 @@
 //! The command line: one binary, a subcommand for each thing an operator does.
 //!
-//! Exit codes: 0 fine, 1 failed, 2 usage.
+//! Exit codes: 0 fine, 1 failed, 2 usage; `loadtest` also 3, when there is no service.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "commands speak to a terminal")]
 
 pub mod dev;
 mod healthcheck;
+mod loadtest;
+mod openapi;
 mod reconcile;
 mod serve;
 mod settings;
@@ -39,8 +41,12 @@ enum Command {
     Config(settings::ConfigCommand),
     /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },
+    /// Print the OpenAPI document, as /openapi.json serves it
+    Openapi,
     /// Ask a running service whether it is healthy; for containers
     Healthcheck(healthcheck::HealthcheckArgs),
+    /// Put load on a running service, then check its money and its ledger
+    Loadtest(loadtest::LoadtestArgs),
 }
 
 /// Runs the command of this process's arguments.
@@ -53,7 +59,8 @@ pub async fn main() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("wallex: {error:#}");
-            ExitCode::FAILURE
+            let unreachable = error.is::<loadtest::Unreachable>();
+            if unreachable { ExitCode::from(3) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -74,7 +81,10 @@ async fn run(command: Command) -> anyhow::Result<bool> {
             clap_complete::generate(shell, command, "wallex", &mut std::io::stdout());
             Ok(true)
         }
+        Command::Openapi => openapi::run(),
         Command::Healthcheck(args) => healthcheck::run(args, &settings(&Overrides::new())?).await,
+        // It speaks to any service, and needs no settings of this one.
+        Command::Loadtest(args) => loadtest::run(args).await,
     }
 }
 

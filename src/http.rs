@@ -9,21 +9,25 @@ mod cursor;
 mod fields;
 mod health;
 mod ledger;
+mod openapi;
 mod path;
 mod problem;
 mod query;
 mod serve;
+mod views;
 mod wallets;
 
 use axum::Router;
-use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::config::HttpSettings;
 use crate::execute::Executor;
 use crate::status::Status;
 use crate::store::Pool;
 
+pub use openapi::document;
 pub use serve::serve;
 
 /// What handlers may use.
@@ -36,26 +40,40 @@ pub struct HttpState {
     pub metrics: PrometheusHandle,
 }
 
+/// Every route, once: the router and the document are both made of this. A handler's own
+/// annotation has its method and path.
+fn routes() -> OpenApiRouter<HttpState> {
+    OpenApiRouter::with_openapi(openapi::base())
+        // /wallets
+        .routes(routes!(wallets::create, wallets::list))
+        .routes(routes!(wallets::show))
+        .routes(routes!(wallets::credit))
+        .routes(routes!(wallets::debit))
+        .routes(routes!(wallets::transfer))
+        .routes(routes!(wallets::events))
+        // /ledger
+        .routes(routes!(ledger::wallet))
+        .routes(routes!(ledger::summary))
+        .routes(routes!(ledger::reference))
+        .routes(routes!(ledger::transactions))
+        .routes(routes!(health::ledger))
+        // /health/kafka, /api/health, /livez, /readyz, /metrics
+        .routes(routes!(health::kafka))
+        .routes(routes!(health::kafka_stats))
+        .routes(routes!(health::api))
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::metrics))
+        // /openapi.json, /docs
+        .routes(routes!(openapi::page::document))
+        .routes(routes!(openapi::page::docs))
+        .routes(routes!(openapi::page::file))
+}
+
 /// The whole API.
 pub fn router(state: HttpState) -> Router {
-    Router::new()
-        .route("/wallets", post(wallets::create).get(wallets::list))
-        .route("/wallets/{id}", get(wallets::show))
-        .route("/wallets/{id}/credit", post(wallets::credit))
-        .route("/wallets/{id}/debit", post(wallets::debit))
-        .route("/wallets/{id}/transfer", post(wallets::transfer))
-        .route("/wallets/{id}/events", get(wallets::events))
-        .route("/ledger/wallet/{id}", get(ledger::wallet))
-        .route("/ledger/wallet/{id}/summary", get(ledger::summary))
-        .route("/ledger/reference/{reference}", get(ledger::reference))
-        .route("/ledger/transactions", get(ledger::transactions))
-        .route("/ledger/health", get(health::ledger))
-        .route("/health/kafka", get(health::kafka))
-        .route("/health/kafka/stats", get(health::kafka_stats))
-        .route("/api/health", get(health::api))
-        .route("/livez", get(health::live))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics))
+    let (router, _) = routes().split_for_parts();
+    router
         .fallback(problem::route_not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(axum::middleware::from_fn(context::finish))

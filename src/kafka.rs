@@ -9,6 +9,7 @@ mod connect;
 mod error;
 mod fetch;
 mod produce;
+pub mod topics;
 
 pub use connect::Connection;
 pub use error::{Class, Error};

@@ -181,3 +181,185 @@ impl Leg<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wallet::{BalanceChange, ChangeType, EventType, TransferChange, WalletCreated};
+
+    const TRANSACTION: Uuid = Uuid::from_u128(7);
+
+    fn recorded(data: EventData) -> RecordedEvent {
+        RecordedEvent {
+            tenant: TenantId::default_tenant(),
+            wallet_id: WalletId::stored("a"),
+            version: 3,
+            event_id: Uuid::from_u128(42),
+            transaction_id: TRANSACTION,
+            data,
+            created_at: DateTime::UNIX_EPOCH,
+        }
+    }
+
+    fn metadata() -> Option<Metadata> {
+        Metadata::parse(r#"{"order":17}"#).ok()
+    }
+
+    /// An event of a kind that moves a balance from `before` by `amount`.
+    fn moved(
+        kind: EventType,
+        before: Decimal,
+        amount: Decimal,
+        reference: Option<&str>,
+    ) -> EventData {
+        let up = matches!(kind, EventType::WalletCredited | EventType::WalletTransferCompleted);
+        let after = if up { before + amount } else { before - amount };
+        let change_type = if up { ChangeType::Credit } else { ChangeType::Debit };
+        let change = BalanceChange {
+            transaction_id: TRANSACTION,
+            previous_balance: before,
+            new_balance: after,
+            change_amount: amount,
+            change_type,
+            reason: Some("rent".to_owned()),
+            currency: "USD".to_owned(),
+            reference: reference.map(str::to_owned),
+            metadata: metadata(),
+        };
+        let side = |change: BalanceChange| TransferChange {
+            transfer_id: TRANSACTION,
+            from_wallet_id: if up { "b" } else { "a" }.to_owned(),
+            to_wallet_id: if up { "a" } else { "b" }.to_owned(),
+            previous_balance: change.previous_balance,
+            new_balance: change.new_balance,
+            change_amount: change.change_amount,
+            change_type,
+            reason: change.reason,
+            currency: change.currency,
+            reference: change.reference,
+            metadata: change.metadata,
+        };
+        match kind {
+            EventType::WalletCreated => EventData::WalletCreated(WalletCreated {
+                transaction_id: TRANSACTION,
+                owner_id: "ann".to_owned(),
+                currency: "USD".to_owned(),
+                overdraft_limit: Decimal::ZERO,
+                previous_balance: Decimal::ZERO,
+                new_balance: Decimal::ZERO,
+                change_amount: Decimal::ZERO,
+                change_type,
+                reason: None,
+                metadata: None,
+            }),
+            EventType::WalletCredited => EventData::WalletCredited(change),
+            EventType::WalletDebited => EventData::WalletDebited(change),
+            EventType::WalletTransferInitiated => EventData::WalletTransferInitiated(side(change)),
+            EventType::WalletTransferCompleted => EventData::WalletTransferCompleted(side(change)),
+        }
+    }
+
+    const MOVING: [EventType; 4] = [
+        EventType::WalletCredited,
+        EventType::WalletDebited,
+        EventType::WalletTransferInitiated,
+        EventType::WalletTransferCompleted,
+    ];
+
+    fn cents(n: i64) -> Decimal {
+        Decimal::new(n, 2)
+    }
+
+    #[test]
+    fn each_type_of_event_has_its_type_of_entry_sides_and_counterpart() {
+        use {Side::Credit as Cr, Side::Debit as Dr};
+        let table = [
+            (MOVING[0], TransactionType::Credit, Cr, EXTERNAL, None),
+            (MOVING[1], TransactionType::Debit, Dr, EXTERNAL, None),
+            (MOVING[2], TransactionType::TransferOut, Dr, TRANSFERS_IN_FLIGHT, Some("b")),
+            (MOVING[3], TransactionType::TransferIn, Cr, TRANSFERS_IN_FLIGHT, Some("b")),
+        ];
+        for (event, transaction_type, side, counterpart, related) in table {
+            let event = recorded(moved(event, cents(1000), cents(250), Some("r-1")));
+            let after = event.data.new_balance();
+            let own = Entry {
+                id: Uuid::new_v5(&event.event_id, &[0, 0]),
+                account: WALLET,
+                wallet_id: Some(WalletId::stored("a")),
+                related_wallet_id: related.map(str::to_owned),
+                transaction_type,
+                side,
+                amount: cents(250),
+                currency: "USD".to_owned(),
+                balances: Some((cents(1000), after)),
+                description: Some("rent".to_owned()),
+                reference_id: "r-1".to_owned(),
+                metadata: metadata(),
+                leg: 0,
+            };
+            let other = Entry {
+                id: Uuid::new_v5(&event.event_id, &[0, 1]),
+                account: counterpart,
+                wallet_id: None,
+                related_wallet_id: None,
+                side: if side == Dr { Cr } else { Dr },
+                balances: None,
+                description: None,
+                metadata: None,
+                leg: 1,
+                ..own.clone()
+            };
+            assert_eq!(entries(&event), [own, other]);
+        }
+    }
+
+    #[test]
+    fn a_creation_has_no_entries() {
+        let event = moved(EventType::WalletCreated, Decimal::ZERO, Decimal::ZERO, None);
+        assert_eq!(entries(&recorded(event)), []);
+    }
+
+    #[test]
+    fn without_a_reference_both_sides_of_a_transfer_share_its_id() {
+        for kind in MOVING {
+            let entries = entries(&recorded(moved(kind, cents(900), cents(1), None)));
+            assert!(entries.iter().all(|e| e.reference_id == TRANSACTION.to_string()), "{kind:?}");
+        }
+    }
+
+    /// Pinned: a ledger rebuilt by any later version must have the ids that callers have seen.
+    #[test]
+    fn ids_of_entries_never_change() {
+        let ids = entries(&recorded(moved(MOVING[0], cents(0), cents(1), None)));
+        let ids: Vec<String> = ids.iter().map(|entry| entry.id.to_string()).collect();
+        assert_eq!(
+            ids,
+            ["51f45e80-21e4-5621-84c6-44707666318f", "f9ae3b5c-353c-52c0-b49b-d40d8666d519"]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn the_entries_of_every_event_sum_to_zero(
+            kind in prop::sample::select(MOVING.to_vec()),
+            before in -1_000_000_000_000_i64..1_000_000_000_000,
+            amount in 1_i64..=1_000_000_000_000,
+        ) {
+            let event = recorded(moved(kind, cents(before), cents(amount), None));
+            let entries = entries(&event);
+            let signed = |entry: &Entry| match entry.side {
+                Side::Credit => entry.amount,
+                Side::Debit => -entry.amount,
+            };
+            prop_assert_eq!(entries.iter().map(signed).sum::<Decimal>(), Decimal::ZERO);
+            prop_assert!(entries.iter().all(|entry| entry.amount > Decimal::ZERO));
+            let own: Vec<&Entry> = entries.iter().filter(|e| e.wallet_id.is_some()).collect();
+            prop_assert_eq!(own.len(), 1);
+            let (from, to) = own[0].balances.unwrap();
+            prop_assert_eq!(to - from, signed(own[0]));
+            prop_assert_eq!((from, to), (cents(before), event.data.new_balance()));
+        }
+    }
+}

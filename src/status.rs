@@ -18,6 +18,8 @@ pub struct Pipeline {
     pub connected: bool,
     /// Why it did not.
     pub connection_error: Option<String>,
+    /// As the last question to it was answered; none where it was not.
+    pub cluster: Option<ClusterStatus>,
     pub publisher: PublisherStatus,
     /// By projector name.
     pub projectors: BTreeMap<&'static str, ProjectorStatus>,
@@ -25,6 +27,24 @@ pub struct Pipeline {
     pub dead_tasks: Vec<&'static str>,
     /// Shutting down: not ready for new work.
     pub draining: bool,
+}
+
+/// The Kafka cluster as it describes itself.
+#[derive(Debug, Clone, Default)]
+pub struct ClusterStatus {
+    pub id: String,
+    pub brokers: Vec<BrokerStatus>,
+    /// How long the answer took.
+    pub ping_ms: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct BrokerStatus {
+    pub id: i32,
+    /// `host:port` as advertised.
+    pub host: String,
+    /// That address takes connections from here.
+    pub reachable: bool,
 }
 
 #[derive(Debug, Clone, Default)]

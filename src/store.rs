@@ -18,6 +18,8 @@ pub mod recorded;
 pub mod topics;
 pub mod wallets;
 
+use std::time::Duration;
+
 use sqlx::PgConnection;
 
 pub use connect::{Pool, connect_pool, migrate, pending_migrations};
@@ -43,17 +45,13 @@ pub async fn rollback(connection: &mut Connection) -> Result<()> {
     Ok(sqlx::raw_sql("rollback").execute(connection).await.map(drop)?)
 }
 
-/// Bounds what a server may take to answer. One that falls silent counts as away; the connection
-/// is of no use any more and must be dropped.
-pub async fn bounded<T>(
-    limit: std::time::Duration,
-    answer: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    let silent = || sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
-    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(silent().into()))
-}
-
 /// A connection of the pool. Waits at most two seconds.
 pub async fn acquire(pool: &Pool) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>> {
     Ok(pool.acquire().await?)
+}
+
+/// Bounds what a server may take to answer. One that falls silent counts as away; the connection
+/// is of no use any more and must be dropped.
+pub async fn bounded<T>(limit: Duration, answer: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(Error::no_answer(limit)))
 }

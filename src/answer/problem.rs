@@ -1,6 +1,9 @@
 //! Problem documents (RFC 9457): every error the service gives, with a stable code.
 
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa::openapi::Schema;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 
 use crate::wallet::Rejection;
 
@@ -75,26 +78,45 @@ pub struct Problem {
 }
 
 /// Which part of the request is meant: a JSON Pointer, `?name` or a header's name, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct FieldError {
     pub pointer: String,
     pub detail: String,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Document<'a> {
+/// A problem as it is sent (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = Problem)]
+pub struct ProblemDocument<'a> {
+    #[schema(pattern = "^urn:wallex:problem:[a-z_]+$")]
     r#type: String,
+    /// The same for every problem of this code.
     title: &'a str,
+    #[schema(minimum = 400, maximum = 599)]
     status: u16,
+    /// What is wrong with this request.
     detail: &'a str,
+    #[schema(schema_with = codes)]
     code: &'a str,
+    /// Names the request in the log.
     request_id: &'a str,
+    /// Every part of the request that is wrong.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[schema(required = false)]
     errors: &'a [FieldError],
+    /// With `idempotency_key_expired`: what the first request did.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
     transaction_id: Option<&'a str>,
+    /// Whether the same request may succeed later.
     retryable: bool,
+}
+
+fn codes() -> Schema {
+    let codes = ProblemCode::ALL.iter().map(|code| code.as_str());
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(codes)).into()
 }
 
 impl Problem {
@@ -152,7 +174,7 @@ impl Problem {
     }
 
     pub fn to_json(&self) -> String {
-        let document = Document {
+        let document = ProblemDocument {
             r#type: format!("urn:wallex:problem:{}", self.code.as_str()),
             title: self.code.title(),
             status: self.status(),

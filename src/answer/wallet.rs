@@ -2,28 +2,49 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
+use utoipa::openapi::Schema;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 use uuid::Uuid;
 
 use crate::envelope::timestamp;
-use crate::wallet::{Metadata, Wallet, WalletId};
+use crate::wallet::{Metadata, Status, Wallet, WalletId};
 
 /// A wallet as every route shows it.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = Wallet)]
 pub struct WalletView<'a> {
+    #[schema(value_type = String)]
     id: &'a WalletId,
     owner_id: &'a str,
+    /// ISO 4217 code.
+    #[schema(pattern = "^[A-Z]{3}$")]
     currency: &'static str,
+    #[schema(schema_with = statuses)]
     status: &'static str,
+    #[schema(value_type = String, pattern = r"^-?[0-9]+(\.[0-9]+)?$")]
     balance: rust_decimal::Decimal,
+    /// Reserved for open holds.
+    #[schema(value_type = String, pattern = r"^[0-9]+(\.[0-9]+)?$")]
     held_balance: rust_decimal::Decimal,
+    /// What may be spent: the balance without what is held, with the overdraft.
+    #[schema(value_type = String, pattern = r"^-?[0-9]+(\.[0-9]+)?$")]
     available_balance: rust_decimal::Decimal,
+    #[schema(value_type = String, pattern = r"^[0-9]+(\.[0-9]+)?$")]
     overdraft_limit: rust_decimal::Decimal,
+    /// Counts the wallet's events: 1..n without a gap.
+    #[schema(minimum = 1)]
     version: i64,
+    #[schema(required, value_type = Option<Object>)]
     metadata: Option<&'a Metadata>,
+    #[schema(format = DateTime)]
     created_at: String,
+    #[schema(format = DateTime)]
     updated_at: String,
+    /// In the answer of a credit or debit only.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Uuid, required = false)]
     transaction_id: Option<Uuid>,
 }
 
@@ -56,15 +77,23 @@ impl<'a> WalletView<'a> {
     }
 }
 
+fn statuses() -> Schema {
+    let names = Status::ALL.into_iter().map(Status::as_str);
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).into()
+}
+
+/// Both wallets of a transfer.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = TransferResult)]
+pub struct TransferView<'a> {
+    transfer_id: Uuid,
+    from_wallet: WalletView<'a>,
+    to_wallet: WalletView<'a>,
+}
+
 /// `{transferId, fromWallet, toWallet}`.
 pub(super) fn transfer_json(transfer_id: Uuid, from: &Wallet, to: &Wallet) -> String {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct TransferView<'a> {
-        transfer_id: Uuid,
-        from_wallet: WalletView<'a>,
-        to_wallet: WalletView<'a>,
-    }
     let view = TransferView {
         transfer_id,
         from_wallet: WalletView::new(from),

@@ -34,7 +34,7 @@ pub(super) async fn wait_for(
     let Some(wanted) = token.and_then(cursor::decode::<Vec<(String, i64)>>) else { return Ok(()) };
     let begun = Instant::now();
     for (id, version) in wanted {
-        let id = WalletId::stored(&id);
+        let Some(id) = WalletId::parse(&id) else { continue };
         while entries::projected_version(connection, tenant, projector, &id).await? < version {
             if begun.elapsed() > WAIT_MAX {
                 return Ok(());

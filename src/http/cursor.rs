@@ -2,8 +2,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Serialize;
+use chrono::{DateTime, Datelike as _, Utc};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::problem::{HttpError, HttpResult};
 use super::query::Parameters;
@@ -22,7 +23,23 @@ pub(super) fn decode<T: DeserializeOwned>(cursor: &str) -> Option<T> {
 /// The position in `?cursor=`, none where there is no cursor.
 pub(super) fn position<T: DeserializeOwned>(parameters: &Parameters) -> HttpResult<Option<T>> {
     let Some(cursor) = parameters.text("cursor") else { return Ok(None) };
-    decode(cursor).map(Some).ok_or_else(|| {
-        HttpError::at(ProblemCode::InvalidValue, "?cursor", "must come from a former answer")
-    })
+    decode(cursor).map(Some).ok_or_else(invalid)
+}
+
+/// The problem with a cursor that no answer gave.
+pub(super) fn invalid() -> HttpError {
+    HttpError::at(ProblemCode::InvalidValue, "?cursor", "must come from a former answer")
+}
+
+/// A time in a cursor: anybody can make one up that Postgres does not know.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "DateTime<Utc>")]
+pub(super) struct Moment(pub DateTime<Utc>);
+
+impl TryFrom<DateTime<Utc>> for Moment {
+    type Error = &'static str;
+
+    fn try_from(at: DateTime<Utc>) -> Result<Self, Self::Error> {
+        if (0..=9999).contains(&at.year()) { Ok(Self(at)) } else { Err("year") }
+    }
 }

@@ -21,6 +21,8 @@ const BODY_BYTES_MAX: usize = 1024 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const DESCRIPTION_CHARS_MAX: usize = 1024;
 const REFERENCE_CHARS_MAX: usize = 255;
+/// Unknown fields that a problem names: an answer must not be larger than what it answers.
+const UNKNOWN_NAMED_MAX: usize = 10;
 
 /// The fields that are left, and what was wrong with those already taken.
 #[derive(Debug)]
@@ -107,7 +109,7 @@ impl Fields {
 
     /// Every field taken, or the problem with all that is wrong. Call last.
     pub fn finish(mut self) -> HttpResult<()> {
-        for (name, _) in std::mem::take(&mut self.left) {
+        for (name, _) in std::mem::take(&mut self.left).into_iter().take(UNKNOWN_NAMED_MAX) {
             self.fail(&name, ProblemCode::UnknownField, "is not a field of this route");
         }
         let Some((code, _)) = self.errors.first() else { return Ok(()) };
@@ -246,7 +248,7 @@ impl Fields {
     /// Takes a field out; JSON null is as good as leaving it out.
     fn take(&mut self, name: &str) -> Option<Box<RawValue>> {
         let at = self.left.iter().position(|(field, _)| field == name)?;
-        let (_, raw) = self.left.swap_remove(at);
+        let (_, raw) = self.left.remove(at);
         (raw.get() != "null").then_some(raw)
     }
 

@@ -8,6 +8,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use super::HttpState;
+use super::openapi::health as shapes;
+use super::openapi::problems::InternalProblems;
 use crate::envelope::timestamp;
 use crate::status::{Pipeline, ProjectorStatus};
 use crate::store::{self, outbox::Backlog};
@@ -22,15 +24,35 @@ fn now() -> String {
     timestamp(chrono::Utc::now())
 }
 
+/// Whether the process answers.
+#[utoipa::path(
+    get, path = "/livez", tag = "health", operation_id = "getLiveness",
+    responses((status = 200, description = "Alive", body = shapes::Alive), InternalProblems)
+)]
 pub(super) async fn live() -> Response {
     page(StatusCode::OK, &json!({"status": "ok"}))
 }
 
+/// Whether the ledger's routes answer.
+#[utoipa::path(
+    get, path = "/ledger/health", tag = "health", operation_id = "getLedgerHealth",
+    responses((status = 200, description = "Alive", body = shapes::LedgerAlive), InternalProblems)
+)]
 pub(super) async fn ledger() -> Response {
     page(StatusCode::OK, &json!({"status": "ok", "module": "ledger"}))
 }
 
+/// Whether this instance may be sent requests.
+///
 /// Postgres and its migrations, never Kafka: the outbox holds what Kafka cannot take.
+#[utoipa::path(
+    get, path = "/readyz", tag = "health", operation_id = "getReadiness",
+    responses(
+        (status = 200, description = "Ready", body = shapes::Ready),
+        (status = 503, description = "Not ready, and why", body = shapes::NotReady),
+        InternalProblems
+    )
+)]
 pub(super) async fn ready(State(state): State<HttpState>) -> Response {
     let not_ready = |why: &str| {
         page(StatusCode::SERVICE_UNAVAILABLE, &json!({"status": "not_ready", "reason": why}))
@@ -47,6 +69,15 @@ pub(super) async fn ready(State(state): State<HttpState>) -> Response {
     }
 }
 
+/// Whether commands can be taken.
+#[utoipa::path(
+    get, path = "/api/health", tag = "health", operation_id = "getHealth",
+    responses(
+        (status = 200, description = "Healthy", body = shapes::ApiHealth),
+        (status = 503, description = "Postgres cannot be reached", body = shapes::ApiHealth),
+        InternalProblems
+    )
+)]
 pub(super) async fn api(State(state): State<HttpState>) -> Response {
     let begun = Instant::now();
     let database = within(store::ping(&state.pool)).await;
@@ -75,13 +106,21 @@ fn check(fine: bool, latency_ms: u64, error: Option<&String>) -> Value {
     check
 }
 
-/// Always 200: the state is in the body.
+/// How events get to Kafka and back. Always 200: the state is in the body.
+#[utoipa::path(
+    get, path = "/health/kafka", tag = "health", operation_id = "getKafkaHealth",
+    responses((status = 200, description = "The state, whatever it is", body = shapes::KafkaHealth), InternalProblems)
+)]
 pub(super) async fn kafka(State(state): State<HttpState>) -> Response {
     let report = Report::take(&state).await;
     page(StatusCode::OK, &Value::Object(report.summary()))
 }
 
-/// The same in detail.
+/// How events get to Kafka and back, in detail.
+#[utoipa::path(
+    get, path = "/health/kafka/stats", tag = "health", operation_id = "getKafkaStats",
+    responses((status = 200, description = "The state in detail", body = shapes::KafkaStats), InternalProblems)
+)]
 pub(super) async fn kafka_stats(State(state): State<HttpState>) -> Response {
     let report = Report::take(&state).await;
     let mut body = report.summary();
@@ -98,8 +137,19 @@ pub(super) async fn kafka_stats(State(state): State<HttpState>) -> Response {
     let groups: Map<String, Value> =
         groups.map(|(name, status)| ((*name).to_owned(), group_detail(status))).collect();
     body.insert("groups".to_owned(), Value::Object(groups));
+    body.insert("cluster".to_owned(), cluster(&report.pipeline));
     body.insert("deadTasks".to_owned(), json!(report.pipeline.dead_tasks));
     page(StatusCode::OK, &Value::Object(body))
+}
+
+/// Null where the cluster did not answer the last question.
+fn cluster(pipeline: &Pipeline) -> Value {
+    let Some(cluster) = &pipeline.cluster else { return Value::Null };
+    let brokers = cluster.brokers.iter();
+    let brokers: Vec<Value> = brokers
+        .map(|broker| json!({"id": broker.id, "host": broker.host, "reachable": broker.reachable}))
+        .collect();
+    json!({"id": cluster.id, "pingMs": cluster.ping_ms, "brokers": brokers})
 }
 
 fn group_detail(status: &ProjectorStatus) -> Value {
@@ -203,6 +253,11 @@ impl Report {
     }
 }
 
+/// Counters and histograms.
+#[utoipa::path(
+    get, path = "/metrics", tag = "health", operation_id = "getMetrics",
+    responses((status = 200, description = "Prometheus text", body = String, content_type = "text/plain"), InternalProblems)
+)]
 pub(super) async fn metrics(State(state): State<HttpState>) -> Response {
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], state.metrics.render()).into_response()

@@ -79,8 +79,8 @@ impl Parameters {
         let Some(text) = self.text(name) else { return Ok(None) };
         let time = DateTime::parse_from_rfc3339(text).map(|time| time.to_utc());
         let date = || {
-            let date =
-                NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|_| text.len() == 10)?;
+            let plain = text.len() == 10 && text.starts_with(|c: char| c.is_ascii_digit());
+            let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|_| plain)?;
             let last = NaiveTime::from_hms_milli_opt(23, 59, 59, 999)?;
             Some(date.and_time(if end { last } else { NaiveTime::MIN }).and_utc())
         };

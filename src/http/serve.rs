@@ -28,8 +28,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 const HEADERS_MAX: usize = 100;
 const CONNECTIONS_MAX: usize = 16_384;
-/// Requests that run when shutdown begins may take this long to finish.
-const GRACE: Duration = Duration::from_secs(25);
+/// Requests that run when shutdown begins may take this long: less than the 10 s after which
+/// container engines kill.
+const GRACE: Duration = Duration::from_secs(8);
 /// When shutdown begins, clients are told to close with their next answer: to close on them would
 /// lose what they are just sending. Whoever sends nothing for this long is closed on.
 const DRAIN: Duration = Duration::from_millis(500);

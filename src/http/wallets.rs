@@ -4,16 +4,21 @@ use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::fields::Fields;
+use super::openapi::problems::{
+    CreateProblems, CreditProblems, DebitProblems, ReadProblems, ReadWalletProblems,
+    TransferProblems,
+};
+use super::openapi::requests::{self, CommandHeaders, ConsistencyToken, IfMatch, IfNoneMatch};
 use super::path::{WalletPath, expected_version, idempotency_key};
 use super::problem::{HttpError, HttpResult, render_answer};
 use super::query::Parameters;
+use super::views::{Events, MovedWallet};
 use super::{HttpState, consistency, cursor};
-use crate::answer::{Problem, WalletView, event_json};
+use crate::answer::{Problem, TransferView, WalletView, event_json};
 use crate::execute::{Context, Reply, Request};
 use crate::projector::READ_MODEL;
 use crate::store::{self, read_model, wallets};
@@ -25,6 +30,16 @@ use crate::wallet::{
 const LIST_LIMIT: i64 = 1000;
 const EVENTS_LIMIT: i64 = 50;
 
+/// Opens a wallet.
+#[utoipa::path(
+    post, path = "/wallets", tag = "wallets", operation_id = "createWallet",
+    params(CommandHeaders), request_body = requests::CreateWallet,
+    responses(
+        (status = 201, description = "The wallet", body = WalletView,
+            headers(("ETag" = String, description = "The wallet's version, quoted"))),
+        CreateProblems
+    )
+)]
 pub(super) async fn create(
     State(state): State<HttpState>,
     Extension(context): Extension<Context>,
@@ -47,6 +62,16 @@ pub(super) async fn create(
     run(&state, context, &headers, &["POST", "/wallets"], command).await
 }
 
+/// Adds money to a wallet.
+#[utoipa::path(
+    post, path = "/wallets/{id}/credit", tag = "wallets", operation_id = "creditWallet",
+    params(requests::WalletId, CommandHeaders, IfMatch), request_body = requests::Movement,
+    responses(
+        (status = 201, description = "The wallet after the credit", body = MovedWallet,
+            headers(("ETag" = String, description = "The wallet's version, quoted"))),
+        CreditProblems
+    )
+)]
 pub(super) async fn credit(
     state: State<HttpState>,
     context: Extension<Context>,
@@ -57,6 +82,16 @@ pub(super) async fn credit(
     movement(state, context, path, headers, fields, "credit", Command::Credit).await
 }
 
+/// Takes money from a wallet, if it has as much available.
+#[utoipa::path(
+    post, path = "/wallets/{id}/debit", tag = "wallets", operation_id = "debitWallet",
+    params(requests::WalletId, CommandHeaders, IfMatch), request_body = requests::Movement,
+    responses(
+        (status = 201, description = "The wallet after the debit", body = MovedWallet,
+            headers(("ETag" = String, description = "The wallet's version, quoted"))),
+        DebitProblems
+    )
+)]
 pub(super) async fn debit(
     state: State<HttpState>,
     context: Extension<Context>,
@@ -85,6 +120,15 @@ async fn movement(
     run(&state, context, &headers, &route, command(movement)).await
 }
 
+/// Moves money to another wallet of the same currency: both sides or none.
+#[utoipa::path(
+    post, path = "/wallets/{id}/transfer", tag = "wallets", operation_id = "transfer",
+    params(requests::WalletId, CommandHeaders, IfMatch), request_body = requests::Transfer,
+    responses(
+        (status = 201, description = "Both wallets after the transfer", body = TransferView),
+        TransferProblems
+    )
+)]
 pub(super) async fn transfer(
     State(state): State<HttpState>,
     Extension(context): Extension<Context>,
@@ -135,7 +179,16 @@ fn etag(version: i64) -> HeaderValue {
     HeaderValue::try_from(format!("\"{version}\"")).unwrap_or(HeaderValue::from_static("\"0\""))
 }
 
-/// Strongly consistent: read from the write side.
+/// A wallet, strongly consistent from any instance: read from the write side.
+#[utoipa::path(
+    get, path = "/wallets/{id}", tag = "wallets", operation_id = "getWallet",
+    params(requests::WalletId, IfNoneMatch),
+    responses(
+        (status = 200, description = "The wallet", body = WalletView, headers(("ETag" = String, description = "The wallet's version, quoted"))),
+        (status = 304, description = "The wallet still has this version", headers(("ETag" = String, description = "The wallet's version, quoted"))),
+        ReadWalletProblems
+    )
+)]
 pub(super) async fn show(
     State(state): State<HttpState>,
     WalletPath(id): WalletPath,
@@ -146,7 +199,7 @@ pub(super) async fn show(
     let wallet = wallets::wallet_fetch(&mut connection, &tenant, &id).await?;
     let wallet = wallet.ok_or_else(|| not_found(&id))?;
     let tag = etag(wallet.version);
-    let known = headers.get(header::IF_NONE_MATCH) == Some(&tag);
+    let known = is_known(&headers, &tag);
     let mut response = match known {
         true => StatusCode::NOT_MODIFIED.into_response(),
         false => json(WalletView::new(&wallet).to_json()),
@@ -155,7 +208,26 @@ pub(super) async fn show(
     Ok(response)
 }
 
-/// Newest first, from the read model.
+/// `If-None-Match`: any of the tags, which proxies may have made weak, or `*` (RFC 9110).
+fn is_known(headers: &HeaderMap, tag: &HeaderValue) -> bool {
+    let values = headers.get_all(header::IF_NONE_MATCH).iter();
+    let mut tags = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    tags.any(|known| {
+        let known = known.trim_ascii();
+        known == b"*" || known.strip_prefix(b"W/").unwrap_or(known) == tag.as_bytes()
+    })
+}
+
+/// Wallets, newest first, from the read model.
+#[utoipa::path(
+    get, path = "/wallets", tag = "wallets", operation_id = "listWallets",
+    params(requests::WalletFilter, ConsistencyToken),
+    responses(
+        (status = 200, description = "The wallets; a full page has a `Link` to the next",
+            body = Vec<WalletView>, headers(("Link" = String, description = "rel=\"next\""))),
+        ReadProblems
+    )
+)]
 pub(super) async fn list(
     State(state): State<HttpState>,
     parameters: Parameters,
@@ -163,13 +235,16 @@ pub(super) async fn list(
 ) -> HttpResult<Response> {
     let tenant = TenantId::default_tenant();
     let limit = parameters.limit(LIST_LIMIT)?;
+    let after = match cursor::position::<(cursor::Moment, String)>(&parameters)? {
+        Some((at, id)) => Some((at.0, WalletId::parse(&id).ok_or_else(cursor::invalid)?)),
+        None => None,
+    };
     let filter = read_model::WalletFilter {
         owner_id: parameters.text("ownerId").map(str::to_owned),
         currency: parameters.one_of("currency", Currency::parse)?,
         status: parameters.one_of("status", Status::parse)?,
         metadata: parameters.with_prefix("metadata."),
-        after: cursor::position(&parameters)?
-            .map(|(at, id): (_, String)| (at, WalletId::stored(&id))),
+        after,
         limit,
     };
     let mut connection = store::acquire(&state.pool).await?;
@@ -189,17 +264,16 @@ pub(super) async fn list(
 }
 
 /// A wallet's events as published, in version order.
+#[utoipa::path(
+    get, path = "/wallets/{id}/events", tag = "wallets", operation_id = "listWalletEvents",
+    params(requests::WalletId, requests::EventFilter),
+    responses((status = 200, description = "The events", body = Events), ReadWalletProblems)
+)]
 pub(super) async fn events(
     State(state): State<HttpState>,
     WalletPath(id): WalletPath,
     parameters: Parameters,
 ) -> HttpResult<Response> {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Body {
-        events: Vec<Box<RawValue>>,
-        next_after_version: i64,
-    }
     let tenant = TenantId::default_tenant();
     let after = parameters.number("afterVersion", 0, 0, i64::MAX)?;
     let limit = parameters.limit(EVENTS_LIMIT)?;
@@ -211,7 +285,7 @@ pub(super) async fn events(
     let next = events.last().map_or(after, |(version, _)| *version);
     let events: Vec<Box<RawValue>> =
         events.into_iter().filter_map(|(_, envelope)| event_json(envelope)).collect();
-    let body = Body { events, next_after_version: next };
+    let body = Events { events, next_after_version: next };
     Ok(json(serde_json::to_string(&body).unwrap_or_default()))
 }
 

@@ -16,39 +16,13 @@ use tokio::time::timeout;
 
 use super::connect::connect_krafka;
 use super::error::Error;
-use crate::config::{Codec, KafkaSettings};
+use super::topics::{Drift, Report, TopicSpec};
+use crate::config::KafkaSettings;
 
+/// A broker that takes no connection within this is out of reach.
+const REACH_TIMEOUT: Duration = Duration::from_secs(1);
 /// krafka's own default is a minute for any call, whatever the request timeout says.
 const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(10);
-const DLQ_PARTITIONS: i32 = 5;
-const DLQ_RETENTION_DAYS: u32 = 30;
-const MAX_MESSAGE_BYTES: u32 = 10_485_760;
-
-/// A topic as it should be.
-#[derive(Debug, Clone)]
-pub struct TopicSpec {
-    pub name: String,
-    pub partitions: i32,
-    pub replication_factor: i16,
-    pub configs: Vec<(&'static str, String)>,
-}
-
-/// What was done and what differs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
-    pub created: Vec<String>,
-    pub drift: Vec<Drift>,
-}
-
-/// One difference between a topic and its specification.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Drift {
-    pub topic: String,
-    /// `partitions`, `replication.factor` or a configuration's name.
-    pub what: String,
-    pub wanted: String,
-    pub actual: String,
-}
 
 /// The cluster as one of its brokers describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,35 +38,12 @@ pub struct Broker {
     pub port: i32,
 }
 
-impl TopicSpec {
-    /// The topic of the events, over the frozen count of partitions.
-    pub fn events(settings: &KafkaSettings, codec: Codec, partitions: i32) -> Self {
-        Self::new(settings, &settings.events_topic, codec, partitions, settings.retention_days)
-    }
-
-    /// The topic of the dead letters.
-    pub fn dead_letters(settings: &KafkaSettings, codec: Codec) -> Self {
-        Self::new(settings, &settings.dlq_topic, codec, DLQ_PARTITIONS, DLQ_RETENTION_DAYS)
-    }
-
-    fn new(settings: &KafkaSettings, name: &str, codec: Codec, partitions: i32, days: u32) -> Self {
-        let retention = u64::from(days) * 86_400_000;
-        // The same codec on both sides: the broker then stores batches as they come.
-        let compression = if codec == Codec::None { "uncompressed" } else { codec.as_str() };
-        let mut configs = vec![
-            ("retention.ms", retention.to_string()),
-            ("max.message.bytes", MAX_MESSAGE_BYTES.to_string()),
-            ("compression.type", compression.to_owned()),
-        ];
-        if settings.replication_factor >= 3 {
-            configs.push(("min.insync.replicas", "2".to_owned()));
-        }
-        Self {
-            name: name.to_owned(),
-            partitions,
-            replication_factor: settings.replication_factor,
-            configs,
-        }
+impl Broker {
+    /// Whether its advertised address takes connections from here.
+    pub async fn is_reachable(&self) -> bool {
+        let port = u16::try_from(self.port).unwrap_or(0);
+        let connecting = tokio::net::TcpStream::connect((self.host.as_str(), port));
+        matches!(timeout(REACH_TIMEOUT, connecting).await, Ok(Ok(_)))
     }
 }
 

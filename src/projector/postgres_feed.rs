@@ -113,7 +113,11 @@ impl PostgresFeed {
         }
         let mut more = false;
         let ahead: Vec<(i32, i64)> = self.ahead.iter().map(|(p, xid)| (*p, *xid)).collect();
-        for walk in store::feed::walk(connection, &job.subscription, &ahead, self.limit).await? {
+        store::begin(connection).await?;
+        store::feed::steady(connection).await?;
+        let walks = store::feed::walk(connection, &job.subscription, &ahead, self.limit).await?;
+        store::commit(connection).await?;
+        for walk in walks {
             let lag = Duration::from_millis(u64::try_from(walk.lag_ms).unwrap_or(0));
             found.lag.insert(walk.partition, (walk.pending.len(), lag));
             let feeds = self.feeds(&walk, lag, in_step.contains(&walk.partition));
@@ -165,8 +169,11 @@ impl PostgresFeed {
             .map(|partition| (partition, self.settled.get(&partition).copied().unwrap_or(0)))
             .collect();
         let both = [LEDGER, READ_MODEL];
-        let done =
-            store::feed::settle(connection, &job.subscription, &both, &after, SETTLE_ROWS).await?;
+        let of = &job.subscription;
+        store::begin(connection).await?;
+        store::feed::steady(connection).await?;
+        let done = store::feed::settle(connection, of, &both, &after, SETTLE_ROWS).await?;
+        store::commit(connection).await?;
         for settled in done {
             // At the end of the set the next round begins anew: what was passed over may be applied.
             self.settled.insert(settled.partition, settled.last_id.unwrap_or(0));

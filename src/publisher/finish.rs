@@ -7,7 +7,7 @@ use super::read_back::ReadBack;
 use super::send::{Sent, Trouble};
 use super::{Publisher, Topics};
 use crate::kafka;
-use crate::kafka::admin::Report;
+use crate::kafka::topics::Report;
 use crate::store;
 use crate::store::leases::Lease;
 use crate::store::outbox::OutboxRow;

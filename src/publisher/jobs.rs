@@ -10,7 +10,8 @@ use uuid::Uuid;
 use super::Parts;
 use super::read_back::{self, ReadBack};
 use super::send::{self, Sent};
-use crate::kafka::admin::{Admin, Report, TopicSpec};
+use crate::kafka::admin::Admin;
+use crate::kafka::topics::{Report, TopicSpec};
 use crate::kafka::{self, Connection, Fetcher, Producer};
 use crate::store::leases::{self, Lease, Leased};
 use crate::store::outbox::{self, Backlog, Mark, OutboxRow, Refusal};
@@ -154,22 +155,25 @@ impl Shared {
     async fn write(&self, settlement: &Settlement) -> store::Result<Settled> {
         let mut settled = Settled::default();
         let mut marks: Vec<Mark> = settlement.sent.iter().filter_map(Sent::mark).collect();
+        let mut found = Vec::new();
         for read in &settlement.read {
             let rows = match read.found.as_slice() {
                 [] => Vec::new(),
-                found => {
+                events => {
                     let topic = &self.leased.topic;
-                    outbox::waiting(&self.pool, topic, read.partition, found).await?
+                    outbox::waiting(&self.pool, topic, read.partition, events).await?
                 }
             };
-            settled.found += u64::try_from(rows.len()).unwrap_or(u64::MAX);
+            found.push((read.partition, rows.len()));
             marks.push(read.mark(rows));
         }
         if !marks.is_empty() {
             let standing = outbox::mark(&self.pool, &self.leased, &marks).await?;
             let numbers = marks.iter().map(|mark| mark.partition);
             settled.lost.extend(numbers.filter(|number| !standing.contains(number)));
+            found.retain(|(partition, _)| standing.contains(partition));
         }
+        settled.found = found.iter().map(|(_, rows)| u64::try_from(*rows).unwrap_or(0)).sum();
         let refusals: Vec<Refusal> =
             settlement.sent.iter().flat_map(|sent| sent.refusals.iter().cloned()).collect();
         if !refusals.is_empty() {

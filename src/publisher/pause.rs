@@ -28,6 +28,11 @@ impl Pause {
         *self = Self::default();
     }
 
+    /// What struck is mended: rests a second longer at most.
+    pub fn shorten(&mut self) {
+        self.until = self.until.map(|until| until.min(Instant::now() + jittered(FIRST)));
+    }
+
     pub fn is_over(&self, now: Instant) -> bool {
         self.until.is_none_or(|until| until <= now)
     }
@@ -60,6 +65,8 @@ mod tests {
             assert!(rest <= Duration::from_millis(full * 1000 + 100), "{rest:?} for {full} s");
             assert!(!pause.is_over(before));
         }
+        pause.shorten();
+        assert!(pause.is_over(Instant::now() + FIRST));
         pause.reset();
         assert!(pause.is_over(Instant::now()));
         assert!(pause.fail(longest));

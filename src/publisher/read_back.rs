@@ -85,3 +85,16 @@ fn found(value: &[u8]) -> Option<Found> {
         event_id: head.event_id,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_records_that_name_an_event_count_as_found() {
+        let ours = br#"{"eventId":"00000000-0000-0000-0000-000000000000","tenantId":"default",
+            "aggregateId":"w-1","aggregateVersion":3,"data":{}}"#;
+        assert_eq!(found(ours).map(|event| event.version), Some(3));
+        assert!(found(b"hello").is_none());
+    }
+}

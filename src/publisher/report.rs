@@ -46,17 +46,20 @@ impl Publisher {
         self.kafka_failed(error, first, what);
     }
 
+    /// Warns once per outage, and once per partition of troubles that are its own.
     pub(super) fn kafka_failed(&mut self, error: &kafka::Error, first: bool, what: &'static str) {
-        if first {
-            tracing::warn!(%error, "publisher: {what}");
-        } else {
-            tracing::debug!(%error, "publisher: {what}");
-        }
+        let mut warn = first;
         if error.is_outage() {
             self.status.update(|pipeline| {
+                warn = pipeline.connection_error.is_none();
                 pipeline.connected = false;
                 pipeline.connection_error = Some(error.to_string());
             });
+        }
+        if warn {
+            tracing::warn!(%error, "publisher: {what}");
+        } else {
+            tracing::debug!(%error, "publisher: {what}");
         }
         self.failed(&format!("{what}: {error}"));
     }
@@ -69,10 +72,16 @@ impl Publisher {
         });
     }
 
-    pub(super) fn connected(&self) {
+    pub(super) fn connected(&mut self) {
+        let mut outage = None;
         self.status.update(|pipeline| {
             pipeline.connected = true;
-            pipeline.connection_error = None;
+            outage = pipeline.connection_error.take();
         });
+        if outage.is_some() {
+            tracing::info!("Kafka is back");
+            self.kafka_pause.shorten();
+            self.partitions.values_mut().for_each(|partition| partition.pause.shorten());
+        }
     }
 }

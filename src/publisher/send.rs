@@ -158,3 +158,43 @@ fn outgoing(row: &OutboxRow) -> Result<Outgoing, serde_json::Error> {
         timestamp: row.created_at,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(payload: &str) -> OutboxRow {
+        OutboxRow {
+            id: 1,
+            tenant_id: "default".to_owned(),
+            partition: 8,
+            wallet_id: "w-000001".to_owned(),
+            version: 2,
+            event_id: uuid::Uuid::nil(),
+            event_type: "WalletCredited".to_owned(),
+            schema_version: 1,
+            payload: payload.to_owned(),
+            correlation_id: Some("c-1".to_owned()),
+            causation_id: None,
+            traceparent: None,
+            created_at: chrono::DateTime::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn a_record_carries_the_payload_untouched_and_every_header() {
+        let record = outgoing(&row(r#"{"newBalance":  "1.50"}"#)).unwrap();
+        let value = String::from_utf8(record.value).unwrap();
+        assert!(value.contains(r#""data":{"newBalance":  "1.50"}"#), "{value}");
+        assert!(value.contains(r#""timestamp":"1970-01-01T00:00:00.000Z""#), "{value}");
+        assert_eq!(record.key, b"w-000001");
+        assert_eq!(record.headers.len(), 7);
+        assert!(record.headers.contains(&("correlation-id", b"c-1".to_vec())));
+        assert!(record.headers.contains(&("causation-id", Vec::new())));
+    }
+
+    #[test]
+    fn a_payload_that_is_no_json_is_refused_before_it_is_sent() {
+        assert!(outgoing(&row("{")).is_err());
+    }
+}

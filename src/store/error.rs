@@ -66,6 +66,12 @@ impl Error {
         self.sqlstate().as_deref() == Some("23505") && self.constraint() == Some(constraint)
     }
 
+    /// A server that stays silent is as good as away.
+    pub(super) fn no_answer(after: std::time::Duration) -> Self {
+        let text = format!("no answer from Postgres within {after:?}");
+        Self(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text)))
+    }
+
     /// Data read back that no version of this service writes.
     pub(super) fn corrupt(what: impl fmt::Display) -> Self {
         Self(sqlx::Error::Decode(what.to_string().into()))

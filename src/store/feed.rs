@@ -48,6 +48,16 @@ struct WalkRow {
     event_ids: Option<Vec<Uuid>>,
 }
 
+/// Keeps the running transaction's statements on the indexes that deliver in order. Statistics that
+/// are older than the rows would have everything sorted, over and over while catching up.
+pub async fn steady(connection: &mut Connection) -> Result<()> {
+    // What cannot do without a sort looks expensive enough to be compiled, which takes a second.
+    let settings = "set local jit = off; \
+                    set local enable_bitmapscan = off; set local enable_sort = off; \
+                    set local enable_hashjoin = off; set local enable_mergejoin = off";
+    Ok(sqlx::raw_sql(settings).execute(connection).await.map(drop)?)
+}
+
 /// Looks at the next `limit` events of every partition. A transaction's events are never split.
 /// Where a running transaction holds the cursor, the walk goes on from `ahead`, which is where the
 /// caller has been, by partition.
@@ -160,11 +170,11 @@ pub async fn settle(
             select from unnest($3::text[]) p(projector) where l.event_version > coalesce(( \
                 select v.version from projected_versions v where v.tenant_id = $1 \
                   and v.projector = p.projector and v.wallet_id = l.aggregate_id), 0))), \
-         ours as (select o.id from outbox o where o.tenant_id = $1 \
-            and o.id in (select id from applied) and o.processed_at is null \
-            order by o.id for no key update skip locked), \
-         marked as (update outbox o set processed_at = clock_timestamp() from ours \
-            where o.tenant_id = $1 and o.id = ours.id returning o.partition) \
+         marked as (update outbox o set processed_at = clock_timestamp() \
+            where o.tenant_id = $1 and o.id = any(array(select o.id from outbox o \
+                where o.tenant_id = $1 and o.id = any(array(select id from applied)) \
+                  and o.processed_at is null for no key update skip locked)) \
+            returning o.partition) \
          select a.partition, (select max(l.id) from looked l where l.partition = a.partition) \
                 as last_id, (select count(*) from marked m where m.partition = a.partition) \
                 as marked \

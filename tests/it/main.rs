@@ -20,6 +20,15 @@
 #[allow(dead_code, reason = "the fixture is used by more tests than there are yet")]
 mod support;
 
+mod concurrency;
+mod docs;
+mod events;
 mod faults;
+mod idempotency;
+mod load_tools;
+mod openapi;
+mod projectors;
+mod refusals;
 mod spine;
 mod tidy;
+mod tour;

@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod books;
+pub mod golden;
 pub mod load;
 pub mod proxy;
 pub mod servers;

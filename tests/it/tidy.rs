@@ -58,11 +58,11 @@ fn each_room_uses_only_what_it_may() {
         ("rskafka", &["kafka", "telemetry"]),
         ("krafka", &["kafka", "telemetry"]),
         ("axum", &["http"]),
-        ("crate::http", &["app"]),
+        ("crate::http", &["http", "app"]),
         ("crate::app", &["cli"]),
-        ("crate::cli", &["main"]),
-        ("crate::publisher", &["app"]),
-        ("crate::execute", &["http", "app"]),
+        ("crate::cli", &["cli", "main"]),
+        ("crate::publisher", &["publisher", "app"]),
+        ("crate::execute", &["execute", "http", "app"]),
         ("crate::kafka", &["publisher", "projector", "app", "cli"]),
     ];
     let mut broken = Vec::new();

@@ -1,0 +1,48 @@
+# syntax=docker/dockerfile:1
+# The service in a small image: one binary, no shell needed, a numeric user, nothing written to the root file system.
+#
+#   docker build -t wallex --build-arg VERSION=0.1.0 --build-arg REVISION="$(git rev-parse HEAD)" .
+
+FROM rust:1.95.0-bookworm AS build
+WORKDIR /build
+
+# Dependencies first, over an empty crate: this layer is built again only when they change.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir src \
+    && echo 'fn main() {}' > src/main.rs \
+    && touch src/lib.rs \
+    && cargo build --release --locked --bin wallex \
+    && rm -rf src target/release/wallex target/release/deps/*wallex* target/release/.fingerprint/wallex-*
+
+# Then the service itself. The migrations are compiled into the binary. rust-toolchain.toml stays outside (.dockerignore):
+# it would have rustup fetch lint and format tools that an image does not need.
+COPY . .
+RUN cargo build --release --locked --bin wallex
+
+FROM debian:bookworm-slim
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="wallex" \
+      org.opencontainers.image.description="A wallet and billing service over Postgres, with every event in Kafka in order" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.source="https://github.com/wallex/wallex" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+
+# Roots for TLS to a managed Postgres.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=build /build/target/release/wallex /usr/local/bin/wallex
+
+# In a container the service must be reachable from outside of it.
+ENV HOST=0.0.0.0 \
+    PORT=3000 \
+    LOG_FORMAT=json
+EXPOSE 3000
+# A number, so that an orchestrator can see that it is not root.
+USER 65532:65532
+WORKDIR /
+# Ready: Postgres answers and no migration is missing. Kafka is not asked.
+HEALTHCHECK --interval=10s --timeout=6s --start-period=20s --retries=3 CMD ["/usr/local/bin/wallex", "healthcheck"]
+# SIGTERM, which docker sends, is what the service drains on.
+ENTRYPOINT ["/usr/local/bin/wallex"]
+CMD ["serve"]

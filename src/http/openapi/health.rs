@@ -1,0 +1,205 @@
+//! The shapes of the health pages. The pages are put together as JSON, field by field; these are
+//! for the document alone, and a test holds live answers against them.
+
+#![allow(dead_code, reason = "only the schemas of these shapes are used")]
+
+use std::collections::BTreeMap;
+
+use utoipa::ToSchema;
+
+/// The process answers.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Alive {
+    status: Ok,
+}
+
+/// The ledger's routes answer.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LedgerAlive {
+    status: Ok,
+    #[schema(pattern = "^ledger$")]
+    module: String,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum Ok {
+    Ok,
+}
+
+/// Whether this instance may be sent requests.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ready {
+    #[schema(pattern = "^ready$")]
+    status: String,
+}
+
+/// Why this instance must not be sent requests.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NotReady {
+    #[schema(pattern = "^not_ready$")]
+    status: String,
+    reason: String,
+}
+
+/// What commands depend on.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApiHealth {
+    #[schema(pattern = "^(healthy|unhealthy)$")]
+    status: String,
+    checks: Checks,
+}
+
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Checks {
+    database: Check,
+    /// With `HEALTH_INCLUDE_KAFKA=true` only.
+    #[schema(required = false, nullable = false)]
+    kafka: Option<Check>,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Check {
+    #[schema(pattern = "^(up|down)$")]
+    status: String,
+    #[schema(minimum = 0)]
+    latency_ms: i64,
+    #[schema(value_type = String, required = false)]
+    error: Option<String>,
+}
+
+/// How events get from the outbox to the projections.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KafkaHealth {
+    status: PipelineStatus,
+    producer: Producer,
+    kafka: KafkaState,
+    publisher: Publisher,
+    /// By consumer group.
+    consumers: BTreeMap<String, Consumer>,
+    breaker: Breaker,
+    #[schema(value_type = String, format = DateTime)]
+    timestamp: String,
+}
+
+/// *healthy*: connected and less than 30 s behind; *degraded*: not so, but commands go on;
+/// *unhealthy*: Postgres unreachable or a background task dead; *disabled*: `KAFKA_ENABLED=false`.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum PipelineStatus {
+    Healthy,
+    Degraded,
+    Unhealthy,
+    Disabled,
+}
+
+#[derive(ToSchema)]
+pub struct Producer {
+    connected: bool,
+}
+
+#[derive(ToSchema)]
+pub struct KafkaState {
+    #[schema(pattern = "^(connected|disconnected|disabled)$")]
+    status: String,
+    /// Why the last attempt to connect failed.
+    #[schema(required)]
+    error: Option<String>,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Publisher {
+    is_running: bool,
+    /// Null: Postgres did not say.
+    #[schema(required, minimum = 0)]
+    unprocessed_events: Option<i64>,
+    /// Age of the oldest unpublished event.
+    #[schema(required, minimum = 0)]
+    lag_ms: Option<i64>,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Consumer {
+    #[schema(pattern = "^(running|stopped)$")]
+    state: String,
+    #[schema(required, minimum = 0)]
+    lag: Option<i64>,
+    #[schema(required, minimum = 0)]
+    lag_ms: Option<i64>,
+}
+
+#[derive(ToSchema)]
+pub struct Breaker {
+    #[schema(pattern = "^(open|closed|half_open)$")]
+    state: String,
+}
+
+/// The same in detail.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KafkaStats {
+    status: PipelineStatus,
+    producer: Producer,
+    kafka: KafkaState,
+    publisher: Publisher,
+    /// By consumer group.
+    consumers: BTreeMap<String, Consumer>,
+    breaker: Breaker,
+    #[schema(value_type = String, format = DateTime)]
+    timestamp: String,
+    outbox: Outbox,
+    /// By consumer group.
+    groups: BTreeMap<String, Group>,
+    /// Background tasks that ended although they must not.
+    dead_tasks: Vec<String>,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Outbox {
+    #[schema(minimum = 0)]
+    published: i64,
+    #[schema(minimum = 0)]
+    errors: i64,
+    #[schema(required)]
+    last_error: Option<String>,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Group {
+    #[schema(minimum = 0)]
+    applied: i64,
+    #[schema(minimum = 0)]
+    duplicates: i64,
+    #[schema(minimum = 0)]
+    healed: i64,
+    #[schema(minimum = 0)]
+    dead_letters: i64,
+    #[schema(required)]
+    last_error: Option<String>,
+    partitions: Vec<Partition>,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Partition {
+    #[schema(minimum = 0)]
+    partition: i32,
+    #[schema(minimum = 0)]
+    committed: i64,
+    #[schema(minimum = 0)]
+    log_end: i64,
+    #[schema(minimum = 0)]
+    lag: i64,
+}

@@ -1,0 +1,142 @@
+//! The refusals of each route, from the table of codes: a status, its codes, and the document.
+
+use std::collections::BTreeMap;
+
+use utoipa::IntoResponses;
+use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, Type};
+use utoipa::openapi::{
+    Content, Header, Object, Ref, RefOr, Response, ResponseBuilder, content::ContentBuilder,
+};
+
+use crate::answer::ProblemCode::{self, *};
+
+/// What a body alone can be refused for.
+const BODY: &[ProblemCode] = &[
+    MalformedJson,
+    UnknownField,
+    MissingField,
+    InvalidValue,
+    InvalidAmount,
+    AmountScale,
+    InvalidId,
+    BodyTooLarge,
+    UnsupportedMediaType,
+];
+/// What any command can end in.
+const COMMAND: &[ProblemCode] = &[
+    InvalidIdempotencyKey,
+    IdempotencyKeyInFlight,
+    IdempotencyKeyExpired,
+    IdempotencyKeyReused,
+    Overloaded,
+    DatabaseUnavailable,
+    OutcomeUnknown,
+    WalletBusy,
+    Internal,
+];
+/// What a command on an existing wallet can be refused for.
+const MOVEMENT: &[ProblemCode] =
+    &[BalanceOverflow, WalletNotFound, WalletFrozen, WalletClosed, VersionMismatch];
+/// What a read can end in.
+const READ: &[ProblemCode] = &[InvalidValue, DatabaseUnavailable, Internal];
+
+macro_rules! problems {
+    ($($(#[$doc:meta])* $name:ident: $($codes:expr),+;)*) => {
+        $(
+            $(#[$doc])*
+            pub struct $name;
+
+            impl $name {
+                const CODES: &[&[ProblemCode]] = &[$($codes),+];
+            }
+
+            impl IntoResponses for $name {
+                fn responses() -> BTreeMap<String, RefOr<Response>> {
+                    answers(Self::CODES)
+                }
+            }
+        )*
+
+        /// Every code that some route names.
+        #[cfg(test)]
+        fn named() -> Vec<ProblemCode> {
+            [$($name::CODES.concat()),*].concat()
+        }
+    };
+}
+
+problems! {
+    /// POST /wallets
+    CreateProblems: BODY, COMMAND, &[InvalidCurrency, WalletExists];
+    /// POST /wallets/{id}/credit
+    CreditProblems: BODY, COMMAND, MOVEMENT;
+    /// POST /wallets/{id}/debit
+    DebitProblems: BODY, COMMAND, MOVEMENT, &[InsufficientFunds];
+    /// POST /wallets/{id}/transfer
+    TransferProblems: BODY, COMMAND, MOVEMENT, &[InsufficientFunds, SameWallet, CurrencyMismatch];
+    /// Reads with parameters only.
+    ReadProblems: READ;
+    /// Reads with an id in the path.
+    ReadByIdProblems: READ, &[InvalidId];
+    /// Reads of a wallet that must exist.
+    ReadWalletProblems: READ, &[InvalidId, WalletNotFound];
+    /// Files that may not be there.
+    FileProblems: &[InvalidId, RouteNotFound, Internal];
+    /// Routes that take nothing.
+    InternalProblems: &[Internal];
+}
+
+/// One answer for each status of the codes.
+fn answers(codes: &[&[ProblemCode]]) -> BTreeMap<String, RefOr<Response>> {
+    let mut statuses: BTreeMap<u16, Vec<ProblemCode>> = BTreeMap::new();
+    for code in ProblemCode::ALL.iter().filter(|code| codes.concat().contains(code)) {
+        statuses.entry(code.status()).or_default().push(*code);
+    }
+    let answer = |(status, codes): (u16, Vec<ProblemCode>)| {
+        (status.to_string(), RefOr::T(answer(status, &codes)))
+    };
+    statuses.into_iter().map(answer).collect()
+}
+
+fn answer(status: u16, codes: &[ProblemCode]) -> Response {
+    let lines: Vec<String> =
+        codes.iter().map(|code| format!("- `{}`: {}", code.as_str(), code.title())).collect();
+    let mut response = ResponseBuilder::new()
+        .description(lines.join("\n"))
+        .content("application/problem+json", document(status, codes));
+    if codes.iter().any(|code| code.retryable()) {
+        let mut header = Header::new(Object::with_type(Type::String));
+        header.description = Some("Seconds, where `retryable` is true".to_owned());
+        response = response.header("Retry-After", header);
+    }
+    response.build()
+}
+
+/// The problem document, narrowed to what this answer may say.
+fn document(status: u16, codes: &[ProblemCode]) -> Content {
+    let codes = codes.iter().map(|code| code.as_str());
+    let narrowed = ObjectBuilder::new()
+        .property("code", ObjectBuilder::new().schema_type(Type::String).enum_values(Some(codes)))
+        .property(
+            "status",
+            ObjectBuilder::new().schema_type(Type::Integer).enum_values(Some([status])),
+        );
+    let schema = AllOfBuilder::new().item(Ref::from_schema_name("Problem")).item(narrowed);
+    ContentBuilder::new().schema(Some(schema)).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_the_answer_of_some_route() {
+        let named = named();
+        for code in ProblemCode::ALL {
+            // Known to no route: the router refuses before there is one.
+            if *code != MethodNotAllowed {
+                assert!(named.contains(code), "{code:?} is documented nowhere");
+            }
+        }
+    }
+}

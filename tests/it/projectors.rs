@@ -1,0 +1,6 @@
+//! The projections and the check of the books, over a real PostgreSQL and without a service.
+
+mod books;
+mod feeds;
+mod reads;
+mod reconcile;

@@ -1,0 +1,398 @@
+//! Books without a service: commands decided by the domain and written as the write path writes
+//! them, and a topic in memory that says what Kafka would.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, SubsecRound, Utc};
+use rust_decimal::Decimal;
+use sqlx::PgConnection;
+use tokio::sync::Notify;
+use uuid::Uuid;
+use wallex::config::{ConsumerSettings, DatabaseSettings, Secret};
+use wallex::envelope::{AGGREGATE_TYPE, Envelope, partition_of, timestamp};
+use wallex::kafka::Fetched;
+use wallex::projector::apply::{Outcome, apply};
+use wallex::projector::chunk::{Chunk, Feed};
+use wallex::projector::{Job, Kind, LEDGER, OpenPartition, Projector, READ_MODEL, Wiring};
+use wallex::status::Status;
+use wallex::store::checkpoints::{Subscription, load};
+use wallex::store::reconcile::Report;
+use wallex::store::{self, Pool};
+use wallex::wallet::{
+    Amount, Command, CreateWallet, Currency, Details, EventData, IdOrigin, Metadata, Movement,
+    NewEvent, TenantId, Transfer, Wallet, WalletId, decide,
+};
+
+use crate::support::servers;
+
+pub const TOPIC: &str = "wallet-events";
+pub const PARTITIONS: i32 = 10;
+
+/// A database of its own, and the wallets as they should stand.
+pub struct Books {
+    pub pool: Pool,
+    pub wallets: HashMap<WalletId, Wallet>,
+    /// Written and not published yet: partition and record.
+    pub unpublished: Vec<(i32, Fetched)>,
+}
+
+/// One log per partition.
+#[derive(Clone)]
+pub struct Topic(Vec<Arc<Mutex<Vec<Fetched>>>>);
+
+impl Books {
+    pub async fn open() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("books_{}_{number}", std::process::id());
+        servers::postgres().ensure_database(&name).unwrap();
+        let url = Secret::new(servers::postgres().url_of(&name));
+        let settings =
+            DatabaseSettings { url: url.clone(), migration_url: url.clone(), max_connections: 10 };
+        store::migrate(&settings).await.unwrap();
+        // As the owner: these tests alter what the application's role may not.
+        let pool = Pool::connect(url.expose()).await.unwrap();
+        sqlx::query("insert into topics (tenant_id, name, partitions) values ('default', $1, $2)")
+            .bind(TOPIC)
+            .bind(PARTITIONS)
+            .execute(&pool)
+            .await
+            .unwrap();
+        Self { pool, wallets: HashMap::new(), unpublished: Vec::new() }
+    }
+
+    /// Writes commands in one transaction; returns how many events they made.
+    pub async fn write(&mut self, commands: &[Command]) -> u64 {
+        let mut transaction = self.pool.begin().await.unwrap();
+        let events = self.write_in(&mut transaction, commands).await;
+        transaction.commit().await.unwrap();
+        events
+    }
+
+    /// The same in a transaction that the caller ends.
+    pub async fn write_in(&mut self, connection: &mut PgConnection, commands: &[Command]) -> u64 {
+        let at = Utc::now().trunc_subsecs(6);
+        let mut rows: Vec<(NewEvent, Uuid, Uuid)> = Vec::new();
+        for command in commands {
+            let transaction = Uuid::now_v7();
+            for event in decide(command, |id| self.wallets.get(id), transaction).unwrap() {
+                self.apply(&event, at);
+                rows.push((event, Uuid::now_v7(), transaction));
+            }
+        }
+        for (event, event_id, transaction) in &rows {
+            insert_event(connection, event, *event_id, *transaction, at).await;
+            let record = record(event, *event_id, at);
+            self.unpublished.push((partition(&event.wallet_id), record));
+        }
+        let touched: BTreeSet<&WalletId> = rows.iter().map(|row| &row.0.wallet_id).collect();
+        for wallet in touched {
+            upsert_wallet(connection, &self.wallets[wallet]).await;
+        }
+        rows.len() as u64
+    }
+
+    fn apply(&mut self, event: &NewEvent, at: DateTime<Utc>) {
+        let id = &event.wallet_id;
+        if let EventData::WalletCreated(created) = &event.data {
+            let currency = Currency::parse(&created.currency).unwrap();
+            self.wallets.insert(id.clone(), Wallet::open(id.clone(), currency, created, at));
+        } else {
+            self.wallets.get_mut(id).unwrap().apply(&event.data, at);
+        }
+    }
+
+    /// Sends what was written since.
+    pub fn publish(&mut self, topic: &Topic) {
+        for (partition, record) in self.unpublished.drain(..) {
+            topic.push(partition, record);
+        }
+    }
+
+    /// A projector; without readers of Kafka it is fed from Postgres alone.
+    pub fn projector(&self, kind: Kind, max: usize, kafka: Option<OpenPartition>) -> Projector {
+        Projector::new(Wiring {
+            kind,
+            tenant: TenantId::default_tenant(),
+            topic: TOPIC.to_owned(),
+            consumer: ConsumerSettings {
+                max_poll_records: max,
+                max_wait: Duration::from_millis(20),
+                group_prefix: String::new(),
+                feed_kafka: true,
+                feed_outbox: true,
+            },
+            kafka,
+            pool: self.pool.clone(),
+            commits: Arc::new(Notify::new()),
+            status: Status::default(),
+        })
+    }
+
+    /// Brings one projection to the end, from Postgres.
+    pub async fn project(&self, kind: Kind) -> Outcome {
+        catch_up(&mut self.projector(kind, 500, None)).await
+    }
+
+    /// Brings one projection to the end of a topic, at most `max` records of a partition at once.
+    pub async fn follow(&self, kind: Kind, topic: &Topic, max: usize) -> Outcome {
+        let mut follower = Follower::open(self.pool.clone(), kind, topic.clone(), max).await;
+        let mut total = Outcome::default();
+        while let Some(outcome) = follower.step().await {
+            add(&mut total, &outcome);
+        }
+        total
+    }
+
+    pub async fn count(&self, sql: &'static str) -> i64 {
+        sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
+    }
+
+    pub async fn report(&self) -> Report {
+        let mut connection = self.pool.acquire().await.unwrap();
+        store::begin(&mut connection).await.unwrap();
+        store::reconcile::snapshot(&mut connection).await.unwrap();
+        let tenant = TenantId::default_tenant();
+        let report = store::reconcile::report(&mut connection, &tenant, LEDGER, READ_MODEL).await;
+        store::rollback(&mut connection).await.unwrap();
+        report.unwrap()
+    }
+
+    /// The books are right, and all of them are projected.
+    pub async fn assert_clean(&self) {
+        let report = self.report().await;
+        assert!(report.is_clean(), "{report:#?}");
+        assert!(report.lag.iter().all(|lag| lag.events == 0), "{:?}", report.lag);
+    }
+}
+
+/// A reader of the topic through the projectors' way of applying.
+pub struct Follower {
+    pool: Pool,
+    job: Job,
+    topic: Topic,
+    places: BTreeMap<i32, i64>,
+    max: usize,
+}
+
+impl Follower {
+    pub async fn open(pool: Pool, kind: Kind, topic: Topic, max: usize) -> Self {
+        let subscription = Subscription {
+            tenant: TenantId::default_tenant(),
+            projector: kind.name(),
+            topic: TOPIC.to_owned(),
+        };
+        let mut connection = pool.acquire().await.unwrap();
+        let found = load(&mut connection, &subscription, PARTITIONS).await.unwrap();
+        let places = found.into_iter().map(|c| (c.partition, c.next_offset)).collect();
+        let job = Job { kind, subscription, partitions: PARTITIONS };
+        Self { pool, job, topic, places, max }
+    }
+
+    /// Applies what is there; none at the topic's end.
+    pub async fn step(&mut self) -> Option<Outcome> {
+        let tenant = &self.job.subscription.tenant;
+        let mut chunks = Vec::new();
+        for (partition, place) in &self.places {
+            let (records, end) = self.topic.read(*partition, *place, self.max);
+            if !records.is_empty() {
+                chunks.push(Chunk::of_records(tenant, *partition, *place, records, end));
+            }
+        }
+        if chunks.is_empty() {
+            return None;
+        }
+        let mut connection = self.pool.acquire().await.unwrap();
+        let outcome = apply(&mut connection, &self.job, &mut chunks).await.unwrap();
+        for chunk in chunks {
+            self.places.insert(chunk.partition, chunk.next);
+        }
+        for (feed, partition, place) in &outcome.stale {
+            assert_eq!(*feed, Feed::Kafka);
+            self.places.insert(*partition, *place);
+        }
+        Some(outcome)
+    }
+}
+
+impl Topic {
+    pub fn new() -> Self {
+        Self((0..PARTITIONS).map(|_| Arc::default()).collect())
+    }
+
+    pub fn push(&self, partition: i32, mut record: Fetched) {
+        let mut log = self.0[partition as usize].lock().unwrap();
+        record.offset = log.len() as i64;
+        log.push(record);
+    }
+
+    pub fn read(&self, partition: i32, from: i64, max: usize) -> (Vec<Fetched>, i64) {
+        let log = self.0[partition as usize].lock().unwrap();
+        (log.iter().skip(from as usize).take(max).cloned().collect(), log.len() as i64)
+    }
+
+    /// Every record once more, behind what is there.
+    pub fn repeat(&self) {
+        for partition in 0..PARTITIONS {
+            for record in self.read(partition, 0, usize::MAX).0 {
+                self.push(partition, record);
+            }
+        }
+    }
+}
+
+/// Steps until there is nothing left to do.
+pub async fn catch_up(projector: &mut Projector) -> Outcome {
+    let mut total = Outcome::default();
+    let mut idle_since = Instant::now();
+    // Twice the tick of the feed from Postgres.
+    while idle_since.elapsed() < Duration::from_millis(450) {
+        let progress = projector.step().await.unwrap();
+        add(&mut total, &progress.outcome);
+        if progress.chunks == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        } else {
+            idle_since = Instant::now();
+        }
+    }
+    total
+}
+
+fn add(total: &mut Outcome, outcome: &Outcome) {
+    total.applied += outcome.applied;
+    total.healed += outcome.healed;
+    total.duplicates += outcome.duplicates;
+    total.parked += outcome.parked;
+    total.dead_letters += outcome.dead_letters;
+}
+
+pub fn partition(wallet: &WalletId) -> i32 {
+    partition_of(wallet.as_str(), PARTITIONS)
+}
+
+pub fn id(text: &str) -> WalletId {
+    WalletId::parse(text).unwrap()
+}
+
+pub fn create(wallet: &str, currency: &str, opening: Option<&str>) -> Command {
+    Command::Create(CreateWallet {
+        id: (id(wallet), IdOrigin::Given),
+        owner_id: format!("owner-{}", &wallet[..1]),
+        currency: Currency::parse(currency).unwrap(),
+        initial_balance: opening.map(|amount| Amount::parse(amount).unwrap()),
+        overdraft_limit: Decimal::ZERO,
+        metadata: Some(Metadata::parse(r#"{"tier":"gold","n":1.10}"#).unwrap()),
+    })
+}
+
+pub fn credit(wallet: &str, amount: &str) -> Command {
+    Command::Credit(Movement {
+        wallet_id: id(wallet),
+        amount: Amount::parse(amount).unwrap(),
+        details: Details {
+            description: Some("a credit".to_owned()),
+            reference: Some(format!("ref-{wallet}")),
+            metadata: Some(Metadata::parse(r#"{"k":"v"}"#).unwrap()),
+        },
+        expected_version: None,
+    })
+}
+
+pub fn transfer(from: &str, to: &str, amount: &str) -> Command {
+    Command::Transfer(Transfer {
+        from: id(from),
+        to: id(to),
+        amount: Amount::parse(amount).unwrap(),
+        details: Details::default(),
+        expected_version: None,
+    })
+}
+
+/// Twenty wallets in dollars (w0 to w19) and one in yen (y1), with credits and transfers.
+pub fn some_history() -> Vec<Command> {
+    let wallets = || (0..20).map(|i| format!("w{i}"));
+    let mut commands: Vec<_> = wallets().map(|w| create(&w, "USD", Some("100.00"))).collect();
+    commands.extend([create("y1", "JPY", None), credit("y1", "500")]);
+    for (i, wallet) in wallets().enumerate() {
+        commands.push(credit(&wallet, "1.25"));
+        commands.push(transfer(&wallet, &format!("w{}", (i + 7) % 20), "3.10"));
+    }
+    commands
+}
+
+fn record(event: &NewEvent, event_id: Uuid, at: DateTime<Utc>) -> Fetched {
+    let data = serde_json::value::to_raw_value(&event.data).unwrap();
+    let envelope = Envelope {
+        event_id,
+        event_type: event.data.event_type().as_str(),
+        aggregate_type: AGGREGATE_TYPE,
+        aggregate_id: event.wallet_id.as_str(),
+        aggregate_version: event.version,
+        schema_version: 1,
+        tenant_id: "default",
+        timestamp: timestamp(at),
+        correlation_id: None,
+        causation_id: None,
+        data: &data,
+    };
+    Fetched {
+        offset: 0,
+        key: Some(event.wallet_id.as_str().as_bytes().to_vec()),
+        value: Some(envelope.to_json().unwrap()),
+        headers: BTreeMap::new(),
+        timestamp: at,
+    }
+}
+
+async fn insert_event(
+    connection: &mut PgConnection,
+    event: &NewEvent,
+    event_id: Uuid,
+    transaction: Uuid,
+    at: DateTime<Utc>,
+) {
+    sqlx::query(
+        "with e as (insert into events (tenant_id, wallet_id, version, event_id, event_type, \
+             payload, transaction_id, partition, created_at) \
+             values ('default', $1, $2, $3, $4, $5::json, $6, $7, $8)) \
+         insert into outbox (tenant_id, aggregate_id, event_version, event_type, topic, \
+             partition, created_at) values ('default', $1, $2, $4, $9, $7, $8)",
+    )
+    .bind(event.wallet_id.as_str())
+    .bind(event.version)
+    .bind(event_id)
+    .bind(event.data.event_type().as_str())
+    .bind(serde_json::to_string(&event.data).unwrap())
+    .bind(transaction)
+    .bind(partition(&event.wallet_id))
+    .bind(at)
+    .bind(TOPIC)
+    .execute(connection)
+    .await
+    .unwrap();
+}
+
+async fn upsert_wallet(connection: &mut PgConnection, wallet: &Wallet) {
+    sqlx::query(
+        "insert into wallets (tenant_id, id, owner_id, currency, status, balance, \
+             overdraft_limit, version, metadata, created_at, updated_at) \
+         values ('default', $1, $2, $3, 'active', $4, $5, $6, $7::json, $8, $9) \
+         on conflict (tenant_id, id) do update set balance = excluded.balance, \
+             version = excluded.version, updated_at = excluded.updated_at",
+    )
+    .bind(wallet.id.as_str())
+    .bind(&wallet.owner_id)
+    .bind(wallet.currency.code())
+    .bind(wallet.balance)
+    .bind(wallet.overdraft_limit)
+    .bind(wallet.version)
+    .bind(wallet.metadata.as_ref().map(Metadata::as_str))
+    .bind(wallet.created_at)
+    .bind(wallet.updated_at)
+    .execute(connection)
+    .await
+    .unwrap();
+}

@@ -1,0 +1,90 @@
+//! `reconcile` finds every kind of alteration. Each is made in a transaction of its own database's
+//! copy and undone again.
+
+use sqlx::Executor as _;
+use wallex::projector::{Kind, LEDGER, READ_MODEL};
+use wallex::store;
+use wallex::wallet::TenantId;
+
+use super::books::{Books, create, some_history};
+
+const ALTERATIONS: &[&str] = &[
+    "update ledger_entries set amount = amount + 0.00000001 where wallet_id = 'w1' and version = 3",
+    "update ledger_entries set amount = amount + 0.01 where event_id = (select event_id from events where wallet_id = 'w1' and version = 3)",
+    "update ledger_entries set side = case side when 'DEBIT' then 'CREDIT' else 'DEBIT' end where wallet_id = 'w1' and version = 3",
+    "update ledger_entries set side = case side when 'DEBIT' then 'CREDIT' else 'DEBIT' end where event_id = (select event_id from events where wallet_id = 'w1' and version = 3)",
+    "update ledger_entries set balance_before = balance_before + 1 where wallet_id = 'w1' and version = 3",
+    "update ledger_entries set balance_after = null where wallet_id = 'w1' and version = 3",
+    "update ledger_entries set currency = 'EUR' where wallet_id = 'w1' and version = 3",
+    "update ledger_entries set currency = 'EUR' where event_id = (select event_id from events where wallet_id = 'w1' and version = 3)",
+    "update ledger_entries set wallet_id = 'w2' where wallet_id = 'w1' and version = 3",
+    "update ledger_entries set reference_id = 'x' where wallet_id = 'w1' and version = 3",
+    "update ledger_entries set account = 'elsewhere' where leg = 1 and event_id = (select event_id from events where wallet_id = 'w1' and version = 3)",
+    "update ledger_entries set transaction_type = 'DEBIT' where wallet_id = 'w1' and version = 3",
+    "update ledger_entries set metadata = '{\"k\":\"w\"}' where wallet_id = 'w1' and version = 3",
+    "update ledger_entries set created_at = created_at + interval '1 us' where wallet_id = 'w1' and version = 3",
+    "delete from ledger_entries where wallet_id = 'w1' and version = 3",
+    "delete from ledger_entries where event_id = (select event_id from events where wallet_id = 'w1' and version = 3)",
+    "delete from ledger_entries where wallet_id = 'w1'",
+    "insert into ledger_entries select tenant_id, gen_random_uuid(), transaction_id, account, wallet_id, related_wallet_id, transaction_type, side, amount, currency, balance_before, balance_after, description, reference_id, metadata, gen_random_uuid(), leg, version, created_at from ledger_entries where wallet_id = 'w1' and version = 3",
+    "insert into ledger_entries select tenant_id, gen_random_uuid(), transaction_id, account, wallet_id, related_wallet_id, transaction_type, side, amount, currency, balance_before, balance_after, description, reference_id, metadata, event_id, 2, version, created_at from ledger_entries where wallet_id = 'w1' and version = 3",
+    "update wallets set balance = balance + 0.00000001 where id = 'w1'",
+    "update wallets set version = version + 1 where id = 'w1'",
+    "update wallets set currency = 'EUR' where id = 'w1'",
+    "delete from wallets where id = 'w1'",
+    "insert into wallets select tenant_id, 'ghost', owner_id, currency, status, balance, held_balance, overdraft_limit, version, metadata, created_at, updated_at from wallets where id = 'w1'",
+    "update wallets_read_model set balance = balance - 0.00000001 where id = 'w1'",
+    "update wallets_read_model set version = version - 1 where id = 'w1'",
+    "update wallets_read_model set currency = 'EUR' where id = 'w1'",
+    "update wallets_read_model set metadata = null where id = 'w1'",
+    "delete from wallets_read_model where id = 'w1'",
+    "insert into wallets_read_model select tenant_id, 'ghost', owner_id, currency, status, balance, held_balance, overdraft_limit, version, metadata, created_at, updated_at from wallets where id = 'w1'",
+    "delete from events where wallet_id = 'w1' and version = 3",
+    "delete from events where wallet_id = 'w1' and version = 5",
+    "update events set payload = jsonb_set(payload::jsonb, '{newBalance}', '\"7.00\"')::json where wallet_id = 'w1' and version = 3",
+    "update events set payload = jsonb_set(payload::jsonb, '{changeAmount}', '\"spoilt\"')::json where wallet_id = 'w1' and version = 3",
+    "update events set payload = '{}' where wallet_id = 'w1' and version = 1",
+    "delete from projected_versions where wallet_id = 'w1'",
+    "delete from outbox where aggregate_id = 'w1' and event_version = 5",
+    "insert into outbox (tenant_id, aggregate_id, event_type, event_version, topic, partition, created_at) values ('default', 'w1', 'WalletCredited', 99, 'wallet-events', 1, now())",
+    "insert into outbox (tenant_id, aggregate_id, event_type, event_version, topic, partition, created_at) select tenant_id, aggregate_id, event_type, event_version, topic, partition, created_at from outbox where id = 30",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_alteration_is_found() {
+    let mut books = Books::open().await;
+    // The oldest outbox rows mark how far back they must be complete: what is altered is younger.
+    books.write(&[create("oldest", "USD", None)]).await;
+    books.write(&some_history()).await;
+    for kind in Kind::ALL {
+        books.project(kind).await;
+    }
+    books.assert_clean().await;
+    let mut missed = Vec::new();
+    for alteration in ALTERATIONS {
+        let mut transaction = books.pool.begin().await.unwrap();
+        let altered = transaction.execute(*alteration).await.unwrap().rows_affected();
+        assert!(altered > 0, "{alteration}");
+        let tenant = TenantId::default_tenant();
+        let report = store::reconcile::report(&mut transaction, &tenant, LEDGER, READ_MODEL).await;
+        let report = report.unwrap();
+        let found: Vec<_> = report.equations.iter().filter(|e| e.count > 0).collect();
+        assert!(found.iter().all(|equation| !equation.findings.is_empty()));
+        if found.is_empty() {
+            missed.push(*alteration);
+        }
+        transaction.rollback().await.unwrap();
+    }
+    assert!(missed.is_empty(), "{missed:#?}");
+    books.assert_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_are_not_projected_yet_are_lag_and_no_failure() {
+    let mut books = Books::open().await;
+    let events = books.write(&some_history()).await as i64;
+    let report = books.report().await;
+    assert!(report.is_clean(), "{report:#?}");
+    let lag: Vec<_> = report.lag.iter().map(|lag| (lag.wallets, lag.events)).collect();
+    assert_eq!(lag, [(21, events), (21, events)]);
+}

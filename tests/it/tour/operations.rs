@@ -1,0 +1,76 @@
+//! The tour of what operators look at.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{Setup, get};
+use crate::support::eventually;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_says_how_every_part_is() {
+    let app = Setup::shared().with("HEALTH_INCLUDE_KAFKA", true).start().await;
+    app.open("w", "1").await;
+    app.drain().await;
+    assert_eq!(get(&app, "/livez").await, json!({"status": "ok"}));
+    assert_eq!(get(&app, "/readyz").await, json!({"status": "ready"}));
+    assert_eq!(get(&app, "/ledger/health").await, json!({"status": "ok", "module": "ledger"}));
+
+    let mut api = get(&app, "/api/health").await;
+    for part in ["database", "kafka"] {
+        assert!(api["checks"][part]["latencyMs"].take().is_u64(), "{api}");
+    }
+    let up = json!({"status": "up", "latencyMs": null});
+    assert_eq!(api, json!({"status": "healthy", "checks": {"database": up, "kafka": up}}));
+
+    let healthy = async || {
+        let health = get(&app, "/health/kafka").await;
+        (health["status"] == "healthy").then_some(health)
+    };
+    let mut health = eventually("healthy", Duration::from_secs(20), healthy).await;
+    let at = health["timestamp"].take();
+    assert!(chrono::DateTime::parse_from_rfc3339(at.as_str().unwrap()).is_ok());
+    let consumer = json!({"state": "running", "lag": 0, "lagMs": 0});
+    let expected = json!({
+        "status": "healthy",
+        "producer": {"connected": true},
+        "kafka": {"status": "connected", "error": null},
+        "publisher": {"isRunning": true, "unprocessedEvents": 0, "lagMs": 0},
+        "consumers": {"ledger-projector": consumer, "read-model-projector": consumer},
+        "breaker": {"state": "closed"},
+        "timestamp": null,
+    });
+    assert_eq!(health, expected);
+
+    let stats = get(&app, "/health/kafka/stats").await;
+    assert_eq!(stats["outbox"]["published"], 2);
+    let partition = wallex::envelope::partition_of("w", 10);
+    let expected = json!([{"partition": partition, "committed": 2, "logEnd": 2, "lag": 0}]);
+    for group in ["ledger-projector", "read-model-projector"] {
+        assert_eq!(stats["groups"][group]["partitions"], expected, "{group}");
+    }
+    assert_eq!(stats["deadTasks"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_kafka_health_says_so_and_metrics_are_there() {
+    let app = Setup::without_kafka().start().await;
+    app.open("w", "1").await;
+    let health = get(&app, "/health/kafka").await;
+    assert_eq!(health["status"], "disabled");
+    assert_eq!(health["kafka"], json!({"status": "disabled", "error": Value::Null}));
+    let api = get(&app, "/api/health").await;
+    assert_eq!(api["checks"].as_object().unwrap().keys().collect::<Vec<_>>(), ["database"]);
+
+    let strange = reqwest::Method::from_bytes(b"BREW-1").unwrap();
+    assert_eq!(app.request(strange, "/livez").send().await.unwrap().status(), 405);
+    let metrics = app.get("/metrics").await;
+    assert!(!metrics.text.contains("BREW"), "a client made up a series");
+    assert!(metrics.header("content-type").starts_with("text/plain"));
+    for line in [
+        "http_server_request_duration_seconds_count{method=\"POST\",route=\"/wallets\",status=\"201\"} 1",
+        "command_batch_size_count 1",
+    ] {
+        assert!(metrics.text.lines().any(|l| l == line), "{line} is not in\n{}", metrics.text);
+    }
+}
