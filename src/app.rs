@@ -29,6 +29,8 @@ use crate::wallet::TenantId;
 
 /// After the last request, background work gets this long to finish what it has in hand.
 const GRACE: Duration = Duration::from_secs(20);
+/// Idle sessions say goodbye to Postgres within this time.
+const CLOSE: Duration = Duration::from_secs(2);
 /// How often gauges are refreshed and old histogram samples folded.
 const METRICS_TICK: Duration = Duration::from_secs(5);
 
@@ -214,7 +216,8 @@ impl Background {
                 "background tasks cut off: they go on where they were at the next start"
             );
         }
-        self.pool.close().await;
+        // Sessions of a silent server cannot say goodbye: they are not waited for.
+        let _ = tokio::time::timeout(CLOSE, self.pool.close()).await;
         let dead = self.status.snapshot().dead_tasks;
         anyhow::ensure!(!dead.contains(&"lane"), "a lane died; the log has the cause");
         tracing::info!("stopped");

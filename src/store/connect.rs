@@ -89,8 +89,10 @@ fn options(url: &Secret, application: &str) -> Result<PgConnectOptions> {
 async fn is_idle(connection: &mut Connection) -> std::result::Result<bool, sqlx::Error> {
     use sqlx::Row as _;
     let question = sqlx::raw_sql("select now() = statement_timestamp() as idle");
-    let row = sqlx::Executor::fetch_one(connection, question).await?;
-    row.try_get("idle")
+    // A silent server must not keep the place in the pool: the error ends the connection.
+    let asked = sqlx::Executor::fetch_one(connection, question);
+    let silent = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
+    tokio::time::timeout(ACQUIRE_TIMEOUT, asked).await.map_err(silent)??.try_get("idle")
 }
 
 /// Works as `wallex_app` where the login may: that role can add to the books, never change them.

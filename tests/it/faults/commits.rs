@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::{assert_only_unavailable, close, sized};
 use crate::support::app::Setup;
-use crate::support::load::{Load, Plan};
-use crate::support::proxy::{Fate, Proxy};
+use crate::support::load::{Load, Op, Plan};
+use crate::support::proxy::{Fate, Flow, Proxy};
 use crate::support::{eventually, servers, topic};
 
 const FATES: [Fate; 4] =
@@ -52,4 +52,30 @@ async fn a_lost_commit_answer_is_settled_and_never_done_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_commit_answers_of_publisher_and_projectors_change_nothing() {
     lose("wallex", 10, sized(20, 60)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_in_doubt_for_too_long_is_answered_unknown_and_its_key_tells() {
+    let postgres = servers::postgres();
+    let proxy = Proxy::with_fates(postgres.port, "wallex-lane", vec![Fate::Held]).await;
+    let app = Setup::without_kafka().through(proxy.port).start().await;
+    let load = Load::start(&[&app], Plan::default()).await;
+    load.advance(50).await;
+    proxy.lose_commits(1);
+    let held = async || (proxy.lost() > 0).then_some(());
+    eventually("a COMMIT whose answer is on its way", Duration::from_secs(10), held).await;
+    // And nobody can be asked what became of it.
+    proxy.flow(Flow::Silent, Flow::Silent);
+    eventually("callers told that it is unknown", Duration::from_secs(35), async || {
+        load.journal.ops().iter().any(Op::was_unknown).then_some(())
+    })
+    .await;
+    proxy.lose_commits(0);
+    proxy.flow(Flow::Through, Flow::Through);
+    load.advance(50).await;
+    let journal = load.settle().await;
+    assert_only_unavailable(&journal.ops());
+    let figures = close(&app, &journal).await;
+    println!("{figures:?}");
+    assert_eq!(figures.unknown_absent, 0, "the COMMIT had gone through");
 }

@@ -52,3 +52,37 @@ async fn a_postgres_that_hears_and_does_not_answer_means_the_same() {
     let recovered = silence(Flow::Through, Flow::Silent).await;
     assert!(recovered < Duration::from_secs(10), "{recovered:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_while_postgres_is_frozen_still_ends_the_process() {
+    let proxy = Proxy::start(servers::postgres().port).await;
+    let mut app = Setup::shared().through(proxy.port).start().await;
+    let mut load = Load::start(&[&app], Plan::default()).await;
+    load.advance(100).await;
+    proxy.flow(Flow::Silent, Flow::Silent);
+    let begun = Instant::now();
+    let ended = tokio::task::block_in_place(|| app.stop());
+    let took = begun.elapsed();
+    println!("ended after {took:?} with {ended}");
+    assert!(ended.success() && took < Duration::from_secs(30), "{took:?}");
+    load.halt().await;
+}
+
+/// As after a failover: what was open is never answered again, what is new is.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_died_without_a_word_are_given_up_and_replaced() {
+    let proxy = Proxy::start(servers::postgres().port).await;
+    let app = Setup::shared().through(proxy.port).start().await;
+    let load = Load::start(&[&app], Plan::default()).await;
+    load.advance(100).await;
+    proxy.strand();
+    let begun = Instant::now();
+    load.advance(50).await;
+    let recovered = begun.elapsed();
+    let journal = load.settle().await;
+    assert_only_unavailable(&journal.ops());
+    let begun = Instant::now();
+    let figures = close(&app, &journal).await;
+    println!("served after {recovered:?}, in step after {:?}: {figures:?}", begun.elapsed());
+    assert!(recovered < Duration::from_secs(20), "{recovered:?}");
+}

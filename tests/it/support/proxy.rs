@@ -51,6 +51,9 @@ struct Shared {
     fates: Vec<Fate>,
     commits: AtomicUsize,
     lost: AtomicUsize,
+    /// Connections taken so far, and the last of them that is stranded.
+    taken: AtomicUsize,
+    stranded: AtomicUsize,
 }
 
 /// A running proxy; it ends with the test.
@@ -82,6 +85,8 @@ impl Proxy {
             fates,
             commits: AtomicUsize::new(0),
             lost: AtomicUsize::new(0),
+            taken: AtomicUsize::new(0),
+            stranded: AtomicUsize::new(0),
         });
         let stop = CancellationToken::new();
         let accepting = accept(listener, Arc::clone(&shared));
@@ -98,6 +103,11 @@ impl Proxy {
     /// Cuts all connections; new ones are taken.
     pub fn cut(&self) {
         self.shared.alive.send_replace(CancellationToken::new()).cancel();
+    }
+
+    /// Nothing comes through the connections there are, ever, and nobody is told; new ones work.
+    pub fn strand(&self) {
+        self.shared.stranded.store(self.shared.taken.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// From now on the answer of every n-th COMMIT is lost; 0 ends it.
@@ -122,35 +132,26 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     loop {
         let Ok((client, _)) = listener.accept().await else { continue };
         let shared = Arc::clone(&shared);
+        let number = shared.taken.fetch_add(1, Ordering::Relaxed) + 1;
         tokio::spawn(async move {
             // A server that is down shows as a connection that ends at once.
             let Ok(server) = TcpStream::connect(("127.0.0.1", shared.target)).await else { return };
             let _ = (client.set_nodelay(true), server.set_nodelay(true));
             let alive = shared.alive.borrow().clone();
-            alive.run_until_cancelled(carry(client, server, shared)).await;
+            alive.run_until_cancelled(carry(client, server, shared, number)).await;
         });
     }
 }
 
 /// Carries both directions until one ends; dropping the halves cuts the other.
-async fn carry(client: TcpStream, server: TcpStream, shared: Arc<Shared>) {
+async fn carry(client: TcpStream, server: TcpStream, shared: Arc<Shared>, number: usize) {
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let mute = Arc::new(AtomicUsize::new(0));
     tokio::select! {
-        () = upstream(from_client, to_server, &shared, &mute) => {}
-        () = downstream(from_server, to_client, &shared, &mute) => {}
+        () = upstream(from_client, to_server, &shared, &mute, number) => {}
+        () = downstream(from_server, to_client, &shared, &mute, number) => {}
     }
-}
-
-/// Holds bytes back as the flow asks; what was silent arrives when it speaks again.
-async fn held(flow: &watch::Sender<Flow>) {
-    let now = *flow.borrow();
-    if let Flow::Late(delay) = now {
-        return tokio::time::sleep(delay).await;
-    }
-    let mut flow = flow.subscribe();
-    let _ = flow.wait_for(|flow| *flow != Flow::Silent).await;
 }
 
 async fn downstream(
@@ -158,6 +159,7 @@ async fn downstream(
     mut to: OwnedWriteHalf,
     shared: &Shared,
     mute: &AtomicUsize,
+    number: usize,
 ) {
     let mut bytes = vec![0; 64 * 1024];
     while let Ok(read @ 1..) = from.read(&mut bytes).await {
@@ -167,7 +169,7 @@ async fn downstream(
             HELD => continue,
             _ => {}
         }
-        held(&shared.to_client).await;
+        shared.held(&shared.to_client, number).await;
         if to.write_all(&bytes[..read]).await.is_err() {
             return;
         }
@@ -179,6 +181,7 @@ async fn upstream(
     mut to: OwnedWriteHalf,
     shared: &Shared,
     mute: &AtomicUsize,
+    number: usize,
 ) {
     let mut waiting: Vec<u8> = Vec::new();
     let mut bytes = vec![0; 64 * 1024];
@@ -194,7 +197,7 @@ async fn upstream(
                 meant = String::from_utf8_lossy(&message).contains(&name);
                 started = true;
             }
-            held(&shared.to_server).await;
+            shared.held(&shared.to_server, number).await;
             match shared.fate_of(&message, meant) {
                 None => {}
                 Some(Fate::Never) => return,
@@ -235,6 +238,19 @@ fn message(bytes: &[u8], started: bool) -> Option<usize> {
 }
 
 impl Shared {
+    /// Holds bytes back as the flow asks; what was silent arrives when it speaks again.
+    async fn held(&self, flow: &watch::Sender<Flow>, connection: usize) {
+        let now = *flow.borrow();
+        if let Flow::Late(delay) = now {
+            return tokio::time::sleep(delay).await;
+        }
+        let mut flow = flow.subscribe();
+        let _ = flow.wait_for(|flow| *flow != Flow::Silent).await;
+        if connection <= self.stranded.load(Ordering::Relaxed) {
+            std::future::pending().await
+        }
+    }
+
     /// The fate of a message that is a COMMIT, where one is due.
     fn fate_of(&self, message: &[u8], meant: bool) -> Option<Fate> {
         let every = self.every.load(Ordering::Relaxed);
