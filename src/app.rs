@@ -27,8 +27,10 @@ use crate::status::Status;
 use crate::store;
 use crate::wallet::TenantId;
 
-/// After the last request, background work gets this long to finish what it has in hand.
-const GRACE: Duration = Duration::from_secs(20);
+/// After the last request, COMMITs in doubt get this long to be settled.
+const SETTLE: Duration = Duration::from_secs(20);
+/// After the last command, publisher and projectors get this long to finish what they have in hand.
+const GRACE: Duration = Duration::from_secs(10);
 /// Idle sessions say goodbye to Postgres within this time.
 const CLOSE: Duration = Duration::from_secs(2);
 /// How often gauges are refreshed and old histogram samples folded.
@@ -206,7 +208,7 @@ impl Background {
     /// The HTTP server is done and with it every executor: the rest follows in order.
     async fn stop(self) -> anyhow::Result<()> {
         self.commands.close();
-        if tokio::time::timeout(GRACE, self.commands.wait()).await.is_err() {
+        if tokio::time::timeout(SETTLE, self.commands.wait()).await.is_err() {
             tracing::warn!("commands still unsettled at the end: their keys will tell");
         }
         self.stop.cancel();

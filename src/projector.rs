@@ -153,7 +153,7 @@ impl Projector {
 
     /// Applies all that has come by now. Returns without waiting where there is nothing.
     pub async fn step(&mut self) -> store::Result<Progress> {
-        let result = self.try_step().await;
+        let result = store::bounded(store::SILENT, self.try_step()).await;
         if result.is_err() {
             self.forget();
         }

@@ -50,6 +50,9 @@ pub async fn acquire(pool: &Pool) -> Result<sqlx::pool::PoolConnection<sqlx::Pos
     Ok(pool.acquire().await?)
 }
 
+/// The server itself ends a statement before this: past it, the server or the way to it is dead.
+pub const SILENT: Duration = Duration::from_secs(35);
+
 /// Bounds what a server may take to answer. One that falls silent counts as away; the connection
 /// is of no use any more and must be dropped.
 pub async fn bounded<T>(limit: Duration, answer: impl Future<Output = Result<T>>) -> Result<T> {

@@ -99,7 +99,7 @@ impl Shared {
         Box::pin(async move {
             let acquiring =
                 leases::acquire(&shared.pool, &shared.leased, &partitions, &shared.owner);
-            Done::Acquired(acquiring.await)
+            Done::Acquired(store::bounded(store::SILENT, acquiring).await)
         })
     }
 
@@ -116,7 +116,8 @@ impl Shared {
     pub fn claim(self: &Arc<Self>, asked: Vec<i32>, limit: i64) -> Job {
         let shared = Arc::clone(self);
         Box::pin(async move {
-            let rows = outbox::claim(&shared.pool, &shared.leased.topic, &asked, limit).await;
+            let claiming = outbox::claim(&shared.pool, &shared.leased.topic, &asked, limit);
+            let rows = store::bounded(store::SILENT, claiming).await;
             Done::Claimed { asked, limit, rows }
         })
     }
@@ -141,14 +142,17 @@ impl Shared {
     pub fn settle(self: &Arc<Self>, settlement: Settlement) -> Job {
         let shared = Arc::clone(self);
         Box::pin(async move {
-            let result = shared.write(&settlement).await;
+            let result = store::bounded(store::SILENT, shared.write(&settlement)).await;
             Done::Settled { settlement, result }
         })
     }
 
     pub fn measure(self: &Arc<Self>) -> Job {
         let shared = Arc::clone(self);
-        Box::pin(async move { Done::Measured(outbox::backlog(&shared.pool).await) })
+        Box::pin(async move {
+            let measuring = outbox::backlog(&shared.pool);
+            Done::Measured(store::bounded(store::SILENT, measuring).await)
+        })
     }
 
     /// May be repeated after an error: what is written already stays as it is.

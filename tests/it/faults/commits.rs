@@ -17,7 +17,7 @@ async fn lose(application: &'static str, every: usize, cuts: usize) -> (usize, u
     let postgres = servers::postgres();
     let proxy = Proxy::with_fates(postgres.port, application, FATES.to_vec()).await;
     let app = Setup::shared().through(proxy.port).start().await;
-    let load = Load::start(&[&app], Plan::default()).await;
+    let load = Load::start(&[&app], Plan { some_keyless: true, ..Plan::default() }).await;
     proxy.lose_commits(every);
     eventually("answers of COMMITs lost", Duration::from_secs(120), async || {
         (proxy.lost() >= cuts).then_some(())
