@@ -181,9 +181,10 @@ impl Projector {
         let mut outcome = Outcome::default();
         if !chunks.is_empty() {
             outcome = apply(&mut connection, &job, &mut chunks).await?;
-            self.report_applied(&outcome, &chunks);
+            self.report_applied(&outcome);
             self.resume(&chunks, &outcome);
         }
+        self.report_places();
         self.postgres.settle(&mut connection, &job).await?;
         Ok(Progress { outcome, chunks: chunks.len() })
     }

@@ -29,6 +29,9 @@ pub use lag::ping;
 /// One connection to Postgres, in or out of a transaction.
 pub type Connection = PgConnection;
 
+/// One that goes back to its pool when dropped.
+pub type Pooled = sqlx::pool::PoolConnection<sqlx::Postgres>;
+
 /// Starts a transaction. Must not be dropped while it runs: a cancelled BEGIN leaves the session
 /// inside a transaction, so callers run in tasks that nobody cancels.
 pub async fn begin(connection: &mut Connection) -> Result<()> {
@@ -46,7 +49,7 @@ pub async fn rollback(connection: &mut Connection) -> Result<()> {
 }
 
 /// A connection of the pool. Waits at most two seconds.
-pub async fn acquire(pool: &Pool) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>> {
+pub async fn acquire(pool: &Pool) -> Result<Pooled> {
     Ok(pool.acquire().await?)
 }
 

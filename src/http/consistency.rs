@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderValue};
 
 use super::cursor;
 use super::problem::HttpResult;
-use crate::store::{Connection, entries};
+use crate::store::{self, Pool, Pooled, entries};
 use crate::wallet::{TenantId, WalletId};
 
 pub(super) const HEADER: &str = "consistency-token";
@@ -22,25 +22,29 @@ pub(super) fn token(versions: &[(WalletId, i64)]) -> HeaderValue {
     HeaderValue::try_from(cursor::encode(&pairs)).unwrap_or(HeaderValue::from_static(""))
 }
 
-/// Waits until `projector` has applied what the request's token names. A token that is none of
-/// ours asks for nothing.
-pub(super) async fn wait_for(
+/// A connection to read projected data with, once `projector` has applied what the request's token
+/// names. A token that is none of ours asks for nothing. No connection is held while waiting.
+pub(super) async fn read(
     headers: &HeaderMap,
-    connection: &mut Connection,
+    pool: &Pool,
     tenant: &TenantId,
     projector: &str,
-) -> HttpResult<()> {
+) -> HttpResult<Pooled> {
     let token = headers.get(HEADER).and_then(|value| value.to_str().ok());
-    let Some(wanted) = token.and_then(cursor::decode::<Vec<(String, i64)>>) else { return Ok(()) };
+    let wanted = token.and_then(cursor::decode::<Vec<(String, i64)>>).unwrap_or_default();
     let begun = Instant::now();
-    for (id, version) in wanted {
-        let Some(id) = WalletId::parse(&id) else { continue };
-        while entries::projected_version(connection, tenant, projector, &id).await? < version {
-            if begun.elapsed() > WAIT_MAX {
-                return Ok(());
-            }
-            tokio::time::sleep(PAUSE).await;
+    loop {
+        let mut connection = store::acquire(pool).await?;
+        let mut reached = true;
+        for (id, version) in &wanted {
+            let Some(id) = WalletId::parse(id) else { continue };
+            let at = entries::projected_version(&mut connection, tenant, projector, &id).await?;
+            reached &= at >= *version;
         }
+        if reached || begun.elapsed() > WAIT_MAX {
+            return Ok(connection);
+        }
+        drop(connection);
+        tokio::time::sleep(PAUSE).await;
     }
-    Ok(())
 }

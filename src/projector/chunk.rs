@@ -26,8 +26,6 @@ pub struct Chunk {
     pub next: i64,
     pub records: Vec<Seen>,
     pub dead: Vec<DeadLetter>,
-    /// The topic's end as of the fetch; 0 from Postgres.
-    pub high_watermark: i64,
 }
 
 /// A record that names an event. What it says of the event is never used: `events` is the record.
@@ -47,7 +45,6 @@ impl Chunk {
         partition: i32,
         expected: i64,
         records: Vec<Fetched>,
-        high_watermark: i64,
     ) -> Self {
         let next = records.last().map_or(expected, |record| record.offset + 1);
         let mut chunk = Self {
@@ -57,7 +54,6 @@ impl Chunk {
             next,
             records: Vec::with_capacity(records.len()),
             dead: Vec::new(),
-            high_watermark,
         };
         for record in records {
             match head(tenant, &record) {
@@ -175,7 +171,7 @@ mod tests {
             record(10, "w", ""),
             record(11, "a b", &event("default", "a b")),
         ];
-        let chunk = Chunk::of_records(&TenantId::default_tenant(), 2, 5, records, 20);
+        let chunk = Chunk::of_records(&TenantId::default_tenant(), 2, 5, records);
         assert_eq!((chunk.expected, chunk.next, chunk.records.len()), (5, 12, 1));
         let classes: Vec<_> = chunk.dead.iter().map(|d| (d.offset, d.error_class)).collect();
         let expected = [

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::Job;
 use super::chunk::Chunk;
 use crate::kafka::{FetchError, Fetched, Fetcher};
+use crate::status::PartitionStatus;
 use crate::store::checkpoints::Checkpoint;
 
 /// Makes the reader of one partition.
@@ -33,6 +34,8 @@ pub struct KafkaFeed {
     waiting: BTreeMap<i32, Reader>,
     /// When each partition was last seen at its topic's end.
     at_end: BTreeMap<i32, Instant>,
+    /// Each partition's next offset to apply and its topic's end, as of its last fetch.
+    places: BTreeMap<i32, PartitionStatus>,
     /// What came and is not applied yet.
     ready: Vec<Arrived>,
 }
@@ -91,6 +94,7 @@ impl KafkaFeed {
             fetching: FuturesUnordered::new(),
             waiting: BTreeMap::new(),
             at_end: BTreeMap::new(),
+            places: BTreeMap::new(),
             ready: Vec::new(),
         };
         for checkpoint in checkpoints {
@@ -130,6 +134,7 @@ impl KafkaFeed {
     /// The partition's chunk is applied, or will not be: go on from `position`.
     pub fn resume(&mut self, partition: i32, position: i64) {
         let Some(mut reader) = self.waiting.remove(&partition) else { return };
+        self.places.entry(partition).or_default().next_offset = position;
         // What is left over follows on the applied chunk only.
         if position != reader.next {
             reader.rest.clear();
@@ -144,12 +149,19 @@ impl KafkaFeed {
         self.at_end.iter().filter(|(_, at)| recent(at)).map(|(partition, _)| *partition).collect()
     }
 
+    /// Where the partitions stand, those that bring nothing included.
+    pub fn places(&self) -> &BTreeMap<i32, PartitionStatus> {
+        &self.places
+    }
+
     fn arrived(&mut self, job: &Job, fetch: Fetch) {
         let Fetch { mut reader, result } = fetch;
         let partition = reader.partition;
         match result {
             Ok(()) => {
                 reader.failures = 0;
+                let (next_offset, high_watermark) = (reader.position, reader.high_watermark);
+                self.places.insert(partition, PartitionStatus { next_offset, high_watermark });
                 let count = self.max_records.min(reader.rest.len());
                 let records: Vec<Fetched> = reader.rest.drain(..count).collect();
                 if reader.rest.is_empty() {
@@ -167,7 +179,6 @@ impl KafkaFeed {
                     partition,
                     reader.position,
                     records,
-                    reader.high_watermark,
                 );
                 reader.next = chunk.next;
                 self.ready.push(Arrived::Chunk(chunk));

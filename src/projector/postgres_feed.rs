@@ -195,7 +195,6 @@ fn chunk(walk: Walk, next: i64, feeds: bool) -> Chunk {
         next,
         records: pending.into_iter().map(seen).collect(),
         dead: Vec::new(),
-        high_watermark: 0,
     }
 }
 

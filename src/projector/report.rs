@@ -5,7 +5,6 @@ use std::time::Duration;
 use metrics::{counter, gauge};
 
 use super::apply::Outcome;
-use super::chunk::{Chunk, Feed};
 use super::postgres_feed::Found;
 use super::{Job, Projector};
 use crate::status::ProjectorStatus;
@@ -19,7 +18,7 @@ impl Projector {
         self.change(|status| status.last_error = Some(error.to_owned()));
     }
 
-    pub(super) fn report_applied(&self, outcome: &Outcome, chunks: &[Chunk]) {
+    pub(super) fn report_applied(&self, outcome: &Outcome) {
         let group = self.group();
         for (name, count) in [
             ("applied", outcome.applied - outcome.healed.min(outcome.applied)),
@@ -31,21 +30,18 @@ impl Projector {
             counter!("consumer_records_total", "group" => group.clone(), "outcome" => name)
                 .increment(count);
         }
-        let moved = |chunk: &&Chunk| {
-            let at = (chunk.feed, chunk.partition);
-            chunk.feed == Feed::Kafka && !outcome.stale.iter().any(|s| (s.0, s.1) == at)
-        };
         self.change(|status| {
             status.applied += outcome.applied;
             status.healed += outcome.healed;
             status.duplicates += outcome.duplicates;
             status.dead_letters += outcome.dead_letters;
-            for chunk in chunks.iter().filter(moved) {
-                let partition = status.partitions.entry(chunk.partition).or_default();
-                partition.next_offset = chunk.next;
-                partition.high_watermark = chunk.high_watermark;
-            }
         });
+    }
+
+    /// Where each partition stands in the topic, those without news included.
+    pub(super) fn report_places(&self) {
+        let Some(places) = self.kafka.as_ref().map(|kafka| kafka.places().clone()) else { return };
+        self.change(|status| status.partitions = places);
     }
 
     /// Lag as the walk sees it: events of the books that are not applied, whatever the feeds say.

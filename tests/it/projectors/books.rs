@@ -197,9 +197,9 @@ impl Follower {
         let tenant = &self.job.subscription.tenant;
         let mut chunks = Vec::new();
         for (partition, place) in &self.places {
-            let (records, end) = self.topic.read(*partition, *place, self.max);
+            let records = self.topic.read(*partition, *place, self.max);
             if !records.is_empty() {
-                chunks.push(Chunk::of_records(tenant, *partition, *place, records, end));
+                chunks.push(Chunk::of_records(tenant, *partition, *place, records));
             }
         }
         if chunks.is_empty() {
@@ -229,15 +229,15 @@ impl Topic {
         log.push(record);
     }
 
-    pub fn read(&self, partition: i32, from: i64, max: usize) -> (Vec<Fetched>, i64) {
+    pub fn read(&self, partition: i32, from: i64, max: usize) -> Vec<Fetched> {
         let log = self.0[partition as usize].lock().unwrap();
-        (log.iter().skip(from as usize).take(max).cloned().collect(), log.len() as i64)
+        log.iter().skip(from as usize).take(max).cloned().collect()
     }
 
     /// Every record once more, behind what is there.
     pub fn repeat(&self) {
         for partition in 0..PARTITIONS {
-            for record in self.read(partition, 0, usize::MAX).0 {
+            for record in self.read(partition, 0, usize::MAX) {
                 self.push(partition, record);
             }
         }
