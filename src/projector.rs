@@ -122,7 +122,7 @@ impl Projector {
             match self.step().await {
                 Ok(_) => pause = PAUSE,
                 Err(error) => {
-                    self.report_error(&error.to_string());
+                    self.report_error(&error.to_string(), true);
                     tracing::warn!(projector = self.wiring.kind.name(), %error, "projecting");
                     tokio::select! {
                         () = token.cancelled() => break,
@@ -184,7 +184,7 @@ impl Projector {
             self.report_applied(&outcome);
             self.resume(&chunks, &outcome);
         }
-        self.report_places();
+        self.report_well();
         self.postgres.settle(&mut connection, &job).await?;
         Ok(Progress { outcome, chunks: chunks.len() })
     }
@@ -227,7 +227,7 @@ impl Projector {
             match arrival {
                 Arrived::Chunk(chunk) => chunks.push(chunk),
                 Arrived::Failed { partition, error } => {
-                    self.report_error(&format!("partition {partition}: {error}"));
+                    self.report_error(&format!("partition {partition}: {error}"), true);
                 }
                 Arrived::OutOfRange { partition, expected, earliest } => {
                     let error = format!(
@@ -235,7 +235,7 @@ impl Projector {
                          at {earliest}; what is missing there is read from events"
                     );
                     tracing::error!(projector = job.kind.name(), "{error}");
-                    self.report_error(&error);
+                    self.report_error(&error, false);
                     let pair = Some((expected, earliest));
                     let to = Advance { partition, next_offset: pair, feed_xid: None };
                     store::checkpoints::advance(connection, &job.subscription, &[to]).await?;

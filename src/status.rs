@@ -64,6 +64,8 @@ pub struct ProjectorStatus {
     pub dead_letters: u64,
     pub partitions: BTreeMap<i32, PartitionStatus>,
     pub last_error: Option<String>,
+    /// The error is forgotten once all goes well again; others stay for people to see.
+    pub error_passes: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]

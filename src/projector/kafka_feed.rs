@@ -36,6 +36,8 @@ pub struct KafkaFeed {
     at_end: BTreeMap<i32, Instant>,
     /// Each partition's next offset to apply and its topic's end, as of its last fetch.
     places: BTreeMap<i32, PartitionStatus>,
+    /// Partitions whose last fetch failed.
+    failing: BTreeSet<i32>,
     /// What came and is not applied yet.
     ready: Vec<Arrived>,
 }
@@ -88,16 +90,21 @@ impl KafkaFeed {
         max_records: usize,
         max_wait: Duration,
     ) -> Self {
-        let feed = Self {
+        let mut feed = Self {
             max_records,
             max_wait,
             fetching: FuturesUnordered::new(),
             waiting: BTreeMap::new(),
             at_end: BTreeMap::new(),
             places: BTreeMap::new(),
+            failing: BTreeSet::new(),
             ready: Vec::new(),
         };
         for checkpoint in checkpoints {
+            let next_offset = checkpoint.next_offset;
+            // Its end is not known before the first fetch.
+            let place = PartitionStatus { next_offset, high_watermark: next_offset };
+            feed.places.insert(checkpoint.partition, place);
             feed.fetch(Reader {
                 partition: checkpoint.partition,
                 position: checkpoint.next_offset,
@@ -154,12 +161,18 @@ impl KafkaFeed {
         &self.places
     }
 
+    /// Every partition's last fetch was answered.
+    pub fn is_well(&self) -> bool {
+        self.failing.is_empty()
+    }
+
     fn arrived(&mut self, job: &Job, fetch: Fetch) {
         let Fetch { mut reader, result } = fetch;
         let partition = reader.partition;
         match result {
             Ok(()) => {
                 reader.failures = 0;
+                self.failing.remove(&partition);
                 let (next_offset, high_watermark) = (reader.position, reader.high_watermark);
                 self.places.insert(partition, PartitionStatus { next_offset, high_watermark });
                 let count = self.max_records.min(reader.rest.len());
@@ -190,6 +203,7 @@ impl KafkaFeed {
                 self.waiting.insert(partition, reader);
             }
             Err(Failure::Other(error)) => {
+                self.failing.insert(partition);
                 reader.pause = backoff(reader.failures);
                 reader.failures += 1;
                 self.at_end.remove(&partition);

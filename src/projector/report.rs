@@ -5,6 +5,7 @@ use std::time::Duration;
 use metrics::{counter, gauge};
 
 use super::apply::Outcome;
+use super::kafka_feed::KafkaFeed;
 use super::postgres_feed::Found;
 use super::{Job, Projector};
 use crate::status::ProjectorStatus;
@@ -14,8 +15,12 @@ impl Projector {
         self.change(|status| status.running = running);
     }
 
-    pub(super) fn report_error(&self, error: &str) {
-        self.change(|status| status.last_error = Some(error.to_owned()));
+    /// `passes`: nothing is left to know of it once all goes well again.
+    pub(super) fn report_error(&self, error: &str, passes: bool) {
+        self.change(|status| {
+            status.last_error = Some(error.to_owned());
+            status.error_passes = passes;
+        });
     }
 
     pub(super) fn report_applied(&self, outcome: &Outcome) {
@@ -38,10 +43,17 @@ impl Projector {
         });
     }
 
-    /// Where each partition stands in the topic, those without news included.
-    pub(super) fn report_places(&self) {
-        let Some(places) = self.kafka.as_ref().map(|kafka| kafka.places().clone()) else { return };
-        self.change(|status| status.partitions = places);
+    /// Where each partition stands in the topic, those without news included; an error that is
+    /// over is forgotten.
+    pub(super) fn report_well(&self) {
+        let places = self.kafka.as_ref().map(|kafka| kafka.places().clone()).unwrap_or_default();
+        let well = self.kafka.as_ref().is_none_or(KafkaFeed::is_well);
+        self.change(|status| {
+            status.partitions = places;
+            if well && status.error_passes {
+                status.last_error = None;
+            }
+        });
     }
 
     /// Lag as the walk sees it: events of the books that are not applied, whatever the feeds say.
