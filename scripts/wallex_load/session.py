@@ -62,7 +62,7 @@ def add_options(parser):
         "wallets are used again (else made, and printed)")
     add("--check-only", type=run_name, metavar="RUN",
         help="no load: only check the wallets of an earlier run")
-    add("--others", type=whole(0), default=1000, metavar="N",
+    add("--others", type=whole(0), default=10000, metavar="N",
         help="also check up to N wallets that are not of this run, newest first (%(default)s)")
     add("--timeout", type=seconds, default=10.0, metavar="TIME",
         help="how long to wait for one answer (10s)")
