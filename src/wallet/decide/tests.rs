@@ -1,0 +1,341 @@
+//! Given events, when a command, then events or a rejection; and what must hold of any sequence.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use proptest::prelude::*;
+
+use super::*;
+use crate::wallet::{IdOrigin, Metadata, Movement};
+
+const ID: Uuid = Uuid::from_u128(7);
+
+/// The wallets that some events left.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Given(BTreeMap<WalletId, Wallet>);
+
+impl Given {
+    fn apply(&mut self, event: &NewEvent) {
+        let at = DateTime::<Utc>::UNIX_EPOCH;
+        if let EventData::WalletCreated(data) = &event.data {
+            let currency = Currency::parse(&data.currency).unwrap();
+            let wallet = Wallet::open(event.wallet_id.clone(), currency, data, at);
+            assert_eq!(self.0.insert(event.wallet_id.clone(), wallet), None, "opened twice");
+        } else {
+            self.0.get_mut(&event.wallet_id).unwrap().apply(&event.data, at);
+        }
+    }
+
+    fn and(mut self, commands: &[Command]) -> Self {
+        for command in commands {
+            for event in self.when(command).unwrap() {
+                self.apply(&event);
+            }
+        }
+        self
+    }
+
+    /// The same with a wallet as no command leaves it yet.
+    fn but(mut self, wallet: &str, change: impl FnOnce(&mut Wallet)) -> Self {
+        change(self.0.get_mut(&id(wallet)).unwrap());
+        self
+    }
+
+    fn when(&self, command: &Command) -> Result<Vec<NewEvent>, Rejection> {
+        decide(command, |id| self.0.get(id), ID)
+    }
+}
+
+fn id(text: &str) -> WalletId {
+    WalletId::stored(text)
+}
+
+fn dec(text: &str) -> Decimal {
+    text.parse().unwrap()
+}
+
+fn amount(text: &str) -> Amount {
+    Amount::parse(text).unwrap()
+}
+
+fn create(wallet: &str, currency: &str, balance: &str, overdraft: &str) -> Command {
+    Command::Create(CreateWallet {
+        id: (id(wallet), IdOrigin::Given),
+        owner_id: "ann".to_owned(),
+        currency: Currency::parse(currency).unwrap(),
+        initial_balance: Amount::parse(balance).ok(),
+        overdraft_limit: dec(overdraft),
+        metadata: Metadata::parse(r#"{"tier":"gold"}"#).ok(),
+    })
+}
+
+fn details() -> Details {
+    let metadata = Metadata::parse(r#"{"order":17}"#).ok();
+    Details { description: Some("rent".into()), reference: Some("r-1".into()), metadata }
+}
+
+fn movement(wallet: &str, value: &str, expected_version: Option<i64>) -> Movement {
+    let (wallet_id, amount) = (id(wallet), amount(value));
+    Movement { wallet_id, amount, details: details(), expected_version }
+}
+
+fn credit(wallet: &str, value: &str) -> Command {
+    Command::Credit(movement(wallet, value, None))
+}
+
+fn debit(wallet: &str, value: &str) -> Command {
+    Command::Debit(movement(wallet, value, None))
+}
+
+fn transfer(from: &str, to: &str, value: &str) -> Command {
+    let (from, to, amount) = (id(from), id(to), amount(value));
+    Command::Transfer(Transfer { from, to, amount, details: details(), expected_version: None })
+}
+
+/// `a` has 100.00 and may owe 20.00, `b` has 5.00, `yen` is in JPY.
+fn three() -> Given {
+    let commands = [
+        create("a", "USD", "100", "20"),
+        create("b", "USD", "5", "0"),
+        create("yen", "JPY", "100", "0"),
+    ];
+    Given::default().and(&commands)
+}
+
+fn change(from: &str, to: &str, by: &str, change_type: ChangeType) -> BalanceChange {
+    let Details { description: reason, reference, metadata } = details();
+    BalanceChange {
+        transaction_id: ID,
+        previous_balance: dec(from),
+        new_balance: dec(to),
+        change_amount: dec(by),
+        change_type,
+        reason,
+        currency: "USD".to_owned(),
+        reference,
+        metadata,
+    }
+}
+
+fn event(wallet: &str, version: i64, data: EventData) -> NewEvent {
+    NewEvent { wallet_id: id(wallet), version, data }
+}
+
+#[test]
+fn a_wallet_opens_at_zero_and_its_opening_balance_is_a_credit_of_its_own() {
+    let created = event(
+        "w",
+        1,
+        EventData::WalletCreated(WalletCreated {
+            transaction_id: ID,
+            owner_id: "ann".to_owned(),
+            currency: "KWD".to_owned(),
+            overdraft_limit: dec("1.500"),
+            previous_balance: dec("0.000"),
+            new_balance: dec("0.000"),
+            change_amount: dec("0.000"),
+            change_type: ChangeType::Credit,
+            reason: Some("wallet created".to_owned()),
+            metadata: Metadata::parse(r#"{"tier":"gold"}"#).ok(),
+        }),
+    );
+    let credited = event(
+        "w",
+        2,
+        EventData::WalletCredited(BalanceChange {
+            reason: Some("initial balance".to_owned()),
+            currency: "KWD".to_owned(),
+            reference: None,
+            metadata: None,
+            ..change("0.000", "2.125", "2.125", ChangeType::Credit)
+        }),
+    );
+    let nothing = Given::default();
+    assert_eq!(nothing.when(&create("w", "KWD", "0", "1.5")), Ok(vec![created.clone()]));
+    assert_eq!(nothing.when(&create("w", "KWD", "2.125", "1.5")), Ok(vec![created, credited]));
+}
+
+#[test]
+fn a_credit_and_a_debit_move_the_balance_by_their_amount() {
+    let up = EventData::WalletCredited(change("100.00", "100.50", "0.50", ChangeType::Credit));
+    assert_eq!(three().when(&credit("a", "0.5")), Ok(vec![event("a", 3, up)]));
+    let down = EventData::WalletDebited(change("100.00", "99.00", "1.00", ChangeType::Debit));
+    assert_eq!(three().when(&debit("a", "1")), Ok(vec![event("a", 3, down)]));
+}
+
+#[test]
+fn a_transfer_is_one_event_on_each_side() {
+    let side = |previous: &str, new: &str, change_type| {
+        let base = change(previous, new, "40.00", change_type);
+        TransferChange {
+            transfer_id: ID,
+            from_wallet_id: "a".to_owned(),
+            to_wallet_id: "b".to_owned(),
+            previous_balance: base.previous_balance,
+            new_balance: base.new_balance,
+            change_amount: base.change_amount,
+            change_type,
+            reason: base.reason,
+            currency: base.currency,
+            reference: base.reference,
+            metadata: base.metadata,
+        }
+    };
+    let out = EventData::WalletTransferInitiated(side("100.00", "60.00", ChangeType::Debit));
+    let into = EventData::WalletTransferCompleted(side("5.00", "45.00", ChangeType::Credit));
+    let events = vec![event("a", 3, out), event("b", 3, into)];
+    assert_eq!(three().when(&transfer("a", "b", "40")), Ok(events));
+}
+
+#[test]
+fn all_that_is_available_may_be_spent_and_not_a_cent_more() {
+    let refused = |available: &str, amount: &str| {
+        Err(Rejection::InsufficientFunds { available: dec(available), amount: dec(amount) })
+    };
+    assert!(three().when(&debit("a", "120.00")).is_ok());
+    assert_eq!(three().when(&debit("a", "120.01")), refused("120.00", "120.01"));
+    assert!(three().when(&transfer("b", "a", "5.00")).is_ok());
+    assert_eq!(three().when(&transfer("b", "a", "5.01")), refused("5.00", "5.01"));
+    let held = three().but("a", |wallet| wallet.held_balance = dec("119.00"));
+    assert_eq!(held.when(&debit("a", "1.01")), refused("1.00", "1.01"));
+    let owing = three().and(&[debit("a", "120")]);
+    assert_eq!(owing.when(&debit("a", "0.01")), refused("0.00", "0.01"));
+    assert!(owing.and(&[credit("a", "0.01")]).when(&debit("a", "0.01")).is_ok());
+}
+
+#[test]
+fn each_refusal_names_its_cause() {
+    let [dollars, yen] = ["USD", "JPY"].map(|code| Currency::parse(code).unwrap());
+    let missing = || Rejection::WalletNotFound { wallet: id("x") };
+    let fine = |currency| Rejection::AmountScale { currency };
+    let cases = [
+        (create("a", "USD", "0", "0"), Rejection::WalletExists { wallet: id("a") }),
+        (credit("x", "1"), missing()),
+        (debit("x", "1"), missing()),
+        (transfer("x", "a", "1"), missing()),
+        (transfer("a", "x", "1"), missing()),
+        (transfer("a", "a", "1"), Rejection::SameWallet),
+        (transfer("x", "x", "1"), Rejection::SameWallet),
+        (transfer("a", "yen", "1"), Rejection::CurrencyMismatch { from: dollars, to: yen }),
+        (transfer("yen", "a", "1"), Rejection::CurrencyMismatch { from: yen, to: dollars }),
+        (create("n", "USD", "0.001", "0"), fine(dollars)),
+        (create("n", "JPY", "0", "0.5"), fine(yen)),
+        (credit("yen", "1.5"), fine(yen)),
+        (debit("a", "0.001"), fine(dollars)),
+        (transfer("a", "b", "0.001"), fine(dollars)),
+    ];
+    for (command, rejection) in cases {
+        assert_eq!(three().when(&command), Err(rejection), "{command:?}");
+    }
+}
+
+#[test]
+fn frozen_and_closed_wallets_take_no_command_from_either_side() {
+    let commands =
+        [credit("a", "1"), debit("a", "1"), transfer("a", "b", "1"), transfer("b", "a", "1")];
+    for command in commands {
+        let stopped = |status| three().but("a", |wallet| wallet.status = status).when(&command);
+        let wallet = id("a");
+        assert_eq!(
+            stopped(Status::Frozen),
+            Err(Rejection::WalletFrozen { wallet: wallet.clone() })
+        );
+        assert_eq!(stopped(Status::Closed), Err(Rejection::WalletClosed { wallet }));
+    }
+}
+
+#[test]
+fn balances_end_at_ten_to_the_eighteenth_on_both_ends() {
+    let full = three().but("a", |wallet| wallet.balance = BALANCE_MAX - dec("1.00"));
+    let overflow = |wallet: &str| Err(Rejection::BalanceOverflow { wallet: id(wallet) });
+    assert!(full.when(&credit("a", "1.00")).is_ok());
+    assert_eq!(full.when(&credit("a", "1.01")), overflow("a"));
+    assert_eq!(full.when(&transfer("b", "a", "1.01")), overflow("a"));
+    let owing = three().but("a", |wallet| {
+        wallet.balance = dec("1.00") - BALANCE_MAX;
+        wallet.overdraft_limit = BALANCE_MAX + dec("5.00");
+    });
+    assert!(owing.when(&debit("a", "1.00")).is_ok());
+    assert_eq!(owing.when(&debit("a", "1.01")), overflow("a"));
+}
+
+#[test]
+fn an_expected_version_is_that_of_the_wallet_that_is_spent_from() {
+    let at = |version| Command::Debit(movement("a", "1", Some(version)));
+    assert!(three().when(&at(2)).is_ok());
+    for expected in [1, 3] {
+        let rejection = Rejection::VersionMismatch { expected, actual: 2 };
+        assert_eq!(three().when(&at(expected)), Err(rejection));
+    }
+    let given = three().and(&[credit("b", "1")]);
+    let transfer_at = |version| match transfer("a", "b", "1") {
+        Command::Transfer(order) => {
+            Command::Transfer(Transfer { expected_version: Some(version), ..order })
+        }
+        other => other,
+    };
+    assert!(given.when(&transfer_at(2)).is_ok());
+    let rejection = Rejection::VersionMismatch { expected: 3, actual: 2 };
+    assert_eq!(given.when(&transfer_at(3)), Err(rejection));
+}
+
+/// A command over four wallets, and often one that is refused.
+fn any_command() -> impl Strategy<Value = Command> {
+    let wallet = || prop::sample::select(vec!["a", "b", "c", "d"]);
+    let currency = prop::sample::select(vec!["USD", "USD", "USD", "JPY", "KWD"]);
+    let value =
+        || (0_i64..20_000, 0_u32..=3).prop_map(|(n, scale)| Decimal::new(n, scale).to_string());
+    let positive = || value().prop_filter("positive", |text| Amount::parse(text).is_ok());
+    prop_oneof![
+        1 => (wallet(), currency, value(), value()).prop_map(|(w, c, v, o)| create(w, c, &v, &o)),
+        3 => (wallet(), positive()).prop_map(|(w, v)| credit(w, &v)),
+        3 => (wallet(), positive(), prop::option::weighted(0.2, 0_i64..20))
+            .prop_map(|(w, v, at)| Command::Debit(movement(w, &v, at))),
+        3 => (wallet(), wallet(), positive()).prop_map(|(f, t, v)| transfer(f, t, &v)),
+    ]
+}
+
+/// What a command that was taken brought in from outside.
+fn from_outside(command: &Command) -> Decimal {
+    match command {
+        Command::Create(create) => create.initial_balance.map_or(Decimal::ZERO, Amount::value),
+        Command::Credit(movement) => movement.amount.value(),
+        Command::Debit(movement) => -movement.amount.value(),
+        Command::Transfer(_) => Decimal::ZERO,
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_sequence_of_commands_makes_loses_or_overspends_money(
+        commands in prop::collection::vec(any_command(), 1..80)
+    ) {
+        let (mut state, mut history) = (Given::default(), Vec::new());
+        let mut outside: BTreeMap<&str, Decimal> = BTreeMap::new();
+        for command in &commands {
+            let Ok(events) = state.when(command) else { continue };
+            events.iter().for_each(|event| state.apply(event));
+            history.extend(events);
+            let currency = state.0[command.wallet_id()].currency.code();
+            *outside.entry(currency).or_default() += from_outside(command);
+
+            let mut inside: BTreeMap<&str, Decimal> = BTreeMap::new();
+            for wallet in state.0.values() {
+                prop_assert!(wallet.available() >= Decimal::ZERO, "{:?}", wallet);
+                prop_assert_eq!(wallet.balance.scale(), wallet.currency.scale());
+                *inside.entry(wallet.currency.code()).or_default() += wallet.balance;
+            }
+            prop_assert_eq!(&inside, &outside);
+        }
+        let mut folded = Given::default();
+        let mut versions: BTreeMap<&WalletId, i64> = BTreeMap::new();
+        for event in &history {
+            let last = versions.entry(&event.wallet_id).or_default();
+            prop_assert_eq!(event.version, *last + 1);
+            *last = event.version;
+            folded.apply(event);
+        }
+        prop_assert_eq!(&folded, &state);
+        prop_assert!(state.0.values().all(|wallet| versions[&wallet.id] == wallet.version));
+    }
+}
