@@ -49,13 +49,7 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
         shutdown.cancelled().await;
         tokio::time::sleep(DRAIN).await;
     });
-    loop {
-        // In this order: a connection that the system has taken for us is not dropped.
-        let (stream, place) = tokio::select! {
-            biased;
-            accepted = accept(&listener, &places) => accepted,
-            () = &mut drained => break,
-        };
+    let take = |stream: TcpStream, place: Option<OwnedSemaphorePermit>| {
         let in_hand = TaskTracker::new();
         let service = service(router.clone(), in_hand.clone(), shutdown.clone());
         let connection = running.watch(server.serve_connection(TokioIo::new(stream), service));
@@ -75,8 +69,25 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
             }
             drop(place);
         });
+    };
+    loop {
+        // In this order: a connection that the system has taken for us is not dropped.
+        let (stream, place) = tokio::select! {
+            biased;
+            accepted = accept(&listener, &places) => accepted,
+            () = &mut drained => break,
+        };
+        take(stream, place);
     }
-    drop(listener);
+    // The reactor may not know yet of the last ones that the system has taken: ask the system.
+    if let Ok(listener) = listener.into_std() {
+        while let Ok((stream, _)) = listener.accept() {
+            let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+            if let Ok(stream) = stream {
+                take(stream, None);
+            }
+        }
+    }
     // Whoever was taken last has its request on the way, too.
     tokio::time::sleep(DRAIN).await;
     if tokio::time::timeout(GRACE, running.shutdown()).await.is_err() {
