@@ -43,13 +43,18 @@ fn failures(ops: &[Op]) -> Vec<&Outcome> {
 
 /// While Postgres is away only 503 with `Retry-After` is given, and it says what is known.
 fn assert_only_unavailable(ops: &[Op]) {
+    assert_only(ops, &["database_unavailable", "outcome_unknown"]);
+}
+
+/// What was not answered was 503 with `Retry-After` and one of these codes.
+fn assert_only(ops: &[Op], codes: &[&str]) {
     for failure in failures(ops) {
         let (status, code, retry_after) = match failure {
             Outcome::NotDone { status, code, retry_after }
             | Outcome::Unknown { status, code, retry_after, .. } => (*status, code, *retry_after),
             Outcome::Done { .. } | Outcome::Refused { .. } => continue,
         };
-        let named = ["database_unavailable", "outcome_unknown"].contains(&code.as_str());
+        let named = codes.contains(&code.as_str());
         assert!(status == 503 && named && retry_after, "{failure:?}");
     }
 }

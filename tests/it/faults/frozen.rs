@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{assert_only_unavailable, close, sized};
+use super::{assert_only, assert_only_unavailable, close, sized};
 use crate::support::app::Setup;
 use crate::support::load::{Load, Plan};
 use crate::support::proxy::{Flow, Proxy};
@@ -80,7 +80,8 @@ async fn connections_that_died_without_a_word_are_given_up_and_replaced() {
     load.advance(50).await;
     let recovered = begun.elapsed();
     let journal = load.settle().await;
-    assert_only_unavailable(&journal.ops());
+    // The server does not know yet that those sessions are dead: what they locked stays locked until it does.
+    assert_only(&journal.ops(), &["database_unavailable", "outcome_unknown", "wallet_busy"]);
     let begun = Instant::now();
     let figures = close(&app, &journal).await;
     println!("served after {recovered:?}, in step after {:?}: {figures:?}", begun.elapsed());
