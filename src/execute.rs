@@ -22,19 +22,20 @@ mod doubt;
 mod fold;
 mod key;
 mod lane;
+mod savepoint;
 mod side;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::answer::Answer;
 use crate::config::{CommandSettings, Secret};
-use crate::wallet::{Command, IdOrigin, TenantId};
+use crate::wallet::{Command, IdOrigin, TenantId, WalletId};
 
 pub use key::Key;
 pub use lane::Lane;
@@ -42,12 +43,21 @@ pub use lane::Lane;
 /// A command that has waited this long is not begun any more.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A command with all that its events and its answer record of the request.
+/// One command with its key.
+#[derive(Debug, Clone)]
+pub struct Operation {
+    pub command: Command,
+    pub key: Option<Key>,
+}
+
+/// Operations that run in order in one transaction, with all that their events record of the
+/// request. Never empty.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub tenant: TenantId,
-    pub command: Command,
-    pub key: Option<Key>,
+    pub operations: Vec<Operation>,
+    /// All of them or none.
+    pub atomic: bool,
     pub context: Context,
 }
 
@@ -86,11 +96,16 @@ pub enum Failure {
     KeyReused,
     /// The first answer is no longer kept; it was about this transaction. Nothing happened again.
     KeyExpired { transaction_id: Uuid },
+    /// Another operation of the same atomic request was refused. Nothing happened.
+    Abandoned,
     /// A mistake of ours. Nothing happened.
     Broken,
 }
 
 pub type Outcome = Result<Reply, Failure>;
+
+/// One for each operation of a request, in its order.
+pub type Outcomes = Vec<Outcome>;
 
 /// The topic that events will go to, and the partitions that wallets are hashed over.
 #[derive(Debug, Clone)]
@@ -120,15 +135,19 @@ pub struct Notifiers(Vec<Arc<Notify>>);
 /// The way in: cheap to clone, one for all requests.
 #[derive(Debug, Clone)]
 pub struct Executor {
-    lanes: Arc<[mpsc::Sender<Job>]>,
+    lanes: Arc<[mpsc::UnboundedSender<Job>]>,
+    places: Arc<Semaphore>,
+    queue_max: usize,
 }
 
-/// One waiting command.
+/// One waiting request.
 #[derive(Debug)]
 struct Job {
     request: Request,
     arrived: Instant,
-    respond: oneshot::Sender<Outcome>,
+    respond: oneshot::Sender<Outcomes>,
+    /// Its room in the queue, until a lane takes it.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Notifiers {
@@ -164,34 +183,46 @@ pub fn start(
     });
     let (senders, lanes): (Vec<_>, Vec<_>) = (0..count)
         .map(|_| {
-            let (sender, receiver) = mpsc::channel(queue_max);
+            // Bounded by the places: a request takes as many as it has operations.
+            let (sender, receiver) = mpsc::unbounded_channel();
             (sender, Lane::new(Arc::clone(&shared), receiver))
         })
         .unzip();
-    (Executor { lanes: senders.into() }, lanes)
+    let places = Arc::new(Semaphore::new(queue_max));
+    (Executor { lanes: senders.into(), places, queue_max }, lanes)
 }
 
 impl Executor {
-    /// Queues a command and waits for its outcome. Dropping the future gives up the waiting only.
-    pub async fn execute(&self, request: Request) -> Outcome {
+    /// Queues a request and waits for its outcomes. Dropping the future gives up the waiting only.
+    pub async fn execute(&self, request: Request) -> Outcomes {
+        let count = request.operations.len();
+        let all = |failure: Failure| vec![Err(failure); count];
+        // A request larger than the queue may still run alone.
+        let places = u32::try_from(count.min(self.queue_max)).unwrap_or(u32::MAX);
+        let Ok(place) = Arc::clone(&self.places).try_acquire_many_owned(places) else {
+            return all(Failure::Overloaded);
+        };
         let lane = self.lane_of(&request);
-        let (respond, outcome) = oneshot::channel();
-        let job = Job { request, arrived: Instant::now(), respond };
-        let Some(sender) = self.lanes.get(lane) else { return Err(Failure::Broken) };
-        sender.try_send(job).map_err(|_| Failure::Overloaded)?;
+        let (respond, outcomes) = oneshot::channel();
+        let job = Job { request, arrived: Instant::now(), respond, place: Some(place) };
+        let sent = self.lanes.get(lane).is_some_and(|sender| sender.send(job).is_ok());
+        if !sent {
+            return all(Failure::Broken);
+        }
         // A lane answers every job it took; if it died, only the key can tell.
-        outcome.await.unwrap_or(Err(Failure::OutcomeUnknown))
+        outcomes.await.unwrap_or_else(|_| all(Failure::OutcomeUnknown))
     }
 
     /// Commands of one wallet meet in one lane; so do retries of a create whose id is made here.
     fn lane_of(&self, request: &Request) -> usize {
         let mut hasher = DefaultHasher::new();
         request.tenant.hash(&mut hasher);
-        match (&request.command, &request.key) {
-            (Command::Create(create), Some(key)) if create.id.1 == IdOrigin::Made => {
+        match request.operations.first().map(|first| (&first.command, &first.key)) {
+            Some((Command::Create(create), Some(key))) if create.id.1 == IdOrigin::Made => {
                 key.scope.hash(&mut hasher);
             }
-            (command, _) => command.wallet_id().hash(&mut hasher),
+            Some((command, _)) => command.wallet_id().hash(&mut hasher),
+            None => {}
         }
         let lanes = u64::try_from(self.lanes.len()).unwrap_or(1).max(1);
         usize::try_from(hasher.finish() % lanes).unwrap_or(0)
@@ -199,35 +230,88 @@ impl Executor {
 
     /// A view of the queues that keeps no lane alive.
     pub fn queue(&self) -> Queue {
-        Queue(self.lanes.iter().map(mpsc::Sender::downgrade).collect())
+        Queue { places: Arc::clone(&self.places), queue_max: self.queue_max }
     }
 }
 
 /// The lanes' queues, to look at.
 #[derive(Debug)]
-pub struct Queue(Vec<mpsc::WeakSender<Job>>);
+pub struct Queue {
+    places: Arc<Semaphore>,
+    queue_max: usize,
+}
 
 impl Queue {
-    /// Commands waiting, in all lanes.
+    /// Operations waiting, in all lanes.
     pub fn waiting(&self) -> usize {
-        let senders = self.0.iter().filter_map(mpsc::WeakSender::upgrade);
-        senders.map(|lane| lane.max_capacity() - lane.capacity()).sum()
+        self.queue_max.saturating_sub(self.places.available_permits())
+    }
+}
+
+impl Request {
+    /// Every wallet that the operations touch, as often as they do.
+    fn wallets(&self) -> impl Iterator<Item = &WalletId> {
+        let commands = self.operations.iter().map(|operation| &operation.command);
+        commands
+            .flat_map(|command| [Some(command.wallet_id()), command.second_wallet_id()])
+            .flatten()
+    }
+
+    /// About how many bytes the request adds to a batch.
+    fn weight(&self) -> usize {
+        self.operations.iter().map(|operation| operation.command.weight()).sum()
     }
 }
 
 impl Job {
     /// A waiter that is gone needs no answer.
-    fn answer(self, outcome: Outcome) {
-        let _ = self.respond.send(outcome);
+    fn answer(self, outcomes: Outcomes) {
+        let _ = self.respond.send(outcomes);
+    }
+
+    /// Every operation fails alike.
+    fn fail(self, failure: &Failure) {
+        let outcomes = vec![Err(failure.clone()); self.request.operations.len()];
+        self.answer(outcomes);
     }
 
     /// Fails for having waited too long behind another transaction. A create waits for no wallet:
     /// where it has a key, it is the key's first request that it waited for.
     fn fail_busy(self) {
-        let keyed_create =
-            matches!(self.request.command, Command::Create(_)) && self.request.key.is_some();
-        let failure = if keyed_create { Failure::KeyInFlight } else { Failure::WalletBusy };
-        self.answer(Err(failure));
+        let waited_for_key = |operation: &Operation| {
+            matches!(operation.command, Command::Create(_)) && operation.key.is_some()
+        };
+        let keyed_creates = self.request.operations.iter().all(waited_for_key);
+        self.fail(if keyed_creates { &Failure::KeyInFlight } else { &Failure::WalletBusy });
+    }
+
+    fn can_split(&self) -> bool {
+        self.request.operations.len() > 1 && !self.request.atomic
+    }
+
+    /// A job for each operation, and the task that gathers their outcomes into this one's answer.
+    fn split(self) -> (Vec<Self>, impl Future<Output = ()> + Send) {
+        let Self { request, arrived, respond, .. } = self;
+        let (tenant, context) = (request.tenant, request.context);
+        let (parts, answers): (Vec<_>, Vec<_>) = { request.operations }
+            .into_iter()
+            .map(|operation| {
+                let (tenant, context) = (tenant.clone(), context.clone());
+                let operations = vec![operation];
+                let request = Request { tenant, operations, atomic: false, context };
+                let (respond, answer) = oneshot::channel();
+                (Self { request, arrived, respond, place: None }, answer)
+            })
+            .unzip();
+        let gathered = async move {
+            let mut outcomes = Vec::with_capacity(answers.len());
+            for answer in answers {
+                let answer = answer.await.ok().and_then(|mut outcomes| outcomes.pop());
+                outcomes.push(answer.unwrap_or(Err(Failure::OutcomeUnknown)));
+            }
+            let _ = respond.send(outcomes);
+        };
+        (parts, gathered)
     }
 
     fn is_stale(&self) -> bool {
@@ -237,7 +321,5 @@ impl Job {
 
 /// Fails every job alike.
 fn fail_all(jobs: Vec<Job>, failure: &Failure) {
-    for job in jobs {
-        job.answer(Err(failure.clone()));
-    }
+    jobs.into_iter().for_each(|job| job.fail(failure));
 }

@@ -3,10 +3,11 @@
 //! Commands go to `execute`, reads to `store`; nothing here decides about money. Every error is a
 //! problem document, those of the framework included: [`context::finish`] renders them all.
 
+mod body;
+mod bulk;
 mod consistency;
 mod context;
 mod cursor;
-mod fields;
 mod health;
 mod ledger;
 mod openapi;
@@ -51,6 +52,7 @@ fn routes() -> OpenApiRouter<HttpState> {
         .routes(routes!(wallets::debit))
         .routes(routes!(wallets::transfer))
         .routes(routes!(wallets::events))
+        .routes(routes!(bulk::bulk))
         // /ledger
         .routes(routes!(ledger::wallet))
         .routes(routes!(ledger::summary))

@@ -11,6 +11,7 @@
 pub mod answer;
 pub mod envelope;
 pub mod ledger;
+pub mod request;
 pub mod status;
 pub mod wallet;
 

@@ -1,6 +1,6 @@
 //! Problem documents (RFC 9457): every error the service gives, with a stable code.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa::openapi::Schema;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
@@ -171,6 +171,20 @@ impl Problem {
 
     pub fn status(&self) -> u16 {
         self.code.status()
+    }
+
+    /// Code and detail of a document made by [`Self::to_json`].
+    pub fn from_json(document: &str) -> Self {
+        #[derive(Deserialize)]
+        struct Document {
+            code: String,
+            detail: String,
+        }
+        let Ok(said) = serde_json::from_str::<Document>(document) else {
+            return Self::new(ProblemCode::Internal, "");
+        };
+        let code = ProblemCode::ALL.iter().find(|code| code.as_str() == said.code);
+        Self::new(code.copied().unwrap_or(ProblemCode::Internal), said.detail)
     }
 
     pub fn to_json(&self) -> String {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::fold::{Fold, Folded};
-use super::{Job, Outcome, Shared};
+use super::{Job, Outcomes, Shared};
 use crate::store::commands::{
     Locking, batch_claim, keys_lookup, wallets_existing, wallets_lock, write_batch,
 };
@@ -25,7 +25,7 @@ pub(super) struct Session {
 #[derive(Debug)]
 pub(super) struct Prepared {
     /// One for each job; none where a wallet of the job was skipped.
-    pub outcomes: Vec<Option<Outcome>>,
+    pub outcomes: Vec<Option<Outcomes>>,
     /// Wallets that somebody else holds.
     pub skipped: HashSet<WalletId>,
     /// Nothing to commit: only refusals and replays.
@@ -107,8 +107,11 @@ impl Session {
             }
             _ => HashSet::new(),
         };
-        let scopes: Vec<&[u8]> =
-            jobs.iter().filter_map(|job| job.request.key.as_ref()).map(|k| &k.scope[..]).collect();
+        let operations = jobs.iter().flat_map(|job| &job.request.operations);
+        let scopes: Vec<&[u8]> = operations
+            .filter_map(|operation| operation.key.as_ref())
+            .map(|k| &k.scope[..])
+            .collect();
         let known = keys_lookup(connection, tenant, &scopes).await?;
         let now = known.0;
         let fold = Fold::new(wallets, &skipped, known, self.partitions);
@@ -130,12 +133,8 @@ pub(super) fn tenant_of(jobs: &[Job]) -> &TenantId {
 
 /// The ids that the batch locks: sorted, each once.
 fn wallets_of(jobs: &[Job]) -> Vec<&str> {
-    let commands = jobs.iter().map(|job| &job.request.command);
-    let mut ids: Vec<&str> = commands
-        .flat_map(|command| [Some(command.wallet_id()), command.second_wallet_id()])
-        .flatten()
-        .map(WalletId::as_str)
-        .collect();
+    let wallets = jobs.iter().flat_map(|job| job.request.wallets());
+    let mut ids: Vec<&str> = wallets.map(WalletId::as_str).collect();
     ids.sort_unstable();
     ids.dedup();
     ids

@@ -7,7 +7,8 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{Failure, Job, Outcome, Reply, Request};
+use super::savepoint::Savepoint;
+use super::{Context, Failure, Job, Operation, Outcome, Outcomes, Reply, Request};
 use crate::answer::Answer;
 use crate::envelope::partition_of;
 use crate::store::commands::{KeyRow, KeyWrite, Locked, Stamped, Writes};
@@ -16,27 +17,28 @@ use crate::wallet::{Command, EventData, NewEvent, Rejection, Wallet, WalletId, d
 /// What a batch comes to, before anything of it is written.
 #[derive(Debug, Default)]
 pub(super) struct Folded {
-    /// One for each job; none where the job's wallet was skipped.
-    pub outcomes: Vec<Option<Outcome>>,
+    /// One for each job; none where a wallet of the job was skipped.
+    pub outcomes: Vec<Option<Outcomes>>,
     pub writes: Writes,
 }
 
 /// The state that the commands of one batch run over.
 pub(super) struct Fold<'a> {
-    wallets: Locked,
+    pub(super) wallets: Locked,
     /// Wallets that exist and are locked by somebody else.
     skipped: &'a HashSet<WalletId>,
     taken: HashMap<Vec<u8>, KeyRow>,
     now: DateTime<Utc>,
     partitions: i32,
-    touched: HashMap<WalletId, Touch>,
+    pub(super) touched: HashMap<WalletId, Touch>,
     /// Outcomes that this batch has given to keys.
-    given: HashMap<[u8; 16], ([u8; 16], Answer)>,
-    writes: Writes,
+    pub(super) given: HashMap<[u8; 16], ([u8; 16], Answer)>,
+    pub(super) writes: Writes,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Touch {
+/// What a batch has done to a wallet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Touch {
     Opened,
     Moved,
 }
@@ -54,7 +56,7 @@ impl<'a> Fold<'a> {
 
     /// Runs all jobs and hands over what is to be written.
     pub fn run(mut self, jobs: &[Job]) -> Folded {
-        let outcomes = jobs.iter().map(|job| self.one(&job.request)).collect();
+        let outcomes = jobs.iter().map(|job| self.request(&job.request)).collect();
         for (id, touch) in &self.touched {
             let Some(wallet) = self.wallets.remove(id) else { continue };
             match touch {
@@ -65,22 +67,49 @@ impl<'a> Fold<'a> {
         Folded { outcomes, writes: self.writes }
     }
 
-    fn one(&mut self, request: &Request) -> Option<Outcome> {
-        let command = &request.command;
-        let held = |id: &WalletId| self.skipped.contains(id);
-        if held(command.wallet_id()) || command.second_wallet_id().is_some_and(held) {
+    /// A request's operations in order; none of them where a wallet is held by somebody else.
+    fn request(&mut self, request: &Request) -> Option<Outcomes> {
+        if !self.skipped.is_empty() && request.wallets().any(|id| self.skipped.contains(id)) {
             return None;
         }
-        if let Some(outcome) = self.known(request) {
-            return Some(outcome);
+        let each = |fold: &mut Self| {
+            let operations = request.operations.iter();
+            operations.map(|operation| fold.one(operation, &request.context)).collect()
+        };
+        Some(if request.atomic { self.all_or_none(request) } else { each(self) })
+    }
+
+    /// Up to the first operation that is refused; then nothing of it has happened.
+    fn all_or_none(&mut self, request: &Request) -> Outcomes {
+        let before = Savepoint::take(self, request);
+        let mut outcomes = Vec::with_capacity(request.operations.len());
+        for operation in &request.operations {
+            let outcome = self.one(operation, &request.context);
+            let done = outcome.as_ref().is_ok_and(|reply| reply.answer.status < 400);
+            outcomes.push(outcome);
+            if !done {
+                before.restore(self);
+                let guilty = outcomes.len() - 1;
+                outcomes.iter_mut().take(guilty).for_each(|o| *o = Err(Failure::Abandoned));
+                outcomes.resize(request.operations.len(), Err(Failure::Abandoned));
+                break;
+            }
+        }
+        outcomes
+    }
+
+    fn one(&mut self, operation: &Operation, context: &Context) -> Outcome {
+        let command = &operation.command;
+        if let Some(outcome) = self.known(operation) {
+            return outcome;
         }
         let transaction_id = Uuid::now_v7();
         let (answer, is_outcome) = match decide(command, |id| self.wallets.get(id), transaction_id)
         {
-            Ok(events) => (self.record(request, events, transaction_id), true),
-            Err(rejection) => refused(&rejection, request),
+            Ok(events) => (self.record(command, context, events, transaction_id), true),
+            Err(rejection) => refused(&rejection, context),
         };
-        if let (Some(key), true) = (&request.key, is_outcome) {
+        if let (Some(key), true) = (&operation.key, is_outcome) {
             self.given.insert(key.scope, (key.fingerprint, answer.clone()));
             self.writes.keys.push(KeyWrite {
                 scope: key.scope,
@@ -90,12 +119,12 @@ impl<'a> Fold<'a> {
                 answer: answer.body.clone(),
             });
         }
-        Some(Ok(Reply { answer, replayed: false }))
+        Ok(Reply { answer, replayed: false })
     }
 
-    /// The outcome that the request's key has already, if it has one.
-    fn known(&self, request: &Request) -> Option<Outcome> {
-        let key = request.key.as_ref()?;
+    /// The outcome that the operation's key has already, if it has one.
+    fn known(&self, operation: &Operation) -> Option<Outcome> {
+        let key = operation.key.as_ref()?;
         if let Some((fingerprint, answer)) = self.given.get(&key.scope) {
             return Some(if *fingerprint == key.fingerprint {
                 Ok(Reply { answer: answer.clone(), replayed: true })
@@ -116,13 +145,18 @@ impl<'a> Fold<'a> {
     }
 
     /// Applies decided events to the wallets in memory and notes what is to be written.
-    fn record(&mut self, request: &Request, events: Vec<NewEvent>, transaction_id: Uuid) -> Answer {
+    fn record(
+        &mut self,
+        command: &Command,
+        context: &Context,
+        events: Vec<NewEvent>,
+        transaction_id: Uuid,
+    ) -> Answer {
         // One time for all events of a command, never below a wallet's previous event.
         let latest = events.iter().filter_map(|event| self.wallets.get(&event.wallet_id));
         let at = latest.map(|wallet| wallet.updated_at).fold(self.now, DateTime::max);
         for event in events {
-            self.apply(&event, &request.command, at);
-            let context = &request.context;
+            self.apply(&event, command, at);
             self.writes.events.push(Stamped {
                 partition: partition_of(event.wallet_id.as_str(), self.partitions),
                 event,
@@ -135,7 +169,7 @@ impl<'a> Fold<'a> {
                 traceparent: context.traceparent.clone(),
             });
         }
-        self.answer(&request.command, transaction_id)
+        self.answer(command, transaction_id)
     }
 
     fn apply(&mut self, event: &NewEvent, command: &Command, at: DateTime<Utc>) {
@@ -172,6 +206,6 @@ impl<'a> Fold<'a> {
     }
 }
 
-fn refused(rejection: &Rejection, request: &Request) -> (Answer, bool) {
-    (Answer::rejection(rejection, &request.context.request_id), rejection.is_outcome())
+fn refused(rejection: &Rejection, context: &Context) -> (Answer, bool) {
+    (Answer::rejection(rejection, &context.request_id), rejection.is_outcome())
 }

@@ -15,10 +15,11 @@ pub struct Key {
 }
 
 impl Key {
-    /// `route` is method and path with decoded ids, so that one key under two routes is two keys.
-    pub fn new(route: &[&str], key: &str, command: &Command) -> Self {
+    /// The caller's `key` over `command`. Its scope is the single route of the command, whatever
+    /// way it came in: a retry through another one meets the first.
+    pub fn new(key: &str, command: &Command) -> Self {
         let mut scope = Sha256::new();
-        for part in route.iter().chain([&key]) {
+        for part in route(command).into_iter().chain([key]) {
             // Length first: parts cannot run into each other.
             scope.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
             scope.update(part.as_bytes());
@@ -26,6 +27,17 @@ impl Key {
         let parsed = serde_json::to_vec(command).unwrap_or_default();
         Self { scope: first_16(&scope.finalize()), fingerprint: first_16(&Sha256::digest(&parsed)) }
     }
+}
+
+/// Method and path with decoded ids, so that one key under two routes is two keys.
+fn route(command: &Command) -> Vec<&str> {
+    let verb = match command {
+        Command::Create(_) => return vec!["POST", "/wallets"],
+        Command::Credit(_) => "credit",
+        Command::Debit(_) => "debit",
+        Command::Transfer(_) => "transfer",
+    };
+    vec!["POST", "/wallets", command.wallet_id().as_str(), verb]
 }
 
 fn first_16(hash: &[u8]) -> [u8; 16] {

@@ -25,13 +25,13 @@ const AWAY: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Lane {
     shared: Arc<Shared>,
-    queue: mpsc::Receiver<Job>,
+    queue: mpsc::UnboundedReceiver<Job>,
     /// Taken from the queue for a batch that belongs to another tenant.
     held_back: VecDeque<Job>,
 }
 
 impl Lane {
-    pub(super) fn new(shared: Arc<Shared>, queue: mpsc::Receiver<Job>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, queue: mpsc::UnboundedReceiver<Job>) -> Self {
         Self { shared, queue, held_back: VecDeque::new() }
     }
 
@@ -43,7 +43,8 @@ impl Lane {
             let late = if session.is_some() { Failure::Overloaded } else { Failure::Unavailable };
             let jobs = side::divert(&self.shared, drop_stale(jobs, &late));
             if !jobs.is_empty() {
-                metrics::histogram!("command_batch_size").record(count(jobs.len()));
+                let operations = jobs.iter().map(|job| job.request.operations.len()).sum();
+                metrics::histogram!("command_batch_size").record(count(operations));
                 run_batch(&self.shared, &mut session, jobs, Locking::Skip).await;
             }
         }
@@ -56,14 +57,16 @@ impl Lane {
             None => self.queue.recv().await?,
         };
         let batch_max = self.shared.settings.batch_max;
-        let mut bytes = first.request.command.weight();
+        let mut operations = first.request.operations.len();
+        let mut bytes = first.request.weight();
         let mut jobs = vec![first];
         let mut others = VecDeque::new();
-        while jobs.len() < batch_max && bytes < BATCH_BYTES_MAX && others.len() < batch_max {
+        while operations < batch_max && bytes < BATCH_BYTES_MAX && others.len() < batch_max {
             let next = self.held_back.pop_front().or_else(|| self.queue.try_recv().ok());
             let Some(job) = next else { break };
             if jobs.first().is_some_and(|first| first.request.tenant == job.request.tenant) {
-                bytes += job.request.command.weight();
+                operations += job.request.operations.len();
+                bytes += job.request.weight();
                 jobs.push(job);
             } else {
                 others.push_back(job);
@@ -71,6 +74,7 @@ impl Lane {
         }
         others.append(&mut self.held_back);
         self.held_back = others;
+        jobs.iter_mut().for_each(|job| job.place = None);
         Some(jobs)
     }
 }
@@ -136,6 +140,10 @@ pub(super) fn run_batch<'a>(
         }
         match failure {
             Failure::WalletBusy => jobs.into_iter().for_each(Job::fail_busy),
+            // Only its guilty operation fails, where they need not all succeed.
+            Failure::Broken if jobs.iter().all(Job::can_split) => {
+                split(shared, session, jobs).await
+            }
             failure => fail_all(jobs, &failure),
         }
     }
@@ -154,9 +162,19 @@ async fn one_by_one(shared: &Arc<Shared>, session: &mut Option<Session>, jobs: V
     for job in jobs {
         // The others have had their turns; a silent server must not cost each of them its own.
         match job.is_stale() {
-            true => job.answer(Err(Failure::Unavailable)),
+            true => job.fail(&Failure::Unavailable),
             false => run_batch(shared, session, vec![job], Locking::Wait).await,
         }
+    }
+}
+
+/// Each operation of a request gets a transaction of its own.
+async fn split(shared: &Arc<Shared>, session: &mut Option<Session>, jobs: Vec<Job>) {
+    for job in jobs {
+        let (parts, outcomes) = job.split();
+        one_by_one(shared, session, parts).await;
+        // Some may be waiting behind another transaction: nobody else has to wait with them.
+        shared.tasks.spawn(outcomes);
     }
 }
 
@@ -189,9 +207,9 @@ async fn commit(
 /// Gives every job its outcome; those whose wallet was skipped wait in side batches.
 pub(super) fn answer(shared: &Arc<Shared>, jobs: Vec<Job>, prepared: Prepared) {
     let mut left_out = Vec::new();
-    for (job, outcome) in jobs.into_iter().zip(prepared.outcomes) {
-        match outcome {
-            Some(outcome) => job.answer(outcome),
+    for (job, outcomes) in jobs.into_iter().zip(prepared.outcomes) {
+        match outcomes {
+            Some(outcomes) => job.answer(outcomes),
             None => left_out.push(job),
         }
     }

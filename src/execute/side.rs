@@ -47,12 +47,8 @@ pub(super) fn divert(shared: &Shared, jobs: Vec<Job>) -> Vec<Job> {
     let mut rest = Vec::with_capacity(jobs.len());
     for job in jobs {
         let tenant = &job.request.tenant;
-        let command = &job.request.command;
-        let held = [Some(command.wallet_id()), command.second_wallet_id()]
-            .into_iter()
-            .flatten()
-            .map(|id| (tenant.clone(), id.clone()))
-            .find(|held| waiting.contains_key(held));
+        let wallets = job.request.wallets().map(|id| (tenant.clone(), id.clone()));
+        let held = { wallets }.find(|held| waiting.contains_key(held));
         match held {
             Some(held) => join(shared, waiting.entry(held).or_default(), job),
             None => rest.push(job),
@@ -65,10 +61,12 @@ pub(super) fn divert(shared: &Shared, jobs: Vec<Job>) -> Vec<Job> {
 pub(super) fn begin(shared: &Arc<Shared>, jobs: Vec<Job>, skipped: &HashSet<WalletId>) {
     let mut waiting = lock(&shared.side.waiting);
     for job in jobs {
-        let command = &job.request.command;
-        let second = command.second_wallet_id().filter(|id| skipped.contains(*id));
-        let id = if skipped.contains(command.wallet_id()) { None } else { second };
-        let held = (job.request.tenant.clone(), id.unwrap_or(command.wallet_id()).clone());
+        // It was left out for one of them.
+        let Some(id) = job.request.wallets().find(|id| skipped.contains(*id)).cloned() else {
+            job.fail(&Failure::Broken);
+            continue;
+        };
+        let held = (job.request.tenant.clone(), id);
         if let Some(jobs) = waiting.get_mut(&held) {
             join(shared, jobs, job);
         } else {
@@ -82,7 +80,7 @@ fn join(shared: &Shared, jobs: &mut Vec<Job>, job: Job) {
     if jobs.len() < shared.settings.queue_max {
         jobs.push(job);
     } else {
-        job.answer(Err(Failure::Overloaded));
+        job.fail(&Failure::Overloaded);
     }
 }
 
@@ -109,7 +107,13 @@ fn next(shared: &Shared, held: &Held) -> Option<Vec<Job>> {
         waiting.remove(held);
         return None;
     }
-    let most = jobs.len().min(shared.settings.batch_max);
+    let mut operations = 0;
+    let fits = |job: &&Job| {
+        operations += job.request.operations.len();
+        operations <= shared.settings.batch_max
+    };
+    // One that is larger than a batch runs alone.
+    let most = jobs.iter().take_while(fits).count().max(1);
     Some(jobs.drain(..most).collect())
 }
 

@@ -13,6 +13,7 @@ use crate::wallet::{TenantId, WalletId};
 pub(super) const HEADER: &str = "consistency-token";
 /// Past this the read answers with what there is.
 const WAIT_MAX: Duration = Duration::from_secs(5);
+const TOKEN_BYTES_MAX: usize = 4096;
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// The token of wallets and the versions that a write brought them to.
@@ -20,6 +21,17 @@ pub(super) fn token(versions: &[(WalletId, i64)]) -> HeaderValue {
     let pairs: Vec<(&str, i64)> = versions.iter().map(|(id, v)| (id.as_str(), *v)).collect();
     // Base64 is a valid header value.
     HeaderValue::try_from(cursor::encode(&pairs)).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// The token of a write to many wallets; none where it would be larger than what clients and
+/// proxies take as a header.
+pub(super) fn token_of_many(mut versions: Vec<(WalletId, i64)>) -> Option<HeaderValue> {
+    versions.sort();
+    // Of each wallet the last version says it all.
+    versions.reverse();
+    versions.dedup_by(|a, b| a.0 == b.0);
+    let token = token(&versions);
+    (!versions.is_empty() && token.len() <= TOKEN_BYTES_MAX).then_some(token)
 }
 
 /// A connection to read projected data with, once `projector` has applied what the request's token

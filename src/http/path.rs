@@ -6,8 +6,7 @@ use axum::http::{HeaderMap, header};
 
 use super::problem::{HttpError, HttpResult};
 use crate::answer::ProblemCode;
-use crate::execute::Key;
-use crate::wallet::{Command, WalletId};
+use crate::wallet::WalletId;
 
 const KEY_BYTES_MAX: usize = 255;
 
@@ -44,30 +43,31 @@ impl<S: Send + Sync> FromRequestParts<S> for TextPath {
     }
 }
 
-/// The caller's key over `route` and `command`; none where there is no header.
-pub(super) fn idempotency_key(
-    headers: &HeaderMap,
-    required: bool,
-    route: &[&str],
-    command: &Command,
-) -> HttpResult<Option<Key>> {
-    const NAME: &str = "Idempotency-Key";
-    let invalid = |detail| HttpError::at(ProblemCode::InvalidIdempotencyKey, NAME, detail);
-    let mut values = headers.get_all(NAME).iter();
+const KEY_HEADER: &str = "Idempotency-Key";
+
+/// The caller's key; none where there is no header.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> HttpResult<Option<String>> {
+    let mut values = headers.get_all(KEY_HEADER).iter();
     let value = match (values.next(), values.next()) {
-        (None, _) if required => return Err(invalid("is required by this service")),
         (None, _) => return Ok(None),
-        (Some(_), Some(_)) => return Err(invalid("stands twice")),
+        (Some(_), Some(_)) => return Err(invalid_key("stands twice")),
         (Some(value), None) => value.to_str().unwrap_or(""),
     };
-    let key = unquoted(value.trim());
-    let key = key.filter(|k| {
-        (1..=KEY_BYTES_MAX).contains(&k.len()) && k.bytes().all(|b| b.is_ascii_graphic())
-    });
-    match key {
-        Some(key) => Ok(Some(Key::new(route, &key, command))),
-        None => Err(invalid("must be 1 to 255 visible ASCII characters, bare or quoted")),
-    }
+    let valid = |key: &String| {
+        (1..=KEY_BYTES_MAX).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic())
+    };
+    let key = unquoted(value.trim()).filter(valid);
+    let rule = "must be 1 to 255 visible ASCII characters, bare or quoted";
+    key.map(Some).ok_or_else(|| invalid_key(rule))
+}
+
+/// The refusal of a command without a key where keys are a duty.
+pub(super) fn key_required() -> HttpError {
+    invalid_key("is required by this service")
+}
+
+fn invalid_key(detail: &str) -> HttpError {
+    HttpError::at(ProblemCode::InvalidIdempotencyKey, KEY_HEADER, detail)
 }
 
 /// A bare value as it is; a quoted one as the structured-field string that it is (RFC 9651).

@@ -58,6 +58,12 @@ fn status_of(problem: &Problem) -> StatusCode {
     StatusCode::from_u16(problem.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
+impl From<Problem> for HttpError {
+    fn from(problem: Problem) -> Self {
+        Self(problem)
+    }
+}
+
 impl From<Failure> for HttpError {
     fn from(failure: Failure) -> Self {
         let (code, detail) = match failure {
@@ -90,7 +96,10 @@ impl From<Failure> for HttpError {
                 let transaction_id = Some(transaction_id.to_string());
                 return Self(Problem { transaction_id, ..problem });
             }
-            Failure::Broken => (ProblemCode::Internal, "nothing was done; the log has the cause"),
+            // An atomic request is answered with its one refusal, never with this.
+            Failure::Abandoned | Failure::Broken => {
+                (ProblemCode::Internal, "nothing was done; the log has the cause")
+            }
         };
         Self::new(code, detail)
     }

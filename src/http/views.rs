@@ -193,3 +193,25 @@ impl utoipa::PartialSchema for MovedWallet {
 }
 
 impl ToSchema for MovedWallet {}
+
+/// What each operation of a bulk request came to, in order. Written by hand: bodies are passed
+/// through; this shape is for the document.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "only its schema is used")]
+pub(super) struct BulkResults {
+    results: Vec<BulkResult>,
+}
+
+/// One operation's outcome: what its single route would have answered.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "only its schema is used")]
+pub(super) struct BulkResult {
+    #[schema(minimum = 201, maximum = 599)]
+    status: u16,
+    /// The first answer under the operation's key, given again.
+    #[schema(required = false)]
+    replayed: Option<bool>,
+    /// The wallet, the transfer's wallets, or the problem.
+    #[schema(value_type = Object)]
+    body: (),
+}

@@ -7,25 +7,25 @@ use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::fields::Fields;
+use super::body::CommandFields;
 use super::openapi::problems::{
     CreateProblems, CreditProblems, DebitProblems, ReadProblems, ReadWalletProblems,
     TransferProblems,
 };
-use super::openapi::requests::{self, CommandHeaders, ConsistencyToken, IfMatch, IfNoneMatch};
-use super::path::{WalletPath, expected_version, idempotency_key};
+use super::openapi::requests::{
+    self as bodies, CommandHeaders, ConsistencyToken, IfMatch, IfNoneMatch,
+};
+use super::path::{WalletPath, expected_version, idempotency_key, key_required};
 use super::problem::{HttpError, HttpResult, render_answer};
 use super::query::Parameters;
 use super::views::{Events, MovedWallet};
 use super::{HttpState, consistency, cursor};
 use crate::answer::{Problem, TransferView, WalletView, event_json};
-use crate::execute::{Context, Reply, Request};
+use crate::execute::{Context, Failure, Key, Operation, Reply, Request};
 use crate::projector::READ_MODEL;
+use crate::request::{self, Fields};
 use crate::store::{self, read_model, wallets};
-use crate::wallet::{
-    Command, CreateWallet, Currency, IdOrigin, Movement, Rejection, Status, TenantId, Transfer,
-    WalletId,
-};
+use crate::wallet::{Command, Currency, Movement, Rejection, Status, TenantId, WalletId};
 
 const LIST_LIMIT: i64 = 1000;
 const EVENTS_LIMIT: i64 = 50;
@@ -33,7 +33,7 @@ const EVENTS_LIMIT: i64 = 50;
 /// Opens a wallet.
 #[utoipa::path(
     post, path = "/wallets", tag = "wallets", operation_id = "createWallet",
-    params(CommandHeaders), request_body = requests::CreateWallet,
+    params(CommandHeaders), request_body = bodies::CreateWallet,
     responses(
         (status = 201, description = "The wallet", body = WalletView,
             headers(("ETag" = String, description = "The wallet's version, quoted"))),
@@ -44,28 +44,21 @@ pub(super) async fn create(
     State(state): State<HttpState>,
     Extension(context): Extension<Context>,
     headers: HeaderMap,
-    mut fields: Fields,
+    CommandFields(fields): CommandFields,
 ) -> HttpResult<Response> {
-    let id = match fields.wallet_id("walletId") {
-        Some(id) => (id, IdOrigin::Given),
-        None => (WalletId::stored(&Uuid::now_v7().to_string()), IdOrigin::Made),
-    };
-    let command = Command::Create(CreateWallet {
-        id,
-        owner_id: fields.owner_id("ownerId"),
-        currency: fields.currency("currency"),
-        initial_balance: fields.optional_amount("initialBalance", true),
-        overdraft_limit: fields.limit("overdraftLimit"),
-        metadata: fields.metadata("metadata"),
-    });
-    fields.finish()?;
-    run(&state, context, &headers, &["POST", "/wallets"], command).await
+    let command = request::create(fields, made_id())?;
+    run(&state, context, &headers, command).await
+}
+
+/// The id of a wallet whose caller gives none.
+pub(super) fn made_id() -> WalletId {
+    WalletId::stored(&Uuid::now_v7().to_string())
 }
 
 /// Adds money to a wallet.
 #[utoipa::path(
     post, path = "/wallets/{id}/credit", tag = "wallets", operation_id = "creditWallet",
-    params(requests::WalletId, CommandHeaders, IfMatch), request_body = requests::Movement,
+    params(bodies::WalletId, CommandHeaders, IfMatch), request_body = bodies::Movement,
     responses(
         (status = 201, description = "The wallet after the credit", body = MovedWallet,
             headers(("ETag" = String, description = "The wallet's version, quoted"))),
@@ -77,15 +70,15 @@ pub(super) async fn credit(
     context: Extension<Context>,
     path: WalletPath,
     headers: HeaderMap,
-    fields: Fields,
+    CommandFields(fields): CommandFields,
 ) -> HttpResult<Response> {
-    movement(state, context, path, headers, fields, "credit", Command::Credit).await
+    movement(state, context, path, headers, fields, Command::Credit).await
 }
 
 /// Takes money from a wallet, if it has as much available.
 #[utoipa::path(
     post, path = "/wallets/{id}/debit", tag = "wallets", operation_id = "debitWallet",
-    params(requests::WalletId, CommandHeaders, IfMatch), request_body = requests::Movement,
+    params(bodies::WalletId, CommandHeaders, IfMatch), request_body = bodies::Movement,
     responses(
         (status = 201, description = "The wallet after the debit", body = MovedWallet,
             headers(("ETag" = String, description = "The wallet's version, quoted"))),
@@ -97,9 +90,9 @@ pub(super) async fn debit(
     context: Extension<Context>,
     path: WalletPath,
     headers: HeaderMap,
-    fields: Fields,
+    CommandFields(fields): CommandFields,
 ) -> HttpResult<Response> {
-    movement(state, context, path, headers, fields, "debit", Command::Debit).await
+    movement(state, context, path, headers, fields, Command::Debit).await
 }
 
 async fn movement(
@@ -107,23 +100,17 @@ async fn movement(
     Extension(context): Extension<Context>,
     WalletPath(wallet_id): WalletPath,
     headers: HeaderMap,
-    mut fields: Fields,
-    verb: &str,
+    fields: Fields,
     command: impl FnOnce(Movement) -> Command,
 ) -> HttpResult<Response> {
-    let amount = fields.amount("amount");
-    let details = fields.details();
-    fields.finish()?;
-    let route = ["POST", "/wallets", wallet_id.as_str(), verb];
-    let expected_version = expected_version(&headers)?;
-    let movement = Movement { wallet_id: wallet_id.clone(), amount, details, expected_version };
-    run(&state, context, &headers, &route, command(movement)).await
+    let movement = request::movement(fields, wallet_id, expected_version(&headers)?)?;
+    run(&state, context, &headers, command(movement)).await
 }
 
 /// Moves money to another wallet of the same currency: both sides or none.
 #[utoipa::path(
     post, path = "/wallets/{id}/transfer", tag = "wallets", operation_id = "transfer",
-    params(requests::WalletId, CommandHeaders, IfMatch), request_body = requests::Transfer,
+    params(bodies::WalletId, CommandHeaders, IfMatch), request_body = bodies::Transfer,
     responses(
         (status = 201, description = "Both wallets after the transfer", body = TransferView),
         TransferProblems
@@ -134,19 +121,10 @@ pub(super) async fn transfer(
     Extension(context): Extension<Context>,
     WalletPath(from): WalletPath,
     headers: HeaderMap,
-    mut fields: Fields,
+    CommandFields(fields): CommandFields,
 ) -> HttpResult<Response> {
-    let to = fields.required_wallet_id("toWalletId");
-    let amount = fields.amount("amount");
-    let details = fields.details();
-    fields.finish()?;
-    if to == from {
-        return Err(HttpError(Problem::of_rejection(&Rejection::SameWallet)));
-    }
-    let route = ["POST", "/wallets", from.as_str(), "transfer"];
-    let expected_version = expected_version(&headers)?;
-    let transfer = Transfer { from: from.clone(), to, amount, details, expected_version };
-    run(&state, context, &headers, &route, Command::Transfer(transfer)).await
+    let command = request::transfer(fields, from, expected_version(&headers)?)?;
+    run(&state, context, &headers, command).await
 }
 
 /// One command from its key to its answer.
@@ -154,12 +132,18 @@ async fn run(
     state: &HttpState,
     context: Context,
     headers: &HeaderMap,
-    route: &[&str],
     command: Command,
 ) -> HttpResult<Response> {
-    let key = idempotency_key(headers, state.settings.require_idempotency_key, route, &command)?;
-    let request = Request { tenant: TenantId::default_tenant(), command, key, context };
-    let Reply { answer, replayed } = state.executor.execute(request).await?;
+    let key = idempotency_key(headers)?;
+    if key.is_none() && state.settings.require_idempotency_key {
+        return Err(key_required());
+    }
+    let key = key.map(|key| Key::new(&key, &command));
+    let operations = vec![Operation { command, key }];
+    let tenant = TenantId::default_tenant();
+    let request = Request { tenant, operations, atomic: false, context };
+    let outcome = state.executor.execute(request).await.pop().unwrap_or(Err(Failure::Broken));
+    let Reply { answer, replayed } = outcome?;
     let mut response = render_answer(&answer);
     let headers = response.headers_mut();
     if replayed {
@@ -182,7 +166,7 @@ fn etag(version: i64) -> HeaderValue {
 /// A wallet, strongly consistent from any instance: read from the write side.
 #[utoipa::path(
     get, path = "/wallets/{id}", tag = "wallets", operation_id = "getWallet",
-    params(requests::WalletId, IfNoneMatch),
+    params(bodies::WalletId, IfNoneMatch),
     responses(
         (status = 200, description = "The wallet", body = WalletView, headers(("ETag" = String, description = "The wallet's version, quoted"))),
         (status = 304, description = "The wallet still has this version", headers(("ETag" = String, description = "The wallet's version, quoted"))),
@@ -221,7 +205,7 @@ fn is_known(headers: &HeaderMap, tag: &HeaderValue) -> bool {
 /// Wallets, newest first, from the read model.
 #[utoipa::path(
     get, path = "/wallets", tag = "wallets", operation_id = "listWallets",
-    params(requests::WalletFilter, ConsistencyToken),
+    params(bodies::WalletFilter, ConsistencyToken),
     responses(
         (status = 200, description = "The wallets; a full page has a `Link` to the next",
             body = Vec<WalletView>, headers(("Link" = String, description = "rel=\"next\""))),
@@ -265,7 +249,7 @@ pub(super) async fn list(
 /// A wallet's events as published, in version order.
 #[utoipa::path(
     get, path = "/wallets/{id}/events", tag = "wallets", operation_id = "listWalletEvents",
-    params(requests::WalletId, requests::EventFilter),
+    params(bodies::WalletId, bodies::EventFilter),
     responses((status = 200, description = "The events", body = Events), ReadWalletProblems)
 )]
 pub(super) async fn events(

@@ -20,6 +20,7 @@
 #[allow(dead_code, reason = "the fixture is used by more tests than there are yet")]
 mod support;
 
+mod bulk;
 mod concurrency;
 mod docs;
 mod events;

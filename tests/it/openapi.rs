@@ -185,6 +185,13 @@ async fn live_answers_are_as_the_document_says() {
     post(transfer, "/wallets/w-1/transfer", body, 201).await;
     let body = json!({"toWalletId": "w-1", "amount": "3"});
     post(transfer, "/wallets/w-1/transfer", body, 400).await;
+    let operations = json!([
+        {"op": "credit", "walletId": "w-1", "amount": 1, "idempotencyKey": "k"},
+        {"op": "credit", "walletId": "w-1", "amount": 1, "idempotencyKey": "k"},
+        {"op": "debit", "walletId": "none", "amount": 1},
+    ]);
+    post("/bulk", "/bulk", json!({"operations": operations}), 201).await;
+    post("/bulk", "/bulk", json!({"operations": operations, "atomic": true}), 404).await;
     for (header, value, status) in [("if-match", "\"99\"", 412), ("content-type", "text/xml", 415)]
     {
         let request = app.request(Method::POST, "/wallets/w-1/credit");
@@ -239,5 +246,5 @@ async fn reads(app: &App, document: &Document) {
         document.check(&Method::GET, route, &answer);
     }
     let events = app.get("/wallets/w-1/events").await.json();
-    assert_eq!(events["events"].as_array().map(Vec::len), Some(5), "the check saw events");
+    assert_eq!(events["events"].as_array().map(Vec::len), Some(6), "the check saw events");
 }

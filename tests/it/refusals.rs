@@ -54,7 +54,7 @@ fn assert_problem(what: &str, answer: &Answer, status: u16, code: &str, pointers
 }
 
 /// Everything that a request could leave behind.
-async fn effects(app: &App) -> Value {
+pub async fn effects(app: &App) -> Value {
     sqlx::query_scalar(
         "select jsonb_build_object( \
             'wallets', (select jsonb_agg(w order by id) from wallets w), \

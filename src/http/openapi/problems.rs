@@ -74,6 +74,9 @@ problems! {
     DebitProblems: BODY, COMMAND, MOVEMENT, &[InsufficientFunds];
     /// POST /wallets/{id}/transfer
     TransferProblems: BODY, COMMAND, MOVEMENT, &[InsufficientFunds, SameWallet, CurrencyMismatch];
+    /// POST /bulk: refused as a whole; with `atomic`, for what any of its operations may be.
+    BulkProblems: BODY, COMMAND, MOVEMENT,
+        &[InvalidCurrency, WalletExists, InsufficientFunds, SameWallet, CurrencyMismatch];
     /// Reads with parameters only.
     ReadProblems: READ;
     /// Reads with an id in the path.

@@ -63,6 +63,71 @@ pub struct Transfer {
     metadata: Option<()>,
 }
 
+/// Many operations.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Bulk {
+    /// All of them or none; false when left out.
+    atomic: Option<bool>,
+    #[schema(min_items = 1, max_items = 1000)]
+    operations: Vec<BulkOperation>,
+}
+
+/// What the single route of `op` takes, with the wallet of its path and the key of its header.
+#[derive(ToSchema)]
+#[serde(tag = "op", rename_all = "camelCase")]
+pub enum BulkOperation {
+    Create(BulkCreate),
+    Credit(BulkMovement),
+    Debit(BulkMovement),
+    Transfer(BulkTransfer),
+}
+
+/// A wallet to open.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BulkCreate {
+    #[serde(flatten)]
+    command: CreateWallet,
+    #[serde(flatten)]
+    key: OperationKey,
+}
+
+/// A credit or a debit.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BulkMovement {
+    #[schema(min_length = 1, max_length = 255, pattern = r"^\S+$", example = "w-1")]
+    wallet_id: String,
+    #[serde(flatten)]
+    command: Movement,
+    #[serde(flatten)]
+    key: OperationKey,
+}
+
+/// A transfer.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BulkTransfer {
+    /// The source.
+    #[schema(min_length = 1, max_length = 255, pattern = r"^\S+$", example = "w-1")]
+    wallet_id: String,
+    #[serde(flatten)]
+    command: Transfer,
+    #[serde(flatten)]
+    key: OperationKey,
+}
+
+/// An operation's own key.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OperationKey {
+    /// As `Idempotency-Key` of the single route: a retry through either meets the first. Left out,
+    /// the request's own key with the operation's number stands for it.
+    #[schema(min_length = 1, max_length = 255, pattern = "^[!-~]+$")]
+    idempotency_key: Option<String>,
+}
+
 /// Headers of every command.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]

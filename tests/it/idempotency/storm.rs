@@ -76,7 +76,7 @@ async fn a_key_whose_first_request_is_held_up_is_in_flight() {
         overdraft_limit: 0.into(),
         metadata: None,
     });
-    let key = Key::new(&["POST", "/wallets"], "k", &command);
+    let key = Key::new("k", &command);
     let mut twin = app.pool.begin().await.unwrap();
     let taken = "insert into idempotency_keys values ('default', $1, $2, $3, 201, '{}', now())";
     let insert = sqlx::query(taken).bind(&key.scope[..]).bind(&key.fingerprint[..]);

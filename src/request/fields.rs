@@ -1,117 +1,56 @@
-//! A JSON object from a request, taken apart field by field: numbers keep their token, every wrong
-//! field is reported at once, and what nobody asked for is refused.
+//! A JSON object taken apart field by field: numbers keep their token, every wrong field is
+//! reported at once, and what nobody asked for is refused.
 
 use std::collections::HashSet;
 use std::fmt;
-use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::{FromRequest, Request};
-use axum::http::header;
-use futures_util::StreamExt as _;
 use rust_decimal::Decimal;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::problem::{HttpError, HttpResult};
 use crate::answer::{FieldError, Problem, ProblemCode};
 use crate::wallet::{Amount, AmountError, Currency, Details, Metadata, WalletId, parse_decimal};
 
-/// Bytes of one request's body.
-const BODY_BYTES_MAX: usize = 1024 * 1024;
-/// Larger bodies are not read to their end just to be refused.
-const DISCARDED_MAX: u64 = 8 * 1024 * 1024;
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const DESCRIPTION_CHARS_MAX: usize = 1024;
 const REFERENCE_CHARS_MAX: usize = 255;
+const KEY_BYTES_MAX: usize = 255;
 /// Unknown fields that a problem names: an answer must not be larger than what it answers.
 const UNKNOWN_NAMED_MAX: usize = 10;
 
 /// The fields that are left, and what was wrong with those already taken.
 #[derive(Debug)]
-pub(super) struct Fields {
+pub struct Fields {
+    /// Where the object stands in the request: a JSON Pointer, empty for the whole body.
+    place: String,
     left: Vec<(String, Box<RawValue>)>,
     errors: Vec<(ProblemCode, FieldError)>,
 }
 
-impl<S: Send + Sync> FromRequest<S> for Fields {
-    type Rejection = HttpError;
-
-    async fn from_request(request: Request, _: &S) -> HttpResult<Self> {
-        let headers = request.headers();
-        let content_type = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
-        if !content_type.is_some_and(is_json) || headers.contains_key(header::CONTENT_ENCODING) {
-            return Err(HttpError::new(
-                ProblemCode::UnsupportedMediaType,
-                "send Content-Type: application/json in UTF-8, without Content-Encoding",
-            ));
-        }
-        let too_large = || {
-            let detail = format!("at most {BODY_BYTES_MAX} bytes");
-            HttpError::new(ProblemCode::BodyTooLarge, detail)
-        };
-        let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok());
-        let declared = declared.and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
-        if declared > BODY_BYTES_MAX as u64 {
-            if declared <= DISCARDED_MAX && !headers.contains_key(header::EXPECT) {
-                discard(request.into_body()).await;
-            }
-            return Err(too_large());
-        }
-        let bytes = read(request.into_body()).await?.ok_or_else(too_large)?;
-        Self::parse(&bytes)
-    }
-}
-
-/// Reads on for nothing: a client that is still sending when its connection is closed would often
-/// see a reset instead of the answer.
-async fn discard(body: Body) {
-    let mut chunks = body.into_data_stream();
-    let all = async { while let Some(Ok(_)) = chunks.next().await {} };
-    let _ = tokio::time::timeout(BODY_TIMEOUT, all).await;
-}
-
-/// The body, or none where it is too large.
-async fn read(body: Body) -> HttpResult<Option<bytes::Bytes>> {
-    let malformed = |detail: &str| HttpError::new(ProblemCode::MalformedJson, detail);
-    match tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, BODY_BYTES_MAX)).await {
-        Err(_) => Err(malformed("the body did not arrive in time")),
-        Ok(Ok(bytes)) => Ok(Some(bytes)),
-        Ok(Err(error)) => {
-            let limit = std::error::Error::source(&error)
-                .is_some_and(|cause| cause.to_string().contains("length limit"));
-            if limit { Ok(None) } else { Err(malformed("the body could not be read")) }
-        }
-    }
-}
-
-/// `application/json`, with no charset but UTF-8.
-fn is_json(content_type: &str) -> bool {
-    let mut parts = content_type.split(';').map(str::trim);
-    let json = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"));
-    json && parts.all(|parameter| match parameter.split_once('=') {
-        Some((name, value)) if name.eq_ignore_ascii_case("charset") => {
-            value.trim_matches('"').eq_ignore_ascii_case("utf-8")
-        }
-        _ => true,
-    })
-}
-
 impl Fields {
-    pub fn parse(bytes: &[u8]) -> HttpResult<Self> {
-        let malformed = |detail: String| HttpError::new(ProblemCode::MalformedJson, detail);
+    /// The object that is the whole of `bytes`.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Problem> {
+        let malformed = |detail: &str| Problem::new(ProblemCode::MalformedJson, detail);
         let text = std::str::from_utf8(bytes)
-            .map_err(|_| malformed("the body is not UTF-8".to_owned()))?
+            .map_err(|_| malformed("the body is not UTF-8"))?
             .trim_ascii();
         if text.is_empty() {
-            return Err(malformed("the body is empty".to_owned()));
+            return Err(malformed("the body is empty"));
         }
+        Self::at(text, String::new())
+    }
+
+    /// The object `text`, which stands at `place` in the request.
+    pub(super) fn at(text: &str, place: String) -> Result<Self, Problem> {
+        let malformed = |detail: String| Problem::new(ProblemCode::MalformedJson, detail);
         if !text.starts_with('{') {
             // `RawValue` takes any one JSON value: what is valid but no object gets its own code.
             let valid = serde_json::from_str::<&RawValue>(text).is_ok();
-            let detail = "the body must be one JSON object";
+            let detail = match place.is_empty() {
+                true => "the body must be one JSON object",
+                false => "must be a JSON object",
+            };
             return Err(if valid {
-                HttpError::at(ProblemCode::InvalidValue, "", detail)
+                Problem::at(ProblemCode::InvalidValue, place, detail)
             } else {
                 malformed(detail.to_owned())
             });
@@ -119,20 +58,30 @@ impl Fields {
         let mut reader = serde_json::Deserializer::from_str(text);
         let left = reader.deserialize_map(Object).and_then(|left| reader.end().map(|()| left));
         let left = left.map_err(|error| malformed(error.to_string()))?;
-        Ok(Self { left, errors: Vec::new() })
+        Ok(Self { place, left, errors: Vec::new() })
     }
 
     /// Every field taken, or the problem with all that is wrong. Call last.
-    pub fn finish(mut self) -> HttpResult<()> {
+    pub fn finish(mut self) -> Result<(), Problem> {
         for (name, _) in std::mem::take(&mut self.left).into_iter().take(UNKNOWN_NAMED_MAX) {
             self.fail(&name, ProblemCode::UnknownField, "is not a field of this route");
         }
-        let Some((code, _)) = self.errors.first() else { return Ok(()) };
-        let mut problem = Problem::new(*code, "");
+        if self.errors.is_empty() { Ok(()) } else { Err(self.refuse()) }
+    }
+
+    /// The problem with what is wrong so far.
+    pub(super) fn refuse(self) -> Problem {
+        let code = self.errors.first().map_or(ProblemCode::InvalidValue, |(code, _)| *code);
+        let mut problem = Problem::new(code, "");
         problem.errors = self.errors.into_iter().map(|(_, error)| error).collect();
         let all = problem.errors.iter().map(|e| format!("{}: {}", e.pointer, e.detail));
         problem.detail = all.collect::<Vec<_>>().join("; ");
-        Err(HttpError(problem))
+        problem
+    }
+
+    /// Where the object stands in the request: a JSON Pointer, empty for the whole body.
+    pub(super) fn place(&self) -> &str {
+        &self.place
     }
 
     /// A required positive amount. What is missing or wrong stands as 1 until `finish` refuses.
@@ -245,6 +194,59 @@ impl Fields {
         Details { description, reference, metadata: self.metadata("metadata") }
     }
 
+    /// An idempotency key as a string: 1–255 visible ASCII characters.
+    pub fn key(&mut self, name: &str) -> Option<String> {
+        let key = self.string(name)?;
+        let valid = (1..=KEY_BYTES_MAX).contains(&key.len())
+            && key.bytes().all(|byte| byte.is_ascii_graphic());
+        if !valid {
+            let rule = "must be 1 to 255 visible ASCII characters";
+            self.fail(name, ProblemCode::InvalidIdempotencyKey, rule);
+        }
+        Some(key)
+    }
+
+    /// A boolean; left out, it is false.
+    pub fn flag(&mut self, name: &str) -> bool {
+        let Some(raw) = self.take(name) else { return false };
+        serde_json::from_str(raw.get()).unwrap_or_else(|_| {
+            self.fail(name, ProblemCode::InvalidValue, "must be true or false");
+            false
+        })
+    }
+
+    /// One of a few words that must be there; each stands for a value.
+    pub fn word<T: Copy>(&mut self, name: &str, words: &[(&str, T)]) -> Option<T> {
+        let before = self.errors.len();
+        let Some(text) = self.string(name) else {
+            if self.errors.len() == before {
+                self.missing(name);
+            }
+            return None;
+        };
+        let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        if found.is_none() {
+            let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            let rule = format!("must be one of {}", words.join(", "));
+            self.fail(name, ProblemCode::InvalidValue, &rule);
+        }
+        found
+    }
+
+    /// An array of 1 to `max` values that must be there; each value as it was sent.
+    pub fn list(&mut self, name: &str, max: usize) -> Vec<Box<RawValue>> {
+        let Some(raw) = self.take(name) else {
+            self.missing(name);
+            return Vec::new();
+        };
+        let list: Vec<Box<RawValue>> = serde_json::from_str(raw.get()).unwrap_or_default();
+        if list.is_empty() || list.len() > max {
+            let rule = format!("must be an array of 1 to {max} values");
+            self.fail(name, ProblemCode::InvalidValue, &rule);
+        }
+        list
+    }
+
     fn string(&mut self, name: &str) -> Option<String> {
         let raw = self.take(name)?;
         match serde_json::from_str::<String>(raw.get()) {
@@ -273,7 +275,8 @@ impl Fields {
 
     fn fail(&mut self, name: &str, code: ProblemCode, detail: &str) {
         // RFC 6901: ~ and / are escaped in a pointer.
-        let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
+        let name = name.replace('~', "~0").replace('/', "~1");
+        let pointer = format!("{}/{name}", self.place);
         self.errors.push((code, FieldError { pointer, detail: detail.to_owned() }));
     }
 }

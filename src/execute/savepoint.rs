@@ -1,0 +1,46 @@
+//! A point in a fold to go back to: what an atomic request may change, as it was before.
+
+use std::collections::HashSet;
+
+use super::Request;
+use super::fold::{Fold, Touch};
+use crate::wallet::{Wallet, WalletId};
+
+/// The state of one request's wallets, and how much was to be written, before it ran.
+#[derive(Debug)]
+pub(super) struct Savepoint {
+    wallets: Vec<(WalletId, Option<Wallet>, Option<Touch>)>,
+    events: usize,
+    keys: usize,
+}
+
+impl Savepoint {
+    pub fn take(fold: &Fold<'_>, request: &Request) -> Self {
+        let ids: HashSet<&WalletId> = request.wallets().collect();
+        let state = |id: &WalletId| {
+            (id.clone(), fold.wallets.get(id).cloned(), fold.touched.get(id).copied())
+        };
+        Self {
+            wallets: ids.into_iter().map(state).collect(),
+            events: fold.writes.events.len(),
+            keys: fold.writes.keys.len(),
+        }
+    }
+
+    pub fn restore(self, fold: &mut Fold<'_>) {
+        for (id, wallet, touch) in self.wallets {
+            match wallet {
+                Some(wallet) => fold.wallets.insert(id.clone(), wallet),
+                None => fold.wallets.remove(&id),
+            };
+            match touch {
+                Some(touch) => fold.touched.insert(id, touch),
+                None => fold.touched.remove(&id),
+            };
+        }
+        fold.writes.events.truncate(self.events);
+        for key in fold.writes.keys.drain(self.keys..) {
+            fold.given.remove(&key.scope);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! JSON bodies off the wire: read whole, within a limit of size and time.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use axum::http::header;
+use futures_util::StreamExt as _;
+
+use super::problem::{HttpError, HttpResult};
+use crate::answer::ProblemCode;
+use crate::request::Fields;
+
+/// Bytes of one command's body.
+const COMMAND_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of a body of many commands.
+const BULK_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Larger bodies are not read to their end just to be refused.
+const DISCARDED_MAX: u64 = 8 * 1024 * 1024;
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The fields of a body that holds one command.
+#[derive(Debug)]
+pub(super) struct CommandFields(pub Fields);
+
+/// The fields of a body that holds many commands.
+#[derive(Debug)]
+pub(super) struct BulkFields(pub Fields);
+
+impl<S: Send + Sync> FromRequest<S> for CommandFields {
+    type Rejection = HttpError;
+
+    async fn from_request(request: Request, _: &S) -> HttpResult<Self> {
+        fields(request, COMMAND_BYTES_MAX).await.map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for BulkFields {
+    type Rejection = HttpError;
+
+    async fn from_request(request: Request, _: &S) -> HttpResult<Self> {
+        fields(request, BULK_BYTES_MAX).await.map(Self)
+    }
+}
+
+async fn fields(request: Request, bytes_max: usize) -> HttpResult<Fields> {
+    let headers = request.headers();
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    if !content_type.is_some_and(is_json) || headers.contains_key(header::CONTENT_ENCODING) {
+        return Err(HttpError::new(
+            ProblemCode::UnsupportedMediaType,
+            "send Content-Type: application/json in UTF-8, without Content-Encoding",
+        ));
+    }
+    let too_large = || {
+        let detail = format!("at most {bytes_max} bytes");
+        HttpError::new(ProblemCode::BodyTooLarge, detail)
+    };
+    let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok());
+    let declared = declared.and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
+    if declared > bytes_max as u64 {
+        if declared <= DISCARDED_MAX && !headers.contains_key(header::EXPECT) {
+            discard(request.into_body()).await;
+        }
+        return Err(too_large());
+    }
+    let bytes = read(request.into_body(), bytes_max).await?.ok_or_else(too_large)?;
+    Ok(Fields::parse(&bytes)?)
+}
+
+/// Reads on for nothing: a client that is still sending when its connection is closed would often
+/// see a reset instead of the answer.
+async fn discard(body: Body) {
+    let mut chunks = body.into_data_stream();
+    let all = async { while let Some(Ok(_)) = chunks.next().await {} };
+    let _ = tokio::time::timeout(BODY_TIMEOUT, all).await;
+}
+
+/// The body, or none where it is too large.
+async fn read(body: Body, bytes_max: usize) -> HttpResult<Option<bytes::Bytes>> {
+    let malformed = |detail: &str| HttpError::new(ProblemCode::MalformedJson, detail);
+    match tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, bytes_max)).await {
+        Err(_) => Err(malformed("the body did not arrive in time")),
+        Ok(Ok(bytes)) => Ok(Some(bytes)),
+        Ok(Err(error)) => {
+            let limit = std::error::Error::source(&error)
+                .is_some_and(|cause| cause.to_string().contains("length limit"));
+            if limit { Ok(None) } else { Err(malformed("the body could not be read")) }
+        }
+    }
+}
+
+/// `application/json`, with no charset but UTF-8.
+fn is_json(content_type: &str) -> bool {
+    let mut parts = content_type.split(';').map(str::trim);
+    let json = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"));
+    json && parts.all(|parameter| match parameter.split_once('=') {
+        Some((name, value)) if name.eq_ignore_ascii_case("charset") => {
+            value.trim_matches('"').eq_ignore_ascii_case("utf-8")
+        }
+        _ => true,
+    })
+}
