@@ -21,6 +21,7 @@ use crate::config::{KafkaSettings, Settings};
 use crate::execute::{self, EventsTopic, Executor, Lane, Notifiers, Queue};
 use crate::http::{self, HttpState};
 use crate::kafka::{Connection, Fetcher};
+use crate::pressure::Pressure;
 use crate::projector::{Kind, OpenPartition, Projector, Wiring};
 use crate::publisher::{Parts, Publisher};
 use crate::status::Status;
@@ -89,6 +90,7 @@ struct Background {
     stop: CancellationToken,
     wake_publisher: Arc<Notify>,
     wake_projectors: Vec<Arc<Notify>>,
+    pressure: Pressure,
 }
 
 impl Background {
@@ -104,6 +106,7 @@ impl Background {
             stop: CancellationToken::new(),
             wake_publisher: Arc::default(),
             wake_projectors: vec![Arc::default(), Arc::default()],
+            pressure: Pressure::default(),
         })
     }
 
@@ -119,6 +122,7 @@ impl Background {
             topic,
             settings.commands.clone(),
             Notifiers::new(listeners),
+            self.pressure.clone(),
             self.commands.clone(),
         )
     }
@@ -161,6 +165,7 @@ impl Background {
                 pool: self.pool.clone(),
                 commits: Arc::clone(commits),
                 status: self.status.clone(),
+                pressure: self.pressure.clone(),
             });
             let stop = self.stop.clone();
             self.supervise(kind.name(), projector.run(stop));
@@ -177,6 +182,7 @@ impl Background {
             outbox: settings.outbox.clone(),
             status: self.status.clone(),
             wake: Arc::clone(&self.wake_publisher),
+            pressure: self.pressure.clone(),
         }
     }
 

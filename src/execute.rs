@@ -35,6 +35,7 @@ use uuid::Uuid;
 
 use crate::answer::Answer;
 use crate::config::{CommandSettings, Secret};
+use crate::pressure::Pressure;
 use crate::wallet::{Command, IdOrigin, TenantId, WalletId};
 
 pub use key::Key;
@@ -123,6 +124,8 @@ struct Shared {
     settings: CommandSettings,
     /// Fired after every commit that wrote events.
     committed: Arc<Notifiers>,
+    /// How long commands wait, for the pipeline behind them.
+    pressure: Pressure,
     /// Side batches and settlements: short tasks that shutdown waits for.
     tasks: TaskTracker,
     side: side::SideBatches,
@@ -169,6 +172,7 @@ pub fn start(
     topic: EventsTopic,
     settings: CommandSettings,
     committed: Notifiers,
+    pressure: Pressure,
     tasks: TaskTracker,
 ) -> (Executor, Vec<Lane>) {
     let queue_max = settings.queue_max;
@@ -178,6 +182,7 @@ pub fn start(
         topic,
         settings,
         committed: Arc::new(committed),
+        pressure,
         tasks,
         side: side::SideBatches::default(),
     });

@@ -18,6 +18,7 @@ pub mod wallet;
 pub mod execute;
 pub mod http;
 pub mod kafka;
+pub mod pressure;
 pub mod projector;
 pub mod publisher;
 pub mod store;

@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::ConsumerSettings;
+use crate::pressure::Pressure;
 use crate::status::Status;
 use crate::store::checkpoints::{Advance, Subscription};
 use crate::store::{self, Pool};
@@ -36,6 +37,8 @@ pub use kafka_feed::OpenPartition;
 pub const LEDGER: &str = "ledger-projector";
 pub const READ_MODEL: &str = "read-model-projector";
 
+/// Events of a round that is large enough to go on without a rest.
+const MANY: u64 = 500;
 /// Pause after an error of Postgres, doubled up to the second.
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -68,6 +71,8 @@ pub struct Wiring {
     /// Woken once (`notify_one`) at every commit of events; each projector has its own.
     pub commits: Arc<Notify>,
     pub status: Status,
+    /// How hard commands press: they come first.
+    pub pressure: Pressure,
 }
 
 /// What a step did.
@@ -119,8 +124,16 @@ impl Projector {
                 () = token.cancelled() => break,
                 () = self.wait() => {}
             }
+            let begun = Instant::now();
             match self.step().await {
-                Ok(_) => pause = PAUSE,
+                Ok(progress) => {
+                    pause = PAUSE;
+                    if progress.chunks > 0 {
+                        let more = progress.outcome.applied >= MANY;
+                        let rest = self.wiring.pressure.rest(begun.elapsed(), more);
+                        let _ = token.run_until_cancelled(sleep(rest)).await;
+                    }
+                }
                 Err(error) => {
                     self.report_error(&error.to_string(), true);
                     tracing::warn!(projector = self.wiring.kind.name(), %error, "projecting");

@@ -33,6 +33,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{KafkaSettings, OutboxSettings, ProducerSettings};
+use crate::pressure::Pressure;
 use crate::status::Status;
 use crate::store::Pool;
 use jobs::{Job, Settlement, Shared};
@@ -56,6 +57,8 @@ pub struct Parts {
     pub status: Status,
     /// Fired after each commit that wrote outbox rows.
     pub wake: Arc<Notify>,
+    /// How hard commands press: they come first.
+    pub pressure: Pressure,
 }
 
 /// What one [`Publisher::step`] did.
@@ -103,6 +106,10 @@ pub struct Publisher {
     store_pause: Pause,
     /// Rows per partition of the next claim.
     limit: i64,
+    pressure: Pressure,
+    /// When the last claim began, and until when the next one waits.
+    round_begun: Instant,
+    rest_until: Instant,
     progress: Progress,
 }
 
@@ -114,6 +121,9 @@ impl Publisher {
             retry_max: parts.kafka.retry_max,
             status: parts.status.clone(),
             wake: Arc::clone(&parts.wake),
+            pressure: parts.pressure.clone(),
+            round_begun: Instant::now(),
+            rest_until: Instant::now(),
             partitions: (0..parts.partitions).map(|n| (n, Partition::default())).collect(),
             shared: Arc::new(Shared::new(parts)),
             jobs: FuturesUnordered::new(),
@@ -165,9 +175,11 @@ impl Publisher {
     pub async fn step(&mut self) -> Progress {
         self.progress = Progress::default();
         self.all_dirty();
+        self.rest_until = Instant::now();
         self.start_jobs();
         while let Some(done) = self.jobs.next().await {
             self.finish(done);
+            self.rest_until = Instant::now();
             self.start_jobs();
         }
         self.progress

@@ -1,14 +1,15 @@
 //! One batch in one transaction, up to the point where only COMMIT is left.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::fold::{Fold, Folded};
+use super::fold::{Fold, Folded, Known};
 use super::{Job, Outcomes, Shared};
 use crate::store::commands::{
-    Locking, batch_claim, keys_lookup, wallets_existing, wallets_lock, write_batch,
+    Kept, KeyRow, Locking, Past, batch_claim, events_at, keys_lookup, wallets_existing,
+    wallets_lock, write_batch,
 };
 use crate::store::{self, Connection};
 use crate::wallet::{TenantId, WalletId};
@@ -112,8 +113,12 @@ impl Session {
             .filter_map(|operation| operation.key.as_ref())
             .map(|k| &k.scope[..])
             .collect();
-        let known = keys_lookup(connection, tenant, &scopes).await?;
-        let now = known.0;
+        let (now, taken) = keys_lookup(connection, tenant, &scopes).await?;
+        let past = match past_places(jobs, &taken).as_slice() {
+            [] => Past::new(),
+            places => events_at(connection, tenant, places).await?,
+        };
+        let known = Known { now, taken, past };
         let fold = Fold::new(wallets, &skipped, known, self.partitions);
         let Folded { outcomes, mut writes } = fold.run(jobs);
         let read_only = writes.is_empty();
@@ -122,6 +127,21 @@ impl Session {
         }
         Ok(Prepared { outcomes, skipped, read_only })
     }
+}
+
+/// The events that known keys speak of: their answers are made from them again.
+fn past_places<'a>(jobs: &'a [Job], taken: &HashMap<Vec<u8>, KeyRow>) -> Vec<(&'a WalletId, i64)> {
+    let mut places = Vec::new();
+    for operation in jobs.iter().flat_map(|job| &job.request.operations) {
+        let Some(row) = operation.key.as_ref().and_then(|key| taken.get(&key.scope[..])) else {
+            continue;
+        };
+        if let Kept::Versions(first, second) = row.kept {
+            places.push((operation.command.wallet_id(), first));
+            places.extend(operation.command.second_wallet_id().zip(second));
+        }
+    }
+    places
 }
 
 /// A batch holds one tenant's commands; it is never empty.

@@ -11,8 +11,10 @@ use super::savepoint::Savepoint;
 use super::{Context, Failure, Job, Operation, Outcome, Outcomes, Reply, Request};
 use crate::answer::Answer;
 use crate::envelope::partition_of;
-use crate::store::commands::{KeyRow, KeyWrite, Locked, Stamped, Writes};
-use crate::wallet::{Command, EventData, NewEvent, Rejection, Wallet, WalletId, decide};
+use crate::store::commands::{Kept, KeptAs, KeyRow, KeyWrite, Locked, Past, Stamped, Writes};
+use crate::wallet::{
+    Command, EventData, IdOrigin, NewEvent, Rejection, Status, Wallet, WalletId, decide,
+};
 
 /// What a batch comes to, before anything of it is written.
 #[derive(Debug, Default)]
@@ -22,13 +24,23 @@ pub(super) struct Folded {
     pub writes: Writes,
 }
 
+/// What was read after the locks.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// The database's time.
+    pub now: DateTime<Utc>,
+    /// Keys that are taken, by scope.
+    pub taken: HashMap<Vec<u8>, KeyRow>,
+    /// The events that their answers are made from.
+    pub past: Past,
+}
+
 /// The state that the commands of one batch run over.
 pub(super) struct Fold<'a> {
     pub(super) wallets: Locked,
     /// Wallets that exist and are locked by somebody else.
     skipped: &'a HashSet<WalletId>,
-    taken: HashMap<Vec<u8>, KeyRow>,
-    now: DateTime<Utc>,
+    known: Known,
     partitions: i32,
     pub(super) touched: HashMap<WalletId, Touch>,
     /// Outcomes that this batch has given to keys.
@@ -47,11 +59,11 @@ impl<'a> Fold<'a> {
     pub fn new(
         wallets: Locked,
         skipped: &'a HashSet<WalletId>,
-        (now, taken): (DateTime<Utc>, HashMap<Vec<u8>, KeyRow>),
+        known: Known,
         partitions: i32,
     ) -> Self {
         let (touched, given, writes) = Default::default();
-        Self { wallets, skipped, taken, now, partitions, touched, given, writes }
+        Self { wallets, skipped, known, partitions, touched, given, writes }
     }
 
     /// Runs all jobs and hands over what is to be written.
@@ -116,7 +128,7 @@ impl<'a> Fold<'a> {
                 fingerprint: key.fingerprint,
                 transaction_id,
                 status: i16::try_from(answer.status).unwrap_or(i16::MAX),
-                answer: answer.body.clone(),
+                kept: kept_as(command, &answer),
             });
         }
         Ok(Reply { answer, replayed: false })
@@ -132,15 +144,47 @@ impl<'a> Fold<'a> {
                 Err(Failure::KeyReused)
             });
         }
-        let row = self.taken.get(&key.scope[..])?;
+        let row = self.known.taken.get(&key.scope[..])?;
         if row.fingerprint != key.fingerprint {
             return Some(Err(Failure::KeyReused));
         }
-        Some(match &row.answer {
-            Some((status, body)) => {
-                Ok(Reply { answer: Answer::stored(*status, body), replayed: true })
+        let answer = match &row.kept {
+            Kept::Text(status, body) => Answer::stored(*status, body),
+            Kept::Versions(first, second) => {
+                match self.past_answer(&operation.command, row.transaction_id, *first, *second) {
+                    Some(answer) => answer,
+                    None => return Some(Err(Failure::Broken)),
+                }
             }
-            None => Err(Failure::KeyExpired { transaction_id: row.transaction_id }),
+            Kept::Dropped => {
+                return Some(Err(Failure::KeyExpired { transaction_id: row.transaction_id }));
+            }
+        };
+        Some(Ok(Reply { answer, replayed: true }))
+    }
+
+    /// The answer of a former success, made again. What a success does not change about a wallet
+    /// nothing changes; it was active, and the rest stands in the event of its version.
+    fn past_answer(
+        &self,
+        command: &Command,
+        transaction_id: Uuid,
+        first: i64,
+        second: Option<i64>,
+    ) -> Option<Answer> {
+        let past = |id: &WalletId, version: i64| {
+            let wallet = self.wallets.get(id)?.clone();
+            let left = self.known.past.get(&(id.clone(), version))?;
+            let balance = wallet.currency.scaled(left.balance);
+            Some(Wallet { balance, version, updated_at: left.at, status: Status::Active, ..wallet })
+        };
+        let wallet = past(command.wallet_id(), first)?;
+        Some(match command {
+            Command::Create(_) => Answer::wallet(&wallet, None),
+            Command::Credit(_) | Command::Debit(_) => Answer::wallet(&wallet, Some(transaction_id)),
+            Command::Transfer(order) => {
+                Answer::transfer(transaction_id, &wallet, &past(&order.to, second?)?)
+            }
         })
     }
 
@@ -154,7 +198,7 @@ impl<'a> Fold<'a> {
     ) -> Answer {
         // One time for all events of a command, never below a wallet's previous event.
         let latest = events.iter().filter_map(|event| self.wallets.get(&event.wallet_id));
-        let at = latest.map(|wallet| wallet.updated_at).fold(self.now, DateTime::max);
+        let at = latest.map(|wallet| wallet.updated_at).fold(self.known.now, DateTime::max);
         for event in events {
             self.apply(&event, command, at);
             self.writes.events.push(Stamped {
@@ -203,6 +247,16 @@ impl<'a> Fold<'a> {
         };
         // `decide` has seen each of these wallets.
         made.unwrap_or_else(|| Answer { status: 500, body: "".into(), versions: Vec::new() })
+    }
+}
+
+/// As text only what cannot be made from events again.
+fn kept_as(command: &Command, answer: &Answer) -> KeptAs {
+    let made = matches!(command, Command::Create(create) if create.id.1 == IdOrigin::Made);
+    match answer.versions.as_slice() {
+        [(_, first)] if !made => KeptAs::Versions(*first, None),
+        [(_, first), (_, second)] => KeptAs::Versions(*first, Some(*second)),
+        _ => KeptAs::Text(answer.body.clone()),
     }
 }
 

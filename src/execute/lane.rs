@@ -75,6 +75,8 @@ impl Lane {
         others.append(&mut self.held_back);
         self.held_back = others;
         jobs.iter_mut().for_each(|job| job.place = None);
+        let waited = jobs.iter().map(|job| job.arrived.elapsed()).max();
+        self.shared.pressure.note(waited.unwrap_or_default());
         Some(jobs)
     }
 }

@@ -1,6 +1,8 @@
 //! What follows from a job's end: the next phase of its partitions, pauses, status and metrics.
 //! Never waits.
 
+use tokio::time::Instant;
+
 use super::jobs::{Done, Settled, Settlement};
 use super::partition::Phase;
 use super::read_back::ReadBack;
@@ -201,6 +203,8 @@ impl Publisher {
     fn after_send(&mut self, sent: &Sent) {
         let Some(partition) = self.partitions.get_mut(&sent.partition) else { return };
         partition.last_offset = sent.last_offset.or(partition.last_offset);
+        let (now, more) = (Instant::now(), self.limit > self.outbox.batch_size);
+        self.rest_until = now + self.pressure.rest(now - self.round_begun, more);
         partition.dirty |= sent.more || sent.trouble.is_some();
         self.resume(sent.partition, sent.trouble.as_ref().is_some_and(|trouble| trouble.doubtful));
     }

@@ -47,7 +47,7 @@ impl Publisher {
                 self.jobs.push(job);
             }
         }
-        if self.claiming || !store_ready {
+        if self.claiming || !store_ready || now < self.rest_until {
             return;
         }
         let idle = self.ready(now, |partition| partition.phase == Phase::Idle && partition.dirty);
@@ -59,6 +59,7 @@ impl Publisher {
                 }
             }
             self.claiming = true;
+            self.round_begun = now;
             self.jobs.push(self.shared.claim(idle, self.limit));
         }
     }
@@ -79,6 +80,7 @@ impl Publisher {
             .filter_map(|partition| partition.pause.until())
             .chain(topics)
             .chain(self.store_pause.until())
+            .chain(Some(self.rest_until))
             .filter(|until| *until > now)
             .min()
     }

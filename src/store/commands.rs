@@ -7,8 +7,11 @@ mod read;
 mod write;
 
 pub(in crate::store) use read::wallet_of;
-pub use read::{KeyRow, Locked, batch_claim, keys_lookup, wallets_existing, wallets_lock};
-pub use write::{KeyWrite, Stamped, Writes, write_batch};
+pub use read::{
+    Kept, KeyRow, Left, Locked, Past, batch_claim, events_at, keys_lookup, wallets_existing,
+    wallets_lock,
+};
+pub use write::{KeptAs, KeyWrite, Stamped, Writes, write_batch};
 
 /// What to do about a wallet that another transaction holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::Locking;
 use crate::store::{Connection, Error, Result};
-use crate::wallet::{Currency, Metadata, Status, TenantId, Wallet, WalletId};
+use crate::wallet::{Currency, EventData, EventType, Metadata, Status, TenantId, Wallet, WalletId};
 
 /// The wallets of a batch as they stand under lock.
 pub type Locked = HashMap<WalletId, Wallet>;
@@ -19,9 +20,29 @@ pub type Locked = HashMap<WalletId, Wallet>;
 pub struct KeyRow {
     pub fingerprint: Vec<u8>,
     pub transaction_id: Uuid,
-    /// Status and body of the first answer, while they are kept.
-    pub answer: Option<(u16, String)>,
+    pub kept: Kept,
 }
+
+/// How a key's first answer is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept {
+    /// Status and body.
+    Text(u16, String),
+    /// A success: the versions that it left its wallets at, a transfer's source first.
+    Versions(i64, Option<i64>),
+    /// Its retention has passed.
+    Dropped,
+}
+
+/// What an event left its wallet at.
+#[derive(Debug, Clone)]
+pub struct Left {
+    pub balance: Decimal,
+    pub at: DateTime<Utc>,
+}
+
+/// The past of some wallets, by wallet and version.
+pub type Past = HashMap<(WalletId, i64), Left>;
 
 /// The batch's first statement. A unique violation of `command_batches_pkey` says that a batch of
 /// this id has committed; while one of this id is in doubt, the statement waits for it.
@@ -81,7 +102,8 @@ pub async fn keys_lookup(
 ) -> Result<(DateTime<Utc>, HashMap<Vec<u8>, KeyRow>)> {
     let rows = sqlx::query(
         "select date_trunc('milliseconds', clock_timestamp()) as now, \
-                k.scope_hash, k.fingerprint, k.transaction_id, k.status, k.answer \
+                k.scope_hash, k.fingerprint, k.transaction_id, k.status, k.answer, k.version, \
+                k.second_version \
          from (select 1) as always \
          left join idempotency_keys k on k.tenant_id = $1 and k.scope_hash = any($2)",
     )
@@ -102,13 +124,46 @@ pub async fn keys_lookup(
 
 fn key_of(row: &PgRow) -> Result<KeyRow> {
     let status: Option<i16> = row.try_get("status")?;
-    let body: Option<String> = row.try_get("answer")?;
     let status = status.and_then(|status| u16::try_from(status).ok());
+    let version: Option<i64> = row.try_get("version")?;
+    let kept = match (status, row.try_get("answer")?, version) {
+        (Some(status), Some(body), _) => Kept::Text(status, body),
+        (Some(_), None, Some(version)) => Kept::Versions(version, row.try_get("second_version")?),
+        _ => Kept::Dropped,
+    };
     Ok(KeyRow {
         fingerprint: row.try_get("fingerprint")?,
         transaction_id: row.try_get("transaction_id")?,
-        answer: status.zip(body),
+        kept,
     })
+}
+
+/// What each of these events left its wallet at.
+pub async fn events_at(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    places: &[(&WalletId, i64)],
+) -> Result<Past> {
+    let rows = sqlx::query(
+        "select e.wallet_id, e.version, e.event_type, e.payload::text as payload, e.created_at \
+         from unnest($2::text[], $3::bigint[]) as p(wallet_id, version) \
+         join events e on e.tenant_id = $1 and e.wallet_id = p.wallet_id \
+              and e.version = p.version",
+    )
+    .bind(tenant.as_str())
+    .bind(places.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>())
+    .bind(places.iter().map(|(_, version)| *version).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(left_of).collect()
+}
+
+fn left_of(row: &PgRow) -> Result<((WalletId, i64), Left)> {
+    let name: &str = row.try_get("event_type")?;
+    let kind = EventType::parse(name).ok_or_else(|| Error::corrupt(format!("event {name}")))?;
+    let data = EventData::from_json(kind, row.try_get("payload")?).map_err(Error::corrupt)?;
+    let place = (WalletId::stored(row.try_get("wallet_id")?), row.try_get("version")?);
+    Ok((place, Left { balance: data.new_balance(), at: row.try_get("created_at")? }))
 }
 
 /// A row of `wallets` or `wallets_read_model`.

@@ -28,7 +28,30 @@ pub struct KeyWrite {
     pub fingerprint: [u8; 16],
     pub transaction_id: Uuid,
     pub status: i16,
-    pub answer: std::sync::Arc<str>,
+    pub kept: KeptAs,
+}
+
+/// How the answer under a key is kept: see `Kept`, which reads it.
+#[derive(Debug, Clone)]
+pub enum KeptAs {
+    Text(std::sync::Arc<str>),
+    Versions(i64, Option<i64>),
+}
+
+impl KeyWrite {
+    fn text(&self) -> Option<&str> {
+        match &self.kept {
+            KeptAs::Text(body) => Some(body),
+            KeptAs::Versions(..) => None,
+        }
+    }
+
+    fn versions(&self) -> (Option<i64>, Option<i64>) {
+        match self.kept {
+            KeptAs::Text(_) => (None, None),
+            KeptAs::Versions(first, second) => (Some(first), second),
+        }
+    }
 }
 
 /// All that one batch changes.
@@ -64,10 +87,12 @@ impl Writes {
 const WRITE: &str = "
 with keyed as (
     insert into idempotency_keys
-        (tenant_id, scope_hash, fingerprint, transaction_id, status, answer, created_at)
-    select $1, scope_hash, fingerprint, transaction_id, status, answer, $2
-    from unnest($3::bytea[], $4::bytea[], $5::uuid[], $6::int2[], $7::text[])
-        as k(scope_hash, fingerprint, transaction_id, status, answer)
+        (tenant_id, scope_hash, fingerprint, transaction_id, status, answer, version,
+        second_version, created_at)
+    select $1, scope_hash, fingerprint, transaction_id, status, answer, version, second_version, $2
+    from unnest($3::bytea[], $4::bytea[], $5::uuid[], $6::int2[], $7::text[], $33::int8[],
+            $34::int8[])
+        as k(scope_hash, fingerprint, transaction_id, status, answer, version, second_version)
 ),
 opened as (
     insert into wallets (tenant_id, id, owner_id, currency, status, balance, overdraft_limit,
@@ -126,7 +151,7 @@ pub async fn write_batch(
         .bind(column(keys, |k| &k.fingerprint[..]))
         .bind(column(keys, |k| k.transaction_id))
         .bind(column(keys, |k| k.status))
-        .bind(column(keys, |k| &*k.answer))
+        .bind(column(keys, KeyWrite::text))
         .bind(column(opened, |w| w.id.as_str()))
         .bind(column(opened, |w| w.owner_id.as_str()))
         .bind(column(opened, |w| w.currency.code()))
@@ -151,7 +176,9 @@ pub async fn write_batch(
         .bind(column(events, |e| e.traceparent.as_deref()))
         .bind(column(events, |e| e.partition))
         .bind(column(events, |e| e.at))
-        .bind(topic);
+        .bind(topic)
+        .bind(column(keys, |k| k.versions().0))
+        .bind(column(keys, |k| k.versions().1));
     let updated = query.fetch_one(connection).await?;
     // Checked before COMMIT: a wallet that was not updated would be money out of nowhere.
     if usize::try_from(updated).ok() != Some(moved.len()) {

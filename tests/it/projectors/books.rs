@@ -128,6 +128,7 @@ impl Books {
             kafka,
             pool: self.pool.clone(),
             commits: Arc::new(Notify::new()),
+            pressure: Default::default(),
             status: Status::default(),
         })
     }
