@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod status;
 pub mod wallet;
 
+pub mod dead_letters;
 pub mod execute;
 pub mod http;
 pub mod kafka;
