@@ -245,6 +245,39 @@ impl Fields {
         Details { description, reference, metadata: self.metadata("metadata") }
     }
 
+    /// A text that must be there.
+    pub fn text(&mut self, name: &str) -> String {
+        let before = self.errors.len();
+        let text = self.string(name).filter(|text| !text.trim_ascii().is_empty());
+        if text.is_none() && self.errors.len() == before {
+            self.missing(name);
+        }
+        text.unwrap_or_default()
+    }
+
+    pub fn optional_text(&mut self, name: &str) -> Option<String> {
+        self.string(name)
+    }
+
+    /// True or false; left out, it is false.
+    pub fn flag(&mut self, name: &str) -> bool {
+        self.value(name, "must be true or false").unwrap_or(false)
+    }
+
+    /// Whole numbers; left out, there are none.
+    pub fn ids(&mut self, name: &str) -> Vec<i64> {
+        self.value(name, "must be an array of whole numbers").unwrap_or_default()
+    }
+
+    fn value<T: de::DeserializeOwned>(&mut self, name: &str, rule: &str) -> Option<T> {
+        let raw = self.take(name)?;
+        let value = serde_json::from_str(raw.get()).ok();
+        if value.is_none() {
+            self.fail(name, ProblemCode::InvalidValue, rule);
+        }
+        value
+    }
+
     fn string(&mut self, name: &str) -> Option<String> {
         let raw = self.take(name)?;
         match serde_json::from_str::<String>(raw.get()) {
@@ -267,7 +300,8 @@ impl Fields {
         (raw.get() != "null").then_some(raw)
     }
 
-    fn missing(&mut self, name: &str) {
+    /// Notes that a field is required.
+    pub fn missing(&mut self, name: &str) {
         self.fail(name, ProblemCode::MissingField, "is required");
     }
 
