@@ -20,7 +20,7 @@ use crate::wallet::TenantId;
 /// Between two looks at what is still to be done.
 const POLL: Duration = Duration::from_millis(200);
 /// Without any progress for so long nobody seems to be at work.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Subcommand)]
 pub enum DlqCommand {

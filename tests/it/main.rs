@@ -21,6 +21,7 @@
 mod support;
 
 mod concurrency;
+mod dead_letters;
 mod docs;
 mod events;
 mod faults;

@@ -79,7 +79,8 @@ pub async fn claim(
 /// Notes that the topic of the dead letters holds these, unless they have failed again since.
 pub async fn published(pool: &Pool, tenant: &TenantId, sent: &[&Due]) -> Result<()> {
     sqlx::query(
-        "update dead_letters d set published_at = clock_timestamp() \
+        "update dead_letters d set published_at = clock_timestamp(), \
+             claimed_until = case when d.replay_requested_at is not null then d.claimed_until end \
          from unnest($2::bigint[], $3::int[]) s(id, attempts) \
          where d.tenant_id = $1 and d.id = s.id and d.attempts = s.attempts",
     )
@@ -95,7 +96,7 @@ pub async fn published(pool: &Pool, tenant: &TenantId, sent: &[&Due]) -> Result<
 pub async fn replayed(pool: &Pool, tenant: &TenantId, sent: &[&Due]) -> Result<()> {
     sqlx::query(
         "update dead_letters d set replay_count = greatest(d.replay_count, s.replay), \
-             replayed_at = clock_timestamp(), replay_requested_at = case \
+             replayed_at = clock_timestamp(), claimed_until = null, replay_requested_at = case \
                  when d.replay_requested_at is distinct from s.requested_at \
                  then d.replay_requested_at end \
          from unnest($2::bigint[], $3::int[], $4::timestamptz[]) s(id, replay, requested_at) \
@@ -113,7 +114,7 @@ pub async fn replayed(pool: &Pool, tenant: &TenantId, sent: &[&Due]) -> Result<(
 /// Notes that the broker would not take it. It stays here; a request for a replay is over.
 pub async fn refused(pool: &Pool, tenant: &TenantId, due: &Due, cause: &str) -> Result<()> {
     sqlx::query(
-        "update dead_letters set refusal = $3, replay_requested_at = null \
+        "update dead_letters set refusal = $3, replay_requested_at = null, claimed_until = null \
          where tenant_id = $1 and id = $2",
     )
     .bind(tenant.as_str())
@@ -127,8 +128,8 @@ pub async fn refused(pool: &Pool, tenant: &TenantId, due: &Due, cause: &str) -> 
 /// Gives back what was claimed and not sent.
 pub async fn release(pool: &Pool, tenant: &TenantId, owner: &str) -> Result<()> {
     sqlx::query(
-        "update dead_letters set claimed_by = null, claimed_until = null \
-         where tenant_id = $1 and claimed_by = $2",
+        "update dead_letters set claimed_until = null \
+         where tenant_id = $1 and claimed_by = $2 and claimed_until is not null",
     )
     .bind(tenant.as_str())
     .bind(owner)
