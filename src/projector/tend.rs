@@ -38,7 +38,9 @@ impl Projector {
         // No record in hand named any of them.
         let (applied, healed) = (released.applied, released.applied);
         let outcome = Outcome { applied, healed, ..Outcome::default() };
-        self.report_applied(&outcome);
+        if applied > 0 {
+            self.report_applied(&outcome);
+        }
         Ok(outcome)
     }
 }

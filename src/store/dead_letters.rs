@@ -107,7 +107,11 @@ pub async fn insert(
     of: &Subscription,
     letters: &[&DeadLetter],
 ) -> Result<u64> {
-    let (again, known) = failed_again(connection, of, letters).await?;
+    // In one order for everybody: two projectors that met the same records must not wait for each
+    // other in a circle.
+    let mut letters = letters.to_vec();
+    letters.sort_by_key(|letter| (letter.partition, letter.offset));
+    let (again, known) = failed_again(connection, of, &letters).await?;
     let letters: Vec<_> = letters
         .iter()
         .enumerate()
@@ -163,10 +167,11 @@ async fn failed_again(
              select * from unnest($3::bigint[], $4::bigint[], $5::int[], $6::int[], $7::bytea[], \
                  $8::bytea[], $9::text[], $10::text[]) \
                  r(place, id, replay, partition, key, value, error_class, error_message)), \
-         same as ( \
+         same as materialized ( \
              select r.* from given r join dead_letters d on d.tenant_id = $1 and d.id = r.id \
                and d.topic = $2 and d.partition = r.partition \
-               and d.key is not distinct from r.key and d.value is not distinct from r.value), \
+               and d.key is not distinct from r.key and d.value is not distinct from r.value \
+             order by d.id for no key update of d), \
          failed as ( \
              update dead_letters d set attempts = d.attempts + 1, failed_replay = s.replay, \
                  replay_count = greatest(d.replay_count, s.replay), \

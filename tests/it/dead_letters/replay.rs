@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::wire::{self, PARTITIONS, PATIENCE, header, produce, record};
 use crate::support::app::{App, Setup};
-use crate::support::eventually;
+use crate::support::load::Draw;
+use crate::support::{eventually, servers};
 use wallex::envelope::partition_of;
 
 /// A command that succeeds, and the document that it prints.
@@ -127,7 +128,6 @@ async fn a_request_outlives_the_service_and_bulk_leaves_alone_what_is_settled() 
     })
     .await;
     wire::kept(&app, 4).await;
-    // A record made of the dead letter by hand is the same story too.
     app.assert_reconciled();
 }
 
@@ -186,4 +186,73 @@ async fn the_routes_do_what_the_command_does() {
     .await;
     let quiet = app.get(&format!("/admin/dead-letters/{id}")).await.json();
     assert_eq!((&quiet["state"], &quiet["attempts"]), (&json!("quarantined"), &json!(1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_instances_send_every_dead_letter_once() {
+    let app = Setup::shared().start().await;
+    app.open("w", "10.00").await;
+    app.drain().await;
+    let other = app.second_instance().await;
+    for partition in 0..PARTITIONS {
+        let value = |n: usize| format!("{partition} {n}").into_bytes();
+        let records = (0..40).map(|n| record(Some(&value(n)), Some(&value(n)))).collect();
+        produce(&app.topic, partition, records).await;
+    }
+    wire::kept(&app, 400).await;
+    eventually("all are published", PATIENCE, async || {
+        let left = "select count(*) from dead_letters where published_at is null";
+        let left: i64 = sqlx::query_scalar(left).fetch_one(&app.pool).await.unwrap();
+        (left == 0).then_some(())
+    })
+    .await;
+    let letters = wire::dead_letters(&app, 400).await;
+    let values: std::collections::BTreeSet<_> = letters.iter().map(|l| &l.value).collect();
+    assert_eq!((letters.len(), values.len()), (400, 400));
+    drop(other);
+    app.drain().await;
+    app.assert_reconciled();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_that_its_topic_refuses_is_kept_and_the_others_go() {
+    let app = Setup::shared().start().await;
+    app.open("w", "10.00").await;
+    app.drain().await;
+    poison(&app, "w", b"first").await;
+    wire::dead_letters(&app, 1).await;
+    let topic = format!("{}-dlq", app.topic);
+    let configure = |limit: &str| {
+        let limit = format!("max.message.bytes={limit}");
+        let arguments = ["--alter", "--entity-type", "topics", "--entity-name", topic.as_str()];
+        let arguments = [&arguments[..], &["--add-config", &limit]].concat();
+        let output = servers::kafka_tool("kafka.admin.ConfigCommand", &arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    configure("2000");
+    // Nothing that a codec could make smaller.
+    let mut draw = Draw(7);
+    let large: Vec<u8> = (0..5000).map(|_| draw.below(256) as u8).collect();
+    poison(&app, "w", &large).await;
+    poison(&app, "w", b"small").await;
+    wire::kept(&app, 3).await;
+    let values: Vec<_> = wire::dead_letters(&app, 2).await.into_iter().map(|l| l.value).collect();
+    assert_eq!(values, [Some(b"first".to_vec()), Some(b"small".to_vec())]);
+    let large_id = "select id from dead_letters where length(value) = 5000";
+    let id: i64 = sqlx::query_scalar(large_id).fetch_one(&app.pool).await.unwrap();
+    let story = eventually("it was refused", PATIENCE, async || {
+        let story = dlq(&app, &["show", &id.to_string()]);
+        story["refusal"].is_string().then_some(story)
+    })
+    .await;
+    assert_eq!((&story["state"], &story["publishedAt"]), (&json!("open"), &Value::Null));
+    assert!(story["refusal"].as_str().unwrap().contains("max.message.bytes"), "{story}");
+    configure("10485760");
+    dlq(&app, &["replay", &id.to_string()]);
+    let letters = eventually("it went out in the end", PATIENCE, async || {
+        let letters = wire::dead_letters(&app, 3).await;
+        letters.iter().any(|letter| letter.value.as_ref() == Some(&large)).then_some(letters)
+    })
+    .await;
+    assert!(letters.len() <= 4, "once before its replay, perhaps once after");
 }
