@@ -10,6 +10,8 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use tokio::time::{Instant, sleep};
 
+use print::counted;
+
 use crate::answer::{DeadLetterStoryView, DeadLettersView};
 use crate::config::Settings;
 use crate::store::dead_letters::requests::{self, Chosen, Outstanding, PARKED, Selection};
@@ -176,7 +178,8 @@ async fn replay(
     let selection = &args.selection;
     let chosen = chosen(connection, tenant, selection).await?;
     let (letters, wallets) = (chosen.ids.len(), chosen.wallets.len());
-    let what = format!("{letters} dead letters and {wallets} parked wallets");
+    let what =
+        format!("{} and {}", counted(letters, "dead letter"), counted(wallets, "parked wallet"));
     if selection.json {
         println!("{}", serde_json::to_string_pretty(&chosen.view(selection.dry_run))?);
     }
@@ -197,11 +200,13 @@ async fn replay(
         Outstanding { letters: 0, wallets: 0 } => {
             let parked = still_parked(connection, tenant, &chosen).await?;
             say(format!(
-                "replayed: {letters} dead letters; released: {} wallets",
-                wallets - parked
+                "replayed: {}; released: {}",
+                counted(letters, "dead letter"),
+                counted(wallets - parked, "wallet")
             ));
             if parked > 0 {
-                say(format!("{parked} wallets failed again: `wallex dlq list --cause parked`"));
+                let parked = counted(parked, "wallet");
+                say(format!("{parked} failed again: `wallex dlq list --cause parked`"));
             }
             let refused = requests::refused(connection, tenant, &chosen.ids).await?;
             for (id, cause) in &refused {
@@ -230,11 +235,11 @@ async fn quarantine(
     let selection = &args.selection;
     let Chosen { ids, .. } = chosen(connection, tenant, selection).await?;
     if !selection.dry_run {
-        confirm(selection, &format!("settle {} dead letters", ids.len()))?;
+        confirm(selection, &format!("settle {}", counted(ids.len(), "dead letter")))?;
         requests::quarantine(connection, tenant, &ids, &args.note).await?;
     }
     let word = if selection.dry_run { "to be settled" } else { "settled" };
-    let text = format!("{word}: {} dead letters", ids.len());
+    let text = format!("{word}: {}", counted(ids.len(), "dead letter"));
     if selection.json {
         let chosen = Chosen { ids, wallets: Vec::new() };
         println!("{}", serde_json::to_string_pretty(&chosen.view(selection.dry_run))?);

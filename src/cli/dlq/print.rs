@@ -13,14 +13,15 @@ pub(super) fn list(view: &DeadLettersView) {
     }
     if !view.dead_letters.is_empty() {
         let mut rows = vec![
-            ["id", "state", "place", "key", "class", "tries", "replays", "message"]
+            ["id", "state", "partition", "offset", "key", "class", "tries", "replays", "message"]
                 .map(str::to_owned),
         ];
         rows.extend(view.dead_letters.iter().map(|letter| {
             [
                 letter.id.to_string(),
                 letter.state.clone(),
-                format!("{}/{}@{}", letter.topic, letter.partition, letter.offset),
+                letter.partition.to_string(),
+                letter.offset.to_string(),
                 letter.key.as_ref().map_or_else(|| "-".to_owned(), text),
                 letter.error_class.clone(),
                 letter.attempts.to_string(),
@@ -52,6 +53,11 @@ pub(super) fn list(view: &DeadLettersView) {
         }));
         table(&rows);
     }
+}
+
+/// How many of what.
+pub(super) fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// One dead letter, a fact a line.

@@ -186,11 +186,11 @@ async fn a_wallet_that_cannot_be_projected_delays_no_other_wallet_of_its_partiti
     let again = app.wallex(&["dlq", "replay", "--wallet", victim]);
     let said = String::from_utf8_lossy(&again.stdout).into_owned();
     assert_eq!(again.status.code(), Some(1), "{said}");
-    assert!(said.contains("1 wallets failed again"), "{said}");
+    assert!(said.contains("1 wallet failed again"), "{said}");
     sqlx::raw_sql("drop trigger spoil on ledger_entries").execute(&app.pool).await.unwrap();
     let mended = app.wallex(&["dlq", "replay", "--wallet", victim]);
     let said = String::from_utf8_lossy(&mended.stdout).into_owned();
-    assert!(mended.status.success() && said.contains("released: 1 wallets"), "{said}");
+    assert!(mended.status.success() && said.contains("released: 1 wallet"), "{said}");
     app.drain().await;
     app.assert_reconciled();
     credited(&app, &wallets).await;
