@@ -160,7 +160,7 @@ pub async fn versions_lock(
 }
 
 /// Makes sure that a wallet has a row for [`versions_lock`] to lock. Outside a transaction: the row
-/// must be there for everybody before the lock is worth anything.
+/// must be there for everybody before the lock is worth anything. Version 0: nothing is applied yet.
 pub async fn versions_open(
     connection: &mut Connection,
     of: &Subscription,

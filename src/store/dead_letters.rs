@@ -235,7 +235,8 @@ pub async fn show(
     let sql = format!(
         "select {STATE} as state, d.headers::text as headers, d.id, d.topic, d.partition, \
              d.\"offset\", d.key, d.error_class, d.error_message, d.attempts, d.replay_count, \
-             d.created_at, d.failed_at, d.projectors, d.value, d.published_at, \
+             d.created_at, d.failed_at, d.value, d.published_at, \
+             array(select met from unnest(d.projectors) met order by met) as projectors, \
              d.replay_requested_at, d.replayed_at, d.refusal, d.quarantined_at, d.note \
          from dead_letters d where d.tenant_id = $1 and d.id = $2"
     );
