@@ -3,6 +3,7 @@
 //! The body is made where the command is decided, inside its transaction, because the idempotency
 //! key keeps it: a replay is the first answer to the byte.
 
+mod dead_letters;
 mod problem;
 mod wallet;
 
@@ -12,6 +13,10 @@ use uuid::Uuid;
 
 use crate::wallet::{Rejection, Wallet, WalletId};
 
+pub use dead_letters::{
+    Bytes, DeadLetterStoryView, DeadLetterView, DeadLettersView, ParkedWalletName,
+    ParkedWalletView, RequestView,
+};
 pub use problem::{FieldError, Problem, ProblemCode, ProblemDocument};
 pub use wallet::{TransferView, WalletView, event_json};
 

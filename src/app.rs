@@ -4,6 +4,7 @@
 //! Shutdown: not ready → no new connections, running requests finish → lanes drain → unknown
 //! COMMITs settle → publisher and projectors finish what they have in hand.
 
+mod identity;
 mod watch;
 
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{KafkaSettings, Settings};
+use crate::dead_letters::{self, DeadLetters};
 use crate::execute::{self, EventsTopic, Executor, Lane, Notifiers, Queue};
 use crate::http::{self, HttpState};
 use crate::kafka::{Connection, Fetcher};
@@ -148,6 +150,13 @@ impl Background {
             let watch =
                 watch::watch(settings.kafka.clone(), self.status.clone(), self.stop.clone());
             self.supervise("kafka watch", watch);
+            let parts = Arc::new(identity::Parts {
+                settings: settings.kafka.clone(),
+                pool: self.pool.clone(),
+                tenant: TenantId::default_tenant(),
+                status: self.status.clone(),
+            });
+            self.supervise("topic watch", identity::watch(parts, self.stop.clone()));
             let (parts, stop) = (self.publisher_parts(settings), self.stop.clone());
             self.supervise("publisher", async move {
                 if let Some(partitions) = frozen_partitions(&parts, &stop).await {
@@ -155,6 +164,14 @@ impl Background {
                 }
             });
         }
+        let letters = DeadLetters::new(dead_letters::Parts {
+            pool: self.pool.clone(),
+            tenant: TenantId::default_tenant(),
+            kafka: kafka.clone().map(|kafka| (kafka, settings.kafka.clone())),
+            codec: settings.producer.compression,
+            max_request_bytes: settings.producer.max_request_bytes,
+        });
+        self.supervise("dead letters", letters.run(self.stop.clone()));
         for (kind, commits) in Kind::ALL.into_iter().zip(&self.wake_projectors) {
             let projector = Projector::new(Wiring {
                 kind,

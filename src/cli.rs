@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "commands speak to a terminal")]
 
 pub mod dev;
+mod dlq;
 mod healthcheck;
 mod loadtest;
 mod openapi;
@@ -37,6 +38,9 @@ enum Command {
     Migrate,
     /// Check that events, ledger, read model, wallets and outbox agree
     Reconcile(reconcile::ReconcileArgs),
+    /// Dead letters and parked wallets: list, show, replay, settle
+    #[command(subcommand)]
+    Dlq(dlq::DlqCommand),
     /// Show or check the settings
     #[command(subcommand)]
     Config(settings::ConfigCommand),
@@ -76,6 +80,7 @@ async fn run(command: Command) -> anyhow::Result<bool> {
             Ok(true)
         }
         Command::Reconcile(args) => reconcile::run(args, settings(&Overrides::new())?).await,
+        Command::Dlq(command) => dlq::run(command, settings(&Overrides::new())?).await,
         Command::Config(command) => settings::run(&command),
         Command::Completions { shell } => {
             let command = &mut <Arguments as clap::CommandFactory>::command();

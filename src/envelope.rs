@@ -11,6 +11,13 @@ use uuid::Uuid;
 /// What every event of a wallet is an event of.
 pub const AGGREGATE_TYPE: &str = "Wallet";
 
+/// The newest form of an event's `data` that this version reads and writes.
+pub const SCHEMA_VERSION: i16 = 1;
+
+/// Headers of a replayed dead letter: which one it is, and the how-manieth replay.
+pub const DEAD_LETTER_ID: &str = "dead-letter-id";
+pub const REPLAY_COUNT: &str = "replay-count";
+
 /// The published JSON. `data` goes through untouched.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -37,6 +44,8 @@ pub struct EnvelopeHead {
     pub tenant_id: String,
     pub aggregate_id: String,
     pub aggregate_version: i64,
+    pub event_type: Option<String>,
+    pub schema_version: Option<i64>,
 }
 
 impl Envelope<'_> {
@@ -66,8 +75,8 @@ pub fn timestamp(at: DateTime<Utc>) -> String {
 }
 
 /// The partition of a key among `partitions`, as Kafka's default partitioner computes it.
-pub fn partition_of(key: &str, partitions: i32) -> i32 {
-    let positive = murmur2(key.as_bytes()) & 0x7fff_ffff;
+pub fn partition_of(key: impl AsRef<[u8]>, partitions: i32) -> i32 {
+    let positive = murmur2(key.as_ref()) & 0x7fff_ffff;
     i32::try_from(positive).unwrap_or(0) % partitions.max(1)
 }
 

@@ -3,6 +3,7 @@
 //! Commands go to `execute`, reads to `store`; nothing here decides about money. Every error is a
 //! problem document, those of the framework included: [`context::finish`] renders them all.
 
+mod admin;
 mod body;
 mod bulk;
 mod consistency;
@@ -66,6 +67,11 @@ fn routes() -> OpenApiRouter<HttpState> {
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .routes(routes!(health::metrics))
+        // /admin
+        .routes(routes!(admin::dead_letters::list))
+        .routes(routes!(admin::dead_letters::show))
+        .routes(routes!(admin::dead_letters::replay))
+        .routes(routes!(admin::dead_letters::quarantine))
         // /openapi.json, /docs
         .routes(routes!(openapi::page::document))
         .routes(routes!(openapi::page::docs))

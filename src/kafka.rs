@@ -14,4 +14,4 @@ pub mod topics;
 pub use connect::Connection;
 pub use error::{Class, Error};
 pub use fetch::{FetchError, Fetched, Fetcher};
-pub use produce::{Outgoing, ProduceError, Producer};
+pub use produce::{Copied, Outgoing, ProduceError, Producer};

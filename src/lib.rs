@@ -15,6 +15,7 @@ pub mod request;
 pub mod status;
 pub mod wallet;
 
+pub mod dead_letters;
 pub mod execute;
 pub mod http;
 pub mod kafka;

@@ -12,7 +12,9 @@ mod ledger;
 mod postgres_feed;
 mod project;
 mod read_model;
+mod release;
 mod report;
+mod tend;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,6 +91,8 @@ pub struct Projector {
     job: Option<Job>,
     kafka: Option<KafkaFeed>,
     postgres: PostgresFeed,
+    /// When the work besides the feeds is due.
+    tend_due: Instant,
 }
 
 impl Kind {
@@ -111,7 +115,7 @@ impl Projector {
         };
         let limit = i64::try_from(wiring.consumer.max_poll_records).unwrap_or(500);
         let postgres = PostgresFeed::new(role, limit, wiring.kafka.is_none());
-        Self { wiring, job: None, kafka: None, postgres }
+        Self { wiring, job: None, kafka: None, postgres, tend_due: Instant::now() }
     }
 
     /// Works until told to stop; a transaction that runs by then is finished.
@@ -160,7 +164,7 @@ impl Projector {
         tokio::select! {
             () = arrival => {}
             () = self.wiring.commits.notified(), if postgres.is_active() => postgres.hurry(),
-            () = sleep_until(postgres.due()) => {}
+            () = sleep_until(postgres.due().min(self.tend_due)) => {}
         }
     }
 
@@ -180,7 +184,8 @@ impl Projector {
         let Some(job) = self.job.clone() else { return Ok(Progress::default()) };
         let arrived = self.kafka.as_mut().map(|kafka| kafka.take(&job)).unwrap_or_default();
         let walks = Instant::now() >= self.postgres.due();
-        if arrived.is_empty() && !walks {
+        let tends = Instant::now() >= self.tend_due;
+        if arrived.is_empty() && !walks && !tends {
             return Ok(Progress::default());
         }
         let mut connection = self.wiring.pool.acquire().await?;
@@ -198,6 +203,9 @@ impl Projector {
             self.resume(&chunks, &outcome);
         }
         self.report_well();
+        if tends {
+            outcome.add(&self.tend(&mut connection, &job).await?);
+        }
         self.postgres.settle(&mut connection, &job).await?;
         Ok(Progress { outcome, chunks: chunks.len() })
     }

@@ -48,6 +48,7 @@ problem_codes! {
     InsufficientFunds "insufficient_funds" 400 false "The wallet has too little available";
     InvalidIdempotencyKey "invalid_idempotency_key" 400 false "The idempotency key cannot be used";
     WalletNotFound "wallet_not_found" 404 false "There is no such wallet";
+    DeadLetterNotFound "dead_letter_not_found" 404 false "There is no such dead letter";
     RouteNotFound "route_not_found" 404 false "There is no such route";
     MethodNotAllowed "method_not_allowed" 405 false "The route does not take this method";
     WalletExists "wallet_exists" 409 false "There is already a wallet with this id";

@@ -13,6 +13,7 @@ use super::openapi::problems::InternalProblems;
 use crate::envelope::timestamp;
 use crate::status::{Pipeline, ProjectorStatus};
 use crate::store::{self, outbox::Backlog};
+use crate::wallet::TenantId;
 
 /// A health page must answer even when Postgres does not.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -138,6 +139,10 @@ pub(super) async fn kafka_stats(State(state): State<HttpState>) -> Response {
         groups.map(|(name, status)| ((*name).to_owned(), group_detail(status))).collect();
     body.insert("groups".to_owned(), Value::Object(groups));
     body.insert("cluster".to_owned(), cluster(&report.pipeline));
+    let tenant = TenantId::default_tenant();
+    let counts = within(store::dead_letters::counts(&state.pool, &tenant)).await.ok();
+    body.insert("deadLetters".to_owned(), json!(counts.map(|counts| counts.open)));
+    body.insert("parkedWallets".to_owned(), json!(counts.map(|counts| counts.parked)));
     body.insert("deadTasks".to_owned(), json!(report.pipeline.dead_tasks));
     page(StatusCode::OK, &Value::Object(body))
 }

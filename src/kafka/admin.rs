@@ -13,6 +13,7 @@ use krafka::admin::{
 };
 use krafka::error::ErrorCode;
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::connect::connect_krafka;
 use super::error::Error;
@@ -100,6 +101,14 @@ impl Admin {
     pub async fn partitions(&self, topic: &str) -> Result<Option<i32>, Error> {
         let mut described = self.described([topic]).await?;
         Ok(described.remove(topic).flatten().map(|topic| count(topic.partitions.len())))
+    }
+
+    /// The id that the broker gave the topic; none: there is no such topic, or the broker is of a
+    /// time before ids.
+    pub async fn topic_id(&self, topic: &str) -> Result<Option<Uuid>, Error> {
+        let mut described = self.described([topic]).await?;
+        let id = described.remove(topic).flatten().map(|topic| Uuid::from_bytes(topic.topic_id));
+        Ok(id.filter(|id| !id.is_nil()))
     }
 
     async fn described<'a>(

@@ -1,7 +1,7 @@
 //! Producing, a seam one function wide. One call is one request: sent once, never retried here,
 //! since only the caller knows what the topic already holds.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, SubsecRound, Utc};
@@ -20,6 +20,15 @@ pub struct Outgoing {
     pub key: Vec<u8>,
     pub value: Vec<u8>,
     pub headers: Vec<(&'static str, Vec<u8>)>,
+    pub timestamp: DateTime<Utc>,
+}
+
+/// A record of somebody else's, to be sent as it was: any bytes, or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copied {
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: BTreeMap<String, Vec<u8>>,
     pub timestamp: DateTime<Utc>,
 }
 
@@ -74,10 +83,10 @@ impl Producer {
     pub async fn produce(
         &self,
         partition: i32,
-        records: Vec<Outgoing>,
+        records: Vec<impl Into<Record>>,
     ) -> Result<Vec<i64>, ProduceError> {
         let leader = self.leader(partition).await.map_err(ProduceError::Unsent)?;
-        let records = records.into_iter().map(Record::from).collect();
+        let records = records.into_iter().map(Into::into).collect();
         let wait = self.connection.request_timeout();
         let error = match timeout(wait, leader.partition.produce(records, self.compression)).await {
             Ok(Ok(offsets)) => return Ok(offsets),
@@ -159,5 +168,12 @@ impl From<Outgoing> for Record {
             // In a batch rskafka loses up to a millisecond of what is finer.
             timestamp: record.timestamp.trunc_subsecs(3),
         }
+    }
+}
+
+impl From<Copied> for Record {
+    fn from(record: Copied) -> Self {
+        let Copied { key, value, headers, timestamp } = record;
+        Self { key, value, headers, timestamp: timestamp.trunc_subsecs(3) }
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::Job;
-use super::chunk::{Chunk, Feed, dead_letter};
+use super::chunk::{Chunk, Feed, Seen, dead_letter, unknown};
 use super::project::{Projected, Targets, project};
 use crate::store::checkpoints::{Advance, Checkpoint};
 use crate::store::dead_letters::DeadLetter;
@@ -31,6 +31,17 @@ pub struct Outcome {
     /// Records of parked wallets.
     pub parked: u64,
     pub dead_letters: u64,
+}
+
+impl Outcome {
+    /// Counts what another part of the same step did.
+    pub fn add(&mut self, other: &Self) {
+        self.applied += other.applied;
+        self.healed += other.healed;
+        self.duplicates += other.duplicates;
+        self.parked += other.parked;
+        self.dead_letters += other.dead_letters;
+    }
 }
 
 /// Applies chunks. Nothing of them is applied where this fails, or all of some wallets': in any
@@ -74,16 +85,14 @@ async fn set_unknown_aside(
     let mut known = known.into_iter();
     for chunk in chunks.iter_mut().filter(|chunk| chunk.feed == Feed::Kafka) {
         for mut seen in std::mem::take(&mut chunk.records) {
-            match (known.next(), seen.record.take()) {
-                (Some(false), Some(record)) => {
-                    let message = format!(
-                        "no event {} at version {} of this wallet and partition",
-                        seen.event_id, seen.version
-                    );
-                    let letter = dead_letter(chunk.partition, record, "unknown_event", message);
-                    chunk.dead.push(letter);
+            match known.next() {
+                Some(false) => {
+                    let (class, message) = unknown(&seen);
+                    let record = seen.record.take();
+                    let letter = record.map(|r| dead_letter(chunk.partition, r, class, message));
+                    chunk.dead.extend(letter);
                 }
-                _ => chunk.records.push(seen),
+                _ => chunk.records.push(Seen { record: None, ..seen }),
             }
         }
     }

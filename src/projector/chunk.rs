@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::envelope::EnvelopeHead;
+use crate::envelope::{DEAD_LETTER_ID, EnvelopeHead, REPLAY_COUNT, SCHEMA_VERSION};
 use crate::kafka::Fetched;
 use crate::store::checkpoints::Advance;
-use crate::store::dead_letters::DeadLetter;
-use crate::wallet::{TenantId, WalletId};
+use crate::store::dead_letters::{DeadLetter, Replay};
+use crate::wallet::{EventType, TenantId, WalletId};
+
+/// A header that says more was written by somebody else.
+const REPLAYS_MAX: i32 = 1_000_000;
 
 /// Where a chunk comes from, and so which of a checkpoint's two places it moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,6 +100,8 @@ pub fn dead_letter(
     DeadLetter {
         partition,
         offset: record.offset,
+        record_hash: hash(&record),
+        replay: replay(&record.headers),
         headers: headers_json(&record.headers),
         key: record.key,
         value: record.value,
@@ -104,14 +110,60 @@ pub fn dead_letter(
     }
 }
 
+/// Why there is no event that a record names, as far as the record tells: its class and what it
+/// says.
+pub fn unknown(seen: &Seen) -> (&'static str, String) {
+    let value = seen.record.as_ref().and_then(|record| record.value.as_deref());
+    let head: Option<EnvelopeHead> = value.and_then(|value| serde_json::from_slice(value).ok());
+    if let Some(head) = head {
+        let kind = head.event_type.unwrap_or_default();
+        if EventType::parse(&kind).is_none() {
+            return ("unknown_type", format!("no event, and of no known type: {kind}"));
+        }
+        if let Some(version) = head.schema_version.filter(|v| *v > i64::from(SCHEMA_VERSION)) {
+            let message = format!("no event, and of schema version {version}, not yet known");
+            return ("unknown_schema", message);
+        }
+    }
+    let (event, version) = (seen.event_id, seen.version);
+    ("unknown_event", format!("no event {event} at version {version} of this wallet and partition"))
+}
+
+/// Which dead letter the record says it is a replay of. Anybody can say so: the store compares.
+fn replay(headers: &BTreeMap<String, Vec<u8>>) -> Option<Replay> {
+    let text = |name| std::str::from_utf8(headers.get(name)?).ok();
+    let count = text(REPLAY_COUNT)?.parse().ok().filter(|n| (0..=REPLAYS_MAX).contains(n))?;
+    Some(Replay { id: text(DEAD_LETTER_ID)?.parse().ok()?, count })
+}
+
+/// First 16 bytes of SHA-256 over all that a record is, but for its place.
+fn hash(record: &Fetched) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    let mut part = |bytes: Option<&[u8]>| {
+        // Length first, so that parts cannot run into each other; none is not the same as empty.
+        let length = bytes.map_or(-1, |bytes| i64::try_from(bytes.len()).unwrap_or(i64::MAX));
+        hash.update(length.to_be_bytes());
+        hash.update(bytes.unwrap_or_default());
+    };
+    part(record.key.as_deref());
+    part(record.value.as_deref());
+    for (name, value) in &record.headers {
+        part(Some(name.as_bytes()));
+        part(Some(value));
+    }
+    part(Some(&record.timestamp.timestamp_millis().to_be_bytes()));
+    hash.finalize().first_chunk::<16>().copied().unwrap_or_default()
+}
+
 /// What a record claims to be, if it can be an event of this tenant's wallets at all.
 fn head(tenant: &TenantId, record: &Fetched) -> Result<EnvelopeHead, (&'static str, String)> {
     let value = record.value.as_deref().unwrap_or_default();
     if value.is_empty() {
         return Err(("empty_value", "the record has no value".to_owned()));
     }
+    let text = std::str::from_utf8(value).map_err(|error| ("invalid_utf8", error.to_string()))?;
     let head: EnvelopeHead =
-        serde_json::from_slice(value).map_err(|error| ("undecodable", error.to_string()))?;
+        serde_json::from_str(text).map_err(|error| ("undecodable", error.to_string()))?;
     if head.tenant_id != tenant.as_str() {
         return Err(("foreign_tenant", "the event belongs to another tenant".to_owned()));
     }
@@ -166,6 +218,7 @@ mod tests {
         let records = vec![
             record(5, "w", &event("default", "w")),
             record(6, "w", "{"),
+            Fetched { value: Some(b"\"\xff\"".to_vec()), ..record(7, "w", "") },
             record(8, "x", &event("default", "w")),
             record(9, "w", &event("other", "w")),
             record(10, "w", ""),
@@ -176,6 +229,7 @@ mod tests {
         let classes: Vec<_> = chunk.dead.iter().map(|d| (d.offset, d.error_class)).collect();
         let expected = [
             (6, "undecodable"),
+            (7, "invalid_utf8"),
             (8, "wrong_key"),
             (9, "foreign_tenant"),
             (10, "empty_value"),
@@ -183,5 +237,22 @@ mod tests {
         ];
         assert_eq!(classes, expected);
         assert!(chunk.dead.iter().all(|d| d.headers == r#"{"bin":{"base64":"/w=="}}"#));
+    }
+    #[test]
+    fn a_dead_letter_knows_its_replays_and_another_topic_s_record_at_its_offset() {
+        let letter = |record| dead_letter(2, record, "undecodable", String::new());
+        let first = letter(record(6, "w", "{"));
+        assert_eq!(first.replay, None);
+        let later =
+            Fetched { timestamp: DateTime::from_timestamp_nanos(1_000_000), ..record(6, "w", "{") };
+        assert_ne!(first.record_hash, letter(later).record_hash);
+        assert_ne!(first.record_hash, letter(record(6, "w", "")).record_hash);
+        let mut again = record(9, "w", "{");
+        again.headers.insert(DEAD_LETTER_ID.to_owned(), b"7".to_vec());
+        assert_eq!(letter(again.clone()).replay, None);
+        again.headers.insert(REPLAY_COUNT.to_owned(), b"2".to_vec());
+        assert_eq!(letter(again.clone()).replay, Some(Replay { id: 7, count: 2 }));
+        again.headers.insert(REPLAY_COUNT.to_owned(), b"2147483647".to_vec());
+        assert_eq!(letter(again).replay, None);
     }
 }

@@ -27,7 +27,19 @@ pub struct Projected {
     pub complete: bool,
 }
 
-/// Applies at most `budget` events. Neither begins nor commits.
+/// What was applied of some wallets, whether or not they are parked.
+#[derive(Debug)]
+pub struct Stretch {
+    pub applied: u64,
+    /// Each wallet's version now, where it has moved.
+    pub reached: BTreeMap<WalletId, i64>,
+    /// The first event of each wallet that could not be applied.
+    pub refused: Vec<Unreadable>,
+    /// All targets are reached, save by wallets with a refusal.
+    pub complete: bool,
+}
+
+/// Applies at most `budget` events, parking whom it must. Neither begins nor commits.
 pub async fn project(
     connection: &mut Connection,
     job: &Job,
@@ -38,9 +50,30 @@ pub async fn project(
     let wallets: Vec<&str> = targets.keys().map(WalletId::as_str).collect();
     let before = store::checkpoints::versions_lock(connection, of, &wallets).await?;
     let mut parked = store::parked::among(connection, of, &wallets).await?;
-    let (ranges, complete) = ranges(targets, &before, &parked, budget);
+    let done = stretch(connection, job, targets, &before, &parked, budget).await?;
+    for found in done.refused {
+        let (wallet, version, cause) = (&found.wallet_id, found.version, &found.cause);
+        tracing::error!(projector = of.projector, %wallet, version, cause, "wallet parked");
+        store::parked::park(connection, of, wallet, version, cause).await?;
+        parked.insert(found.wallet_id);
+    }
+    Ok(Projected { before, applied: done.applied, parked, complete: done.complete })
+}
+
+/// Applies at most `budget` events of wallets whose versions `before` are locked, but for those
+/// that wait. Neither begins nor commits, and parks nobody.
+pub async fn stretch(
+    connection: &mut Connection,
+    job: &Job,
+    targets: &Targets,
+    before: &HashMap<WalletId, i64>,
+    waiting: &HashSet<WalletId>,
+    budget: i64,
+) -> store::Result<Stretch> {
+    let of = &job.subscription;
+    let (ranges, complete) = ranges(targets, before, waiting, budget);
     if ranges.is_empty() {
-        return Ok(Projected { before, applied: 0, parked, complete });
+        return Ok(Stretch { applied: 0, reached: BTreeMap::new(), refused: Vec::new(), complete });
     }
     let found = store::recorded::recorded(connection, &of.tenant, &ranges).await?;
     let (mut events, mut refused) = readable(job.kind, &ranges, found);
@@ -56,20 +89,14 @@ pub async fn project(
             }
         }
     }
-    let mut reached: BTreeMap<&WalletId, i64> = BTreeMap::new();
-    for event in &events {
-        reached.insert(&event.wallet_id, event.version);
-    }
-    let reached: Vec<_> = reached.into_iter().collect();
+    let reached: BTreeMap<WalletId, i64> =
+        events.iter().map(|event| (event.wallet_id.clone(), event.version)).collect();
     if !reached.is_empty() {
+        let reached: Vec<_> = reached.iter().map(|(wallet, version)| (wallet, *version)).collect();
         store::checkpoints::versions_upsert(connection, of, &reached).await?;
     }
     let applied = u64::try_from(events.len()).unwrap_or(0);
-    for found in refused {
-        store::parked::park(connection, of, &found.wallet_id, found.version, &found.cause).await?;
-        parked.insert(found.wallet_id);
-    }
-    Ok(Projected { before, applied, parked, complete })
+    Ok(Stretch { applied, reached, refused, complete })
 }
 
 /// What to read within the budget, in wallet order; false where the budget cut it.

@@ -206,15 +206,6 @@ impl Fields {
         Some(key)
     }
 
-    /// A boolean; left out, it is false.
-    pub fn flag(&mut self, name: &str) -> bool {
-        let Some(raw) = self.take(name) else { return false };
-        serde_json::from_str(raw.get()).unwrap_or_else(|_| {
-            self.fail(name, ProblemCode::InvalidValue, "must be true or false");
-            false
-        })
-    }
-
     /// One of a few words that must be there; each stands for a value.
     pub fn word<T: Copy>(&mut self, name: &str, words: &[(&str, T)]) -> Option<T> {
         let before = self.errors.len();
@@ -247,6 +238,39 @@ impl Fields {
         list
     }
 
+    /// A text that must be there.
+    pub fn text(&mut self, name: &str) -> String {
+        let before = self.errors.len();
+        let text = self.string(name).filter(|text| !text.trim_ascii().is_empty());
+        if text.is_none() && self.errors.len() == before {
+            self.missing(name);
+        }
+        text.unwrap_or_default()
+    }
+
+    pub fn optional_text(&mut self, name: &str) -> Option<String> {
+        self.string(name)
+    }
+
+    /// True or false; left out, it is false.
+    pub fn flag(&mut self, name: &str) -> bool {
+        self.value(name, "must be true or false").unwrap_or(false)
+    }
+
+    /// Whole numbers; left out, there are none.
+    pub fn ids(&mut self, name: &str) -> Vec<i64> {
+        self.value(name, "must be an array of whole numbers").unwrap_or_default()
+    }
+
+    fn value<T: de::DeserializeOwned>(&mut self, name: &str, rule: &str) -> Option<T> {
+        let raw = self.take(name)?;
+        let value = serde_json::from_str(raw.get()).ok();
+        if value.is_none() {
+            self.fail(name, ProblemCode::InvalidValue, rule);
+        }
+        value
+    }
+
     fn string(&mut self, name: &str) -> Option<String> {
         let raw = self.take(name)?;
         match serde_json::from_str::<String>(raw.get()) {
@@ -269,7 +293,8 @@ impl Fields {
         (raw.get() != "null").then_some(raw)
     }
 
-    fn missing(&mut self, name: &str) {
+    /// Notes that a field is required.
+    pub fn missing(&mut self, name: &str) {
         self.fail(name, ProblemCode::MissingField, "is required");
     }
 

@@ -159,6 +159,47 @@ pub async fn versions_lock(
     Ok(rows.into_iter().map(|(wallet, version)| (WalletId::stored(&wallet), version)).collect())
 }
 
+/// Makes sure that a wallet has a row for [`versions_lock`] to lock. Outside a transaction: the row
+/// must be there for everybody before the lock is worth anything. Version 0: nothing is applied yet.
+pub async fn versions_open(
+    connection: &mut Connection,
+    of: &Subscription,
+    wallet: &WalletId,
+) -> Result<()> {
+    sqlx::query(
+        "insert into projected_versions (tenant_id, projector, wallet_id, version) \
+         values ($1, $2, $3, 0) on conflict do nothing",
+    )
+    .bind(of.tenant.as_str())
+    .bind(of.projector)
+    .bind(wallet.as_str())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Whether some partition stands before the place that it had: somebody moved it back.
+pub async fn is_moved_back(
+    connection: &mut Connection,
+    of: &Subscription,
+    places: &[(i32, i64)],
+) -> Result<bool> {
+    Ok(sqlx::query_scalar(
+        "select exists (select from projector_checkpoints c \
+             join unnest($4::int[], $5::bigint[]) p(partition, place) \
+                 on p.partition = c.partition \
+             where c.tenant_id = $1 and c.projector = $2 and c.topic = $3 \
+               and c.next_offset < p.place)",
+    )
+    .bind(of.tenant.as_str())
+    .bind(of.projector)
+    .bind(&of.topic)
+    .bind(places.iter().map(|(partition, _)| *partition).collect::<Vec<_>>())
+    .bind(places.iter().map(|(_, place)| *place).collect::<Vec<_>>())
+    .fetch_one(connection)
+    .await?)
+}
+
 /// Notes the last applied versions. The rows are locked by [`versions_lock`].
 pub async fn versions_upsert(
     connection: &mut Connection,

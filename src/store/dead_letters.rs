@@ -1,9 +1,16 @@
-//! Records of the topic that are no event of ours, kept whole with the reason.
+//! Records of the topic that are no event of ours, kept whole with the reason and with what was
+//! done about them since. One record is one dead letter, whoever met it and however often.
+
+pub mod delivery;
+pub mod requests;
+mod view;
+
+use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 
 use super::checkpoints::Subscription;
-use super::{Connection, Result};
+use super::{Connection, Pool, Result};
 use crate::wallet::TenantId;
 
 /// A record to be set aside.
@@ -15,35 +22,113 @@ pub struct DeadLetter {
     pub value: Option<Vec<u8>>,
     /// A JSON object, name to value.
     pub headers: String,
+    /// Tells it from the record at the same offset of another topic of this name.
+    pub record_hash: [u8; 16],
     pub error_class: &'static str,
     pub error_message: String,
+    /// What it says of itself where it is a replay.
+    pub replay: Option<Replay>,
 }
+
+/// Which dead letter a record is a replay of, and the how-manieth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replay {
+    pub id: i64,
+    pub count: i32,
+}
+
+/// What has become of a dead letter. In SQL: [`STATE`].
+pub const STATES: [&str; 4] = ["open", "requested", "replayed", "quarantined"];
+
+/// Replayed: no failure of the last replay is known.
+pub(super) const STATE: &str = "case when d.quarantined_at is not null then 'quarantined' \
+     when d.replay_requested_at is not null then 'requested' \
+     when d.replay_count > d.failed_replay then 'replayed' else 'open' end";
 
 /// One dead letter as operators list it.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Kept {
     pub id: i64,
-    pub projector: String,
+    pub state: String,
     pub topic: String,
     pub partition: i32,
     pub offset: i64,
+    pub key: Option<Vec<u8>>,
     pub error_class: String,
     pub error_message: String,
+    pub attempts: i32,
+    pub replay_count: i32,
     pub created_at: DateTime<Utc>,
+    pub failed_at: DateTime<Utc>,
 }
 
-/// Sets records aside; returns how many are new. The same record met again stays one dead letter.
+/// One dead letter with all that is known of it.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Story {
+    #[sqlx(flatten)]
+    pub kept: Kept,
+    pub projectors: Vec<String>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Option<String>,
+    pub published_at: Option<DateTime<Utc>>,
+    pub replay_requested_at: Option<DateTime<Utc>>,
+    pub replayed_at: Option<DateTime<Utc>>,
+    pub refusal: Option<String>,
+    pub quarantined_at: Option<DateTime<Utc>>,
+    pub note: Option<String>,
+}
+
+/// Which dead letters are listed.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Those whose key is this wallet's id.
+    pub wallet: Option<String>,
+    pub cause: Option<String>,
+    /// One of [`STATES`].
+    pub state: Option<String>,
+    /// Those older than this id.
+    pub before: Option<i64>,
+    pub limit: i64,
+}
+
+/// How many need somebody.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, sqlx::FromRow)]
+pub struct Counts {
+    /// Dead letters that nobody has replayed or settled.
+    pub open: i64,
+    /// Wallets parked by some projector.
+    pub parked: i64,
+}
+
+/// Sets records aside; returns how many the projector had not met before. A replay that fails
+/// goes on with the story of its dead letter, where that has the same bytes.
 pub async fn insert(
     connection: &mut Connection,
     of: &Subscription,
     letters: &[&DeadLetter],
 ) -> Result<u64> {
+    // In one order for everybody: two projectors that met the same records must not wait for each
+    // other in a circle.
+    let mut letters = letters.to_vec();
+    letters.sort_by_key(|letter| (letter.partition, letter.offset));
+    let (again, known) = failed_again(connection, of, &letters).await?;
+    let letters: Vec<_> = letters
+        .iter()
+        .enumerate()
+        .filter(|(place, _)| !known.contains(&i64::try_from(*place).unwrap_or(-1)))
+        .map(|(_, letter)| *letter)
+        .collect();
+    if letters.is_empty() {
+        return Ok(again);
+    }
     let done = sqlx::query(
-        "insert into dead_letters (tenant_id, projector, topic, partition, \"offset\", key, \
-             value, headers, error_class, error_message) \
-         select $1, $2, $3, d.* from unnest($4::int[], $5::bigint[], $6::bytea[], $7::bytea[], \
-             $8::json[], $9::text[], $10::text[]) d \
-         on conflict (tenant_id, projector, topic, partition, \"offset\") do nothing",
+        "insert into dead_letters as d (tenant_id, projectors, topic, partition, \"offset\", key, \
+             value, headers, record_hash, error_class, error_message) \
+         select $1, array[$2], $3, r.* from unnest($4::int[], $5::bigint[], $6::bytea[], \
+             $7::bytea[], $8::json[], $9::bytea[], $10::text[], $11::text[]) r \
+         on conflict on constraint dead_letters_record \
+         do update set projectors = d.projectors || excluded.projectors \
+         where not d.projectors @> excluded.projectors",
     )
     .bind(of.tenant.as_str())
     .bind(of.projector)
@@ -53,21 +138,126 @@ pub async fn insert(
     .bind(letters.iter().map(|l| l.key.as_deref()).collect::<Vec<_>>())
     .bind(letters.iter().map(|l| l.value.as_deref()).collect::<Vec<_>>())
     .bind(letters.iter().map(|l| l.headers.as_str()).collect::<Vec<_>>())
+    .bind(letters.iter().map(|l| l.record_hash.as_slice()).collect::<Vec<_>>())
     .bind(letters.iter().map(|l| l.error_class).collect::<Vec<_>>())
-    .bind(letters.iter().map(|l| l.error_message.replace('\0', "\u{fffd}")).collect::<Vec<_>>())
+    .bind(letters.iter().map(|l| printable(&l.error_message)).collect::<Vec<_>>())
     .execute(connection)
     .await?;
-    Ok(done.rows_affected())
+    Ok(again + done.rows_affected())
 }
 
-/// The newest dead letters.
-pub async fn list(connection: &mut Connection, tenant: &TenantId, limit: i64) -> Result<Vec<Kept>> {
-    Ok(sqlx::query_as(
-        "select id, projector, topic, partition, \"offset\", error_class, error_message, \
-             created_at from dead_letters where tenant_id = $1 order by id desc limit $2",
+/// Notes replays that failed; returns how many are news, and the places of those letters that are
+/// replays of what is kept here already.
+async fn failed_again(
+    connection: &mut Connection,
+    of: &Subscription,
+    letters: &[&DeadLetter],
+) -> Result<(u64, HashSet<i64>)> {
+    let replays: Vec<(i64, &DeadLetter, Replay)> = letters
+        .iter()
+        .enumerate()
+        .filter_map(|(place, letter)| Some((i64::try_from(place).ok()?, *letter, letter.replay?)))
+        .collect();
+    if replays.is_empty() {
+        return Ok((0, HashSet::new()));
+    }
+    // The header may be anybody's: only the same bytes are the same story.
+    let rows: Vec<(i64, bool)> = sqlx::query_as(
+        "with given as ( \
+             select * from unnest($3::bigint[], $4::bigint[], $5::int[], $6::int[], $7::bytea[], \
+                 $8::bytea[], $9::text[], $10::text[]) \
+                 r(place, id, replay, partition, key, value, error_class, error_message)), \
+         same as materialized ( \
+             select r.* from given r join dead_letters d on d.tenant_id = $1 and d.id = r.id \
+               and d.topic = $2 and d.partition = r.partition \
+               and d.key is not distinct from r.key and d.value is not distinct from r.value \
+             order by d.id for no key update of d), \
+         failed as ( \
+             update dead_letters d set attempts = d.attempts + 1, failed_replay = s.replay, \
+                 replay_count = greatest(d.replay_count, s.replay), \
+                 failed_at = clock_timestamp(), error_class = s.error_class, \
+                 error_message = s.error_message, published_at = null, refusal = null \
+             from (select distinct on (id) * from same order by id, replay desc) s \
+             where d.tenant_id = $1 and d.id = s.id and d.failed_replay < s.replay \
+             returning d.id) \
+         select s.place, s.id in (select id from failed) from same s",
     )
-    .bind(tenant.as_str())
-    .bind(limit)
+    .bind(of.tenant.as_str())
+    .bind(&of.topic)
+    .bind(replays.iter().map(|(place, _, _)| *place).collect::<Vec<_>>())
+    .bind(replays.iter().map(|(_, _, replay)| replay.id).collect::<Vec<_>>())
+    .bind(replays.iter().map(|(_, _, replay)| replay.count).collect::<Vec<_>>())
+    .bind(replays.iter().map(|(_, l, _)| l.partition).collect::<Vec<_>>())
+    .bind(replays.iter().map(|(_, l, _)| l.key.as_deref()).collect::<Vec<_>>())
+    .bind(replays.iter().map(|(_, l, _)| l.value.as_deref()).collect::<Vec<_>>())
+    .bind(replays.iter().map(|(_, l, _)| l.error_class).collect::<Vec<_>>())
+    .bind(replays.iter().map(|(_, l, _)| printable(&l.error_message)).collect::<Vec<_>>())
     .fetch_all(connection)
-    .await?)
+    .await?;
+    let news = rows.iter().filter(|(_, failed)| *failed).count();
+    Ok((u64::try_from(news).unwrap_or(0), rows.into_iter().map(|(place, _)| place).collect()))
+}
+
+/// The newest dead letters that a filter lets through.
+pub async fn list(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    filter: &Filter,
+) -> Result<Vec<Kept>> {
+    // The text is made of constants of ours; values are bound.
+    let sql = format!(
+        "select {STATE} as state, d.id, d.topic, d.partition, d.\"offset\", d.key, \
+             d.error_class, d.error_message, d.attempts, d.replay_count, d.created_at, \
+             d.failed_at \
+         from dead_letters d \
+         where d.tenant_id = $1 and ($2::bytea is null or d.key = $2) \
+           and ($3::text is null or d.error_class = $3) \
+           and ($4::text is null or {STATE} = $4) and ($5::bigint is null or d.id < $5) \
+         order by d.id desc limit $6"
+    );
+    Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(tenant.as_str())
+        .bind(filter.wallet.as_deref().map(str::as_bytes))
+        .bind(&filter.cause)
+        .bind(&filter.state)
+        .bind(filter.before)
+        .bind(filter.limit)
+        .fetch_all(connection)
+        .await?)
+}
+
+/// One dead letter, whole.
+pub async fn show(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    id: i64,
+) -> Result<Option<Story>> {
+    let sql = format!(
+        "select {STATE} as state, d.headers::text as headers, d.id, d.topic, d.partition, \
+             d.\"offset\", d.key, d.error_class, d.error_message, d.attempts, d.replay_count, \
+             d.created_at, d.failed_at, d.value, d.published_at, \
+             array(select met from unnest(d.projectors) met order by met) as projectors, \
+             d.replay_requested_at, d.replayed_at, d.refusal, d.quarantined_at, d.note \
+         from dead_letters d where d.tenant_id = $1 and d.id = $2"
+    );
+    Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(tenant.as_str())
+        .bind(id)
+        .fetch_optional(connection)
+        .await?)
+}
+
+/// What the gauges and the health page say.
+pub async fn counts(pool: &Pool, tenant: &TenantId) -> Result<Counts> {
+    let sql = format!(
+        "select (select count(*) from dead_letters d where d.tenant_id = $1 \
+                and {STATE} in ('open', 'requested')) as open, \
+             (select count(distinct wallet_id) from parked_wallets where tenant_id = $1) as parked"
+    );
+    Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(tenant.as_str()).fetch_one(pool).await?)
+}
+
+/// Postgres takes no NUL in text, and a message may quote anything.
+pub(super) fn printable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
 }

@@ -6,8 +6,15 @@ use std::collections::HashSet;
 use chrono::{DateTime, Utc};
 
 use super::checkpoints::Subscription;
+use super::dead_letters::printable;
 use super::{Connection, Result};
 use crate::wallet::{TenantId, WalletId};
+
+/// Minutes from each failure to the next attempt; after the last one a person has to ask.
+const RETRY_MINUTES: [i32; 3] = [1, 5, 30];
+
+/// What a parked wallet waits for: `retrying` its next attempt, `waiting` for a person.
+pub const STATES: [&str; 2] = ["retrying", "waiting"];
 
 /// One wallet that a projector has parked.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
@@ -17,11 +24,27 @@ pub struct Parked {
     /// The version that could not be applied.
     pub version: i64,
     pub cause: String,
+    /// One of [`STATES`].
+    pub state: String,
     pub attempts: i32,
     pub parked_at: DateTime<Utc>,
+    pub last_tried_at: DateTime<Utc>,
+    /// None: it waits for a person.
+    pub next_retry_at: Option<DateTime<Utc>>,
+    /// How many of its events are not applied.
+    pub events: i64,
 }
 
-/// Parks a wallet; one that is parked already counts an attempt.
+/// Which parked wallets are listed.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    pub wallet: Option<String>,
+    /// One of [`STATES`].
+    pub state: Option<String>,
+    pub limit: i64,
+}
+
+/// Parks a wallet. One that is parked already stays as it is: only its release tries again.
 pub async fn park(
     connection: &mut Connection,
     of: &Subscription,
@@ -30,18 +53,17 @@ pub async fn park(
     cause: &str,
 ) -> Result<()> {
     sqlx::query(
-        "insert into parked_wallets (tenant_id, projector, wallet_id, version, cause) \
-         values ($1, $2, $3, $4, $5) \
-         on conflict (tenant_id, projector, wallet_id) do update \
-         set version = excluded.version, cause = excluded.cause, \
-             attempts = parked_wallets.attempts + 1",
+        "insert into parked_wallets \
+             (tenant_id, projector, wallet_id, version, cause, next_retry_at) \
+         values ($1, $2, $3, $4, $5, clock_timestamp() + ($6::int[])[1] * interval '1 minute') \
+         on conflict on constraint parked_wallets_pkey do nothing",
     )
     .bind(of.tenant.as_str())
     .bind(of.projector)
     .bind(wallet.as_str())
     .bind(version)
-    // Postgres takes no NUL in text, and a cause may quote anything.
-    .bind(cause.replace('\0', "\u{fffd}"))
+    .bind(printable(cause))
+    .bind(RETRY_MINUTES)
     .execute(connection)
     .await?;
     Ok(())
@@ -65,18 +87,128 @@ pub async fn among(
     Ok(rows.iter().map(|wallet| WalletId::stored(wallet)).collect())
 }
 
+/// Wallets whose time for another attempt has come, the longest-waiting first.
+pub async fn due(
+    connection: &mut Connection,
+    of: &Subscription,
+    limit: i64,
+) -> Result<Vec<WalletId>> {
+    let rows: Vec<String> = sqlx::query_scalar(
+        "select wallet_id from parked_wallets \
+         where tenant_id = $1 and projector = $2 and next_retry_at <= clock_timestamp() \
+         order by next_retry_at, wallet_id limit $3",
+    )
+    .bind(of.tenant.as_str())
+    .bind(of.projector)
+    .bind(limit)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.iter().map(|wallet| WalletId::stored(wallet)).collect())
+}
+
+/// Takes a wallet for the running transaction's attempt; false where it is not due any more, or
+/// another instance is at it.
+pub async fn take(
+    connection: &mut Connection,
+    of: &Subscription,
+    wallet: &WalletId,
+) -> Result<bool> {
+    let found: Option<i32> = sqlx::query_scalar(
+        "select attempts from parked_wallets \
+         where tenant_id = $1 and projector = $2 and wallet_id = $3 \
+           and next_retry_at <= clock_timestamp() for update skip locked",
+    )
+    .bind(of.tenant.as_str())
+    .bind(of.projector)
+    .bind(wallet.as_str())
+    .fetch_optional(connection)
+    .await?;
+    Ok(found.is_some())
+}
+
+/// The attempt failed, at this version: the next follows later, or when a person asks.
+pub async fn failed_again(
+    connection: &mut Connection,
+    of: &Subscription,
+    wallet: &WalletId,
+    version: i64,
+    cause: &str,
+) -> Result<()> {
+    // Behind the array's end there is null: no time at all.
+    sqlx::query(
+        "update parked_wallets set version = $4, cause = $5, attempts = attempts + 1, \
+             last_tried_at = clock_timestamp(), \
+             next_retry_at = clock_timestamp() + ($6::int[])[attempts + 1] * interval '1 minute' \
+         where tenant_id = $1 and projector = $2 and wallet_id = $3",
+    )
+    .bind(of.tenant.as_str())
+    .bind(of.projector)
+    .bind(wallet.as_str())
+    .bind(version)
+    .bind(printable(cause))
+    .bind(RETRY_MINUTES)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// A stretch is applied and there is more: the wallet stays parked at its next version.
+pub async fn moved(
+    connection: &mut Connection,
+    of: &Subscription,
+    wallet: &WalletId,
+    version: i64,
+) -> Result<()> {
+    sqlx::query(
+        "update parked_wallets set version = $4 \
+         where tenant_id = $1 and projector = $2 and wallet_id = $3",
+    )
+    .bind(of.tenant.as_str())
+    .bind(of.projector)
+    .bind(wallet.as_str())
+    .bind(version)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The wallet has caught up: from now on it is fed like the others.
+pub async fn remove(
+    connection: &mut Connection,
+    of: &Subscription,
+    wallet: &WalletId,
+) -> Result<()> {
+    sqlx::query(
+        "delete from parked_wallets \
+         where tenant_id = $1 and projector = $2 and wallet_id = $3",
+    )
+    .bind(of.tenant.as_str())
+    .bind(of.projector)
+    .bind(wallet.as_str())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// The longest-parked wallets of all projectors.
 pub async fn list(
     connection: &mut Connection,
     tenant: &TenantId,
-    limit: i64,
+    filter: &Filter,
 ) -> Result<Vec<Parked>> {
     Ok(sqlx::query_as(
-        "select projector, wallet_id, version, cause, attempts, parked_at from parked_wallets \
-         where tenant_id = $1 order by parked_at, projector, wallet_id limit $2",
+        "select p.*, greatest(coalesce(w.version, 0) - p.version + 1, 0) as events from ( \
+             select case when next_retry_at is null then 'waiting' else 'retrying' end as state, \
+                 * from parked_wallets \
+             where tenant_id = $1 and ($2::text is null or wallet_id = $2)) p \
+         left join wallets w on w.tenant_id = p.tenant_id and w.id = p.wallet_id \
+         where $3::text is null or p.state = $3 \
+         order by p.parked_at, p.projector, p.wallet_id limit $4",
     )
     .bind(tenant.as_str())
-    .bind(limit)
+    .bind(&filter.wallet)
+    .bind(&filter.state)
+    .bind(filter.limit)
     .fetch_all(connection)
     .await?)
 }

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{Connection, Result};
+use crate::envelope::SCHEMA_VERSION;
 use crate::ledger::RecordedEvent;
 use crate::wallet::{EventData, EventType, TenantId, WalletId};
 
@@ -52,9 +53,25 @@ struct EventRow {
     version: i64,
     event_id: Uuid,
     event_type: String,
+    schema_version: i16,
     payload: String,
     transaction_id: Uuid,
     created_at: DateTime<Utc>,
+}
+
+/// A wallet's last version; none where it has no events.
+pub async fn last_version(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    wallet: &WalletId,
+) -> Result<Option<i64>> {
+    Ok(sqlx::query_scalar(
+        "select max(version) from events where tenant_id = $1 and wallet_id = $2",
+    )
+    .bind(tenant.as_str())
+    .bind(wallet.as_str())
+    .fetch_one(connection)
+    .await?)
 }
 
 /// The events of some wallets' version ranges, in (wallet, version) order. Versions have no gaps,
@@ -68,7 +85,7 @@ pub async fn recorded(
         "select e.* from unnest($2::text[], $3::bigint[], $4::bigint[]) \
              r(wallet_id, after_version, up_to) \
          cross join lateral (select e.wallet_id, e.version, e.event_id, e.event_type, \
-                e.payload::text as payload, e.transaction_id, e.created_at \
+                e.schema_version, e.payload::text as payload, e.transaction_id, e.created_at \
              from events e where e.tenant_id = $1 and e.wallet_id = r.wallet_id \
                and e.version > r.after_version and e.version <= r.up_to \
              order by e.version limit 1000000) e \
@@ -87,6 +104,10 @@ impl EventRow {
     fn event(self, tenant: &TenantId) -> std::result::Result<RecordedEvent, Unreadable> {
         let wallet_id = WalletId::stored(&self.wallet_id);
         let data = match EventType::parse(&self.event_type) {
+            // Written by a newer version of the service: what it means is not known here.
+            Some(_) if self.schema_version > SCHEMA_VERSION => {
+                Err(format!("schema version {} is not yet known", self.schema_version))
+            }
             Some(kind) => {
                 EventData::from_json(kind, &self.payload).map_err(|error| error.to_string())
             }

@@ -1,7 +1,10 @@
 //! How many partitions a topic's keys are hashed over. Frozen at first use: a broker whose count
-//! is raised later must not split a wallet's order.
+//! is raised later must not split a wallet's order. And which topic it is: one that was deleted and
+//! made anew has the same name, other records at the same offsets, and another id.
 
-use super::{Connection, Result};
+use uuid::Uuid;
+
+use super::{Connection, Pool, Result};
 use crate::wallet::TenantId;
 
 /// The count that the topic's keys are hashed with; `first` is frozen where there is none yet.
@@ -26,4 +29,53 @@ pub async fn partitions_frozen(
         .bind(topic)
         .fetch_one(connection)
         .await?)
+}
+
+/// What a topic's id says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    /// Nobody has noted one before, or nobody has frozen the topic's partitions yet.
+    New,
+    Same,
+    /// It is another topic than it was. Its projectors begin anew.
+    Changed {
+        before: Uuid,
+    },
+}
+
+/// Notes the id of the topic. Where it is another than before, every projector's place in the topic
+/// moves back to its beginning, and what the publisher knows of its end is forgotten: one statement,
+/// done once whoever notices first.
+pub async fn identify(pool: &Pool, tenant: &TenantId, topic: &str, id: Uuid) -> Result<Identity> {
+    // Rows are locked in the order in which projectors lock theirs.
+    let before: Option<Option<Uuid>> = sqlx::query_scalar(
+        "with seen as materialized ( \
+             select topic_id from topics where tenant_id = $1 and name = $2 for no key update), \
+         noted as ( \
+             update topics set topic_id = $3 where tenant_id = $1 and name = $2 \
+               and exists (select from seen where topic_id is distinct from $3)), \
+         places as materialized ( \
+             select projector, partition from projector_checkpoints \
+             where tenant_id = $1 and topic = $2 \
+               and exists (select from seen where topic_id <> $3) \
+             order by projector, partition for no key update), \
+         moved as ( \
+             update projector_checkpoints c set next_offset = 0, updated_at = clock_timestamp() \
+             from places p where c.tenant_id = $1 and c.topic = $2 \
+               and c.projector = p.projector and c.partition = p.partition), \
+         forgotten as ( \
+             update partition_leases set last_offset = -1 where tenant_id = $1 and topic = $2 \
+               and last_offset is not null and exists (select from seen where topic_id <> $3)) \
+         select topic_id from seen",
+    )
+    .bind(tenant.as_str())
+    .bind(topic)
+    .bind(id)
+    .fetch_optional(pool)
+    .await?;
+    Ok(match before.flatten() {
+        None => Identity::New,
+        Some(before) if before == id => Identity::Same,
+        Some(before) => Identity::Changed { before },
+    })
 }

@@ -448,6 +448,8 @@ fn only_reads(command: &str) -> bool {
         "delete from",
         "update ",
         "producer",
+        "dlq replay",
+        "dlq quarantine",
         "migrate",
         "docker",
     ];

@@ -22,6 +22,7 @@ mod support;
 
 mod bulk;
 mod concurrency;
+mod dead_letters;
 mod docs;
 mod events;
 mod faults;

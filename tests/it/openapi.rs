@@ -204,6 +204,18 @@ async fn live_answers_are_as_the_document_says() {
         assert_eq!(answer.status, status, "{}", answer.text);
         document.check(&Method::POST, credit, &answer);
     }
+    let (replay, quarantine) = ("/admin/dead-letters/replay", "/admin/dead-letters/quarantine");
+    let letter = "insert into dead_letters (tenant_id, projectors, topic, partition, \"offset\", \
+                  key, value, headers, record_hash, error_class, error_message, published_at) \
+                  values ('default', array['ledger-projector'], 't', 0, 0, 'w-1', '\\xff', \
+                  '{\"a\":\"b\"}', '', 'undecodable', 'made by hand', now()); \
+                  insert into parked_wallets (tenant_id, projector, wallet_id, version, cause) \
+                  values ('default', 'ledger-projector', 'w-9', 1, 'made by hand')";
+    sqlx::raw_sql(letter).execute(&app.pool).await.unwrap();
+    post(replay, replay, json!({"all": true, "dryRun": true}), 200).await;
+    post(replay, replay, json!({"ids": [99]}), 404).await;
+    post(quarantine, quarantine, json!({"cause": "undecodable"}), 400).await;
+    post(quarantine, quarantine, json!({"ids": [1], "note": "seen"}), 200).await;
     app.drain().await;
     reads(&app, &document).await;
 }
@@ -234,6 +246,10 @@ async fn reads(app: &App, document: &Document) {
         ("/health/kafka", "/health/kafka", 200),
         ("/health/kafka/stats", "/health/kafka/stats", 200),
         ("/api/health", "/api/health", 200),
+        ("/admin/dead-letters", "/admin/dead-letters?limit=1", 200),
+        ("/admin/dead-letters", "/admin/dead-letters?state=x", 400),
+        ("/admin/dead-letters/{id}", "/admin/dead-letters/1", 200),
+        ("/admin/dead-letters/{id}", "/admin/dead-letters/2", 404),
         ("/livez", "/livez", 200),
         ("/readyz", "/readyz", 200),
         ("/metrics", "/metrics", 200),

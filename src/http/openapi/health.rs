@@ -160,6 +160,12 @@ pub struct KafkaStats {
     outbox: Outbox,
     /// By consumer group.
     groups: BTreeMap<String, Group>,
+    /// Dead letters that nobody has replayed or settled. Null: Postgres did not say.
+    #[schema(required, minimum = 0)]
+    dead_letters: Option<i64>,
+    /// Wallets that some projector has parked.
+    #[schema(required, minimum = 0)]
+    parked_wallets: Option<i64>,
     /// Background tasks that ended although they must not.
     dead_tasks: Vec<String>,
 }

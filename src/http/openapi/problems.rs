@@ -83,6 +83,13 @@ problems! {
     ReadByIdProblems: READ, &[InvalidId];
     /// Reads of a wallet that must exist.
     ReadWalletProblems: READ, &[InvalidId, WalletNotFound];
+    /// Reads of a dead letter that must exist.
+    DeadLetterProblems: READ, &[InvalidId, DeadLetterNotFound];
+    /// Requests about dead letters.
+    DeadLetterRequestProblems: READ, &[
+        MalformedJson, UnknownField, MissingField, InvalidId, BodyTooLarge, UnsupportedMediaType,
+        DeadLetterNotFound
+    ];
     /// Files that may not be there.
     FileProblems: &[InvalidId, RouteNotFound, Internal];
     /// Routes that take nothing.

@@ -128,6 +128,68 @@ pub struct OperationKey {
     idempotency_key: Option<String>,
 }
 
+/// Which dead letters and parked wallets are to be tried again. Everything given must agree.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReplayDeadLetters {
+    /// Whatever their state; without ids only what is open.
+    ids: Option<Vec<i64>>,
+    /// What has this wallet's id as its key, and the wallet itself where it is parked.
+    #[schema(min_length = 1, max_length = 255, pattern = r"^\S+$")]
+    wallet_id: Option<String>,
+    /// An error class; `parked` for the parked wallets alone.
+    cause: Option<String>,
+    /// Needed where none of the others is given.
+    all: Option<bool>,
+    /// Changes nothing.
+    dry_run: Option<bool>,
+}
+
+/// Which dead letters are settled. Everything given must agree.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct QuarantineDeadLetters {
+    /// Whatever their state; without ids only what is open.
+    ids: Option<Vec<i64>>,
+    /// What has this wallet's id as its key.
+    #[schema(min_length = 1, max_length = 255, pattern = r"^\S+$")]
+    wallet_id: Option<String>,
+    /// An error class.
+    cause: Option<String>,
+    /// Needed where none of the others is given.
+    all: Option<bool>,
+    /// Why, for whoever looks later.
+    note: String,
+    /// Changes nothing.
+    dry_run: Option<bool>,
+}
+
+/// Which dead letters and parked wallets.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query, rename_all = "camelCase")]
+pub struct DeadLetterFilter {
+    /// What has this wallet's id as its key, and the wallet itself where it is parked.
+    #[param(value_type = String, required = false)]
+    wallet_id: Option<String>,
+    /// An error class; `parked` for the parked wallets alone.
+    #[param(value_type = String, required = false)]
+    cause: Option<String>,
+    /// Of dead letters `open`, `requested`, `replayed`, `quarantined`; of parked wallets
+    /// `retrying`, `waiting`.
+    #[param(
+        value_type = String,
+        required = false,
+        pattern = "^(open|requested|replayed|quarantined|retrying|waiting)$"
+    )]
+    state: Option<String>,
+    /// Dead letters in one answer; 50 when left out.
+    #[param(value_type = i64, required = false, minimum = 1, maximum = 1000)]
+    limit: Option<i64>,
+    /// `nextCursor` of a former answer.
+    #[param(value_type = String, required = false)]
+    cursor: Option<String>,
+}
+
 /// Headers of every command.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]

@@ -144,7 +144,7 @@ const SUMS: &str = r"
         from projected_versions v
         left join events e on e.tenant_id = v.tenant_id and e.wallet_id = v.wallet_id
             and e.version = v.version
-        where v.tenant_id = $1 and v.projector = $2) b
+        where v.tenant_id = $1 and v.projector = $2 and v.version > 0) b
     full join (select wallet_id,
             sum(case side when 'CREDIT' then amount else -amount end) as total
         from ledger_entries where tenant_id = $1 and wallet_id is not null
@@ -181,7 +181,7 @@ const READ_MODEL: &str = r"
             and first.wallet_id = v.wallet_id and first.version = 1
         left join events last on last.tenant_id = v.tenant_id
             and last.wallet_id = v.wallet_id and last.version = v.version
-        where v.tenant_id = $1 and v.projector = $3) x
+        where v.tenant_id = $1 and v.projector = $3 and v.version > 0) x
     full join (select * from wallets_read_model where tenant_id = $1) r on r.id = x.wallet_id
     where r.version is distinct from x.version
        or r.balance::text is distinct from case when x.closing ~ '^-?[0-9]+(\.[0-9]+)?$'

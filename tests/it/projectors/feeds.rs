@@ -101,7 +101,10 @@ async fn what_is_no_event_of_ours_becomes_a_dead_letter_and_the_partition_goes_o
             .await
             .unwrap();
     let classes: Vec<_> = classes.iter().map(|(class, count)| (class.as_str(), *count)).collect();
-    assert_eq!(classes, [("empty_value", 1), ("undecodable", 2), ("unknown_event", 2)]);
+    assert_eq!(
+        classes,
+        [("empty_value", 1), ("invalid_utf8", 1), ("undecodable", 1), ("unknown_event", 2)]
+    );
     // Met again, they are the same dead letters.
     sqlx::query("update projector_checkpoints set next_offset = 0")
         .execute(&books.pool)

@@ -1,0 +1,330 @@
+//! `wallex dlq`: dead letters and parked wallets. Changes only Postgres; a running service does what
+//! is asked for, so that a request outlives this command.
+
+mod print;
+
+use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use tokio::time::{Instant, sleep};
+
+use print::counted;
+
+use crate::answer::{DeadLetterStoryView, DeadLettersView};
+use crate::config::Settings;
+use crate::store::dead_letters::requests::{self, Chosen, Outstanding, PARKED, Selection};
+use crate::store::dead_letters::{self, Filter, STATES};
+use crate::store::{self, Connection, parked};
+use crate::wallet::TenantId;
+
+/// Between two looks at what is still to be done.
+const POLL: Duration = Duration::from_millis(200);
+/// Without any progress for so long nobody seems to be at work.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+#[derive(Debug, Subcommand)]
+pub enum DlqCommand {
+    /// Dead letters, newest first, and parked wallets
+    List(ListArgs),
+    /// One dead letter: its bytes, its headers, its history
+    Show {
+        id: i64,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send dead letters to their topic again, try parked wallets again now
+    Replay(ReplayArgs),
+    /// Settle dead letters: they are kept, and replayed only by their ids from now on
+    Quarantine(QuarantineArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// What has this wallet's id as its key, and the wallet itself where it is parked
+    #[arg(long, value_name = "WALLET")]
+    wallet: Option<String>,
+    /// An error class; `parked` for the parked wallets alone
+    #[arg(long, value_name = "CLASS")]
+    cause: Option<String>,
+    /// Dead letters: open, requested, replayed, quarantined; parked wallets: retrying, waiting
+    #[arg(long, value_parser = state)]
+    state: Option<String>,
+    /// Lines of each kind, at most
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=1000))]
+    limit: i64,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is meant. Everything given must agree.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct Which {
+    /// Dead letters by their ids, whatever their state; all others are taken where they are open
+    #[arg(value_name = "ID")]
+    ids: Vec<i64>,
+    /// What has this wallet's id as its key, and the wallet itself where it is parked
+    #[arg(long, value_name = "WALLET")]
+    wallet: Option<String>,
+    /// An error class; `parked` for the parked wallets alone
+    #[arg(long, value_name = "CLASS")]
+    cause: Option<String>,
+    /// Everything that is open
+    #[arg(long, conflicts_with_all = ["ids", "wallet", "cause"])]
+    all: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct SelectionArgs {
+    #[command(flatten)]
+    which: Which,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    #[command(flatten)]
+    selection: SelectionArgs,
+    /// Leave it to the service and do not wait until it is done
+    #[arg(long)]
+    no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct QuarantineArgs {
+    #[command(flatten)]
+    selection: SelectionArgs,
+    /// Why, for whoever looks later
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    note: String,
+}
+
+/// True where everything was done.
+pub async fn run(command: DlqCommand, settings: Settings) -> anyhow::Result<bool> {
+    let pool = store::connect_pool(&settings.database).context("database settings")?;
+    let tenant = TenantId::default_tenant();
+    let mut connection = store::acquire(&pool).await.context("connecting to Postgres")?;
+    match command {
+        DlqCommand::List(args) => list(&mut connection, &tenant, args).await,
+        DlqCommand::Show { id, json } => show(&mut connection, &tenant, id, json).await,
+        DlqCommand::Replay(args) => replay(&mut connection, &tenant, args).await,
+        DlqCommand::Quarantine(args) => quarantine(&mut connection, &tenant, args).await,
+    }
+}
+
+async fn list(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    args: ListArgs,
+) -> anyhow::Result<bool> {
+    let ListArgs { wallet, cause, state, limit, json } = args;
+    let wallets = match cause.as_deref().is_none_or(|cause| cause == PARKED) {
+        false => Vec::new(),
+        true => {
+            let filter = parked::Filter { wallet: wallet.clone(), state: state.clone(), limit };
+            parked::list(connection, tenant, &filter).await?
+        }
+    };
+    let filter = Filter { wallet, cause, state, before: None, limit };
+    let letters = dead_letters::list(connection, tenant, &filter).await?;
+    let view = DeadLettersView {
+        dead_letters: letters.into_iter().map(Into::into).collect(),
+        parked_wallets: wallets.into_iter().map(Into::into).collect(),
+        next_cursor: None,
+    };
+    if json {
+        println!("{}", serde_json::to_string_pretty(&view)?);
+    } else {
+        print::list(&view);
+    }
+    Ok(true)
+}
+
+async fn show(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    id: i64,
+    json: bool,
+) -> anyhow::Result<bool> {
+    let found = dead_letters::show(connection, tenant, id).await?;
+    let found =
+        found.with_context(|| format!("there is no dead letter {id}: `wallex dlq list`"))?;
+    let view = DeadLetterStoryView::from(found);
+    if json {
+        println!("{}", serde_json::to_string_pretty(&view)?);
+    } else {
+        print::story(&view);
+    }
+    Ok(true)
+}
+
+async fn replay(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    args: ReplayArgs,
+) -> anyhow::Result<bool> {
+    let selection = &args.selection;
+    let chosen = chosen(connection, tenant, selection).await?;
+    let (letters, wallets) = (chosen.ids.len(), chosen.wallets.len());
+    let what =
+        format!("{} and {}", counted(letters, "dead letter"), counted(wallets, "parked wallet"));
+    if selection.json {
+        println!("{}", serde_json::to_string_pretty(&chosen.view(selection.dry_run))?);
+    }
+    let say = |text: String| {
+        if selection.json { eprintln!("{text}") } else { println!("{text}") }
+    };
+    if selection.dry_run || chosen == Chosen::default() {
+        say(format!("to be replayed: {what}"));
+        return Ok(true);
+    }
+    confirm(selection, &format!("replay {what}"))?;
+    requests::replay(connection, tenant, &chosen).await?;
+    if args.no_wait {
+        say(format!("requested: {what}"));
+        return Ok(true);
+    }
+    match done(connection, tenant, &chosen).await? {
+        Outstanding { letters: 0, wallets: 0 } => {
+            let parked = still_parked(connection, tenant, &chosen).await?;
+            say(format!(
+                "replayed: {}; released: {}",
+                counted(letters, "dead letter"),
+                counted(wallets - parked, "wallet")
+            ));
+            if parked > 0 {
+                let parked = counted(parked, "wallet");
+                say(format!("{parked} failed again: `wallex dlq list --cause parked`"));
+            }
+            let refused = requests::refused(connection, tenant, &chosen.ids).await?;
+            for (id, cause) in &refused {
+                say(format!("dead letter {id} was refused: {cause}"));
+            }
+            Ok(parked == 0 && refused.is_empty())
+        }
+        left => {
+            say(format!(
+                "{} dead letters and {} wallets are still to be done, and for {} s nothing \
+                 happened: is a service running, with Kafka in reach? The request stays",
+                left.letters,
+                left.wallets,
+                PATIENCE.as_secs()
+            ));
+            Ok(false)
+        }
+    }
+}
+
+async fn quarantine(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    args: QuarantineArgs,
+) -> anyhow::Result<bool> {
+    let selection = &args.selection;
+    let Chosen { ids, .. } = chosen(connection, tenant, selection).await?;
+    if !selection.dry_run {
+        confirm(selection, &format!("settle {}", counted(ids.len(), "dead letter")))?;
+        requests::quarantine(connection, tenant, &ids, &args.note).await?;
+    }
+    let word = if selection.dry_run { "to be settled" } else { "settled" };
+    let text = format!("{word}: {}", counted(ids.len(), "dead letter"));
+    if selection.json {
+        let chosen = Chosen { ids, wallets: Vec::new() };
+        println!("{}", serde_json::to_string_pretty(&chosen.view(selection.dry_run))?);
+    } else {
+        println!("{text}");
+    }
+    Ok(true)
+}
+
+async fn chosen(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    args: &SelectionArgs,
+) -> anyhow::Result<Chosen> {
+    let selection = Selection {
+        ids: args.which.ids.clone(),
+        wallet: args.which.wallet.clone(),
+        cause: args.which.cause.clone(),
+    };
+    let chosen = requests::choose(connection, tenant, &selection).await?;
+    let unknown = args.which.ids.iter().find(|id| !chosen.ids.contains(id));
+    anyhow::ensure!(
+        unknown.is_none(),
+        "there is no dead letter {} of this kind: `wallex dlq list`",
+        unknown.copied().unwrap_or_default()
+    );
+    Ok(chosen)
+}
+
+/// Asks where many are meant; where nobody can answer, `--yes` must.
+fn confirm(args: &SelectionArgs, what: &str) -> anyhow::Result<()> {
+    if args.yes || !args.which.ids.is_empty() || args.which.wallet.is_some() {
+        return Ok(());
+    }
+    anyhow::ensure!(std::io::stdin().is_terminal(), "to {what} add --yes");
+    eprint!("{what}? [y/N] ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    anyhow::ensure!(matches!(answer.trim(), "y" | "Y" | "yes"), "nothing was done");
+    Ok(())
+}
+
+/// Waits while there is progress; what is left.
+async fn done(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    chosen: &Chosen,
+) -> anyhow::Result<Outstanding> {
+    let (mut last, mut since) = (Outstanding::default(), Instant::now());
+    let mut told = Instant::now();
+    loop {
+        let left = requests::outstanding(connection, tenant, chosen).await?;
+        if left != last {
+            (last, since) = (left, Instant::now());
+        }
+        if left == Outstanding::default() || since.elapsed() > PATIENCE {
+            return Ok(left);
+        }
+        if told.elapsed() > Duration::from_secs(1) {
+            told = Instant::now();
+            eprintln!("{} dead letters, {} wallets to go", left.letters, left.wallets);
+        }
+        sleep(POLL).await;
+    }
+}
+
+async fn still_parked(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    chosen: &Chosen,
+) -> anyhow::Result<usize> {
+    let mut count = 0;
+    for (projector, wallet, _) in &chosen.wallets {
+        let filter = parked::Filter { wallet: Some(wallet.clone()), state: None, limit: 10 };
+        let found = parked::list(connection, tenant, &filter).await?;
+        count += usize::from(found.iter().any(|parked| parked.projector == *projector));
+    }
+    Ok(count)
+}
+
+fn state(text: &str) -> Result<String, String> {
+    let known = STATES.iter().chain(&parked::STATES);
+    match known.clone().any(|state| *state == text) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("one of {}", known.copied().collect::<Vec<_>>().join(", "))),
+    }
+}

@@ -1,0 +1,172 @@
+//! `/admin/dead-letters`: what `wallex dlq` does, through the same functions.
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::answer::{DeadLetterStoryView, DeadLettersView, Problem, ProblemCode, RequestView};
+use crate::http::body::CommandFields;
+use crate::http::openapi::problems::{DeadLetterProblems, DeadLetterRequestProblems, ReadProblems};
+use crate::http::openapi::requests;
+use crate::http::path::TextPath;
+use crate::http::problem::{HttpError, HttpResult};
+use crate::http::query::Parameters;
+use crate::http::{HttpState, cursor};
+use crate::request::Fields;
+use crate::store::dead_letters::requests::{self as asked, Chosen, PARKED, Selection};
+use crate::store::dead_letters::{self, Filter, STATES};
+use crate::store::{self, Connection, parked};
+use crate::wallet::TenantId;
+
+const LIMIT: i64 = 50;
+
+/// Dead letters, newest first, and parked wallets.
+#[utoipa::path(
+    get, path = "/admin/dead-letters", tag = "admin", operation_id = "listDeadLetters",
+    params(requests::DeadLetterFilter),
+    responses((status = 200, description = "What needs somebody", body = DeadLettersView), ReadProblems)
+)]
+pub(in crate::http) async fn list(
+    State(state): State<HttpState>,
+    parameters: Parameters,
+) -> HttpResult<Response> {
+    let tenant = TenantId::default_tenant();
+    let text = |name| parameters.text(name).map(str::to_owned);
+    let word = |name: &'static str| {
+        let known = |word: &str| STATES.iter().chain(&parked::STATES).any(|state| *state == word);
+        parameters.one_of(name, |word| known(word).then(|| word.to_owned()))
+    };
+    let filter = Filter {
+        wallet: text("walletId"),
+        cause: text("cause"),
+        state: word("state")?,
+        before: cursor::position(&parameters)?,
+        limit: parameters.limit(LIMIT)?,
+    };
+    let mut connection = store::acquire(&state.pool).await?;
+    let letters = dead_letters::list(&mut connection, &tenant, &filter).await?;
+    let full = i64::try_from(letters.len()).is_ok_and(|count| count == filter.limit);
+    let last = letters.last().filter(|_| full).map(|letter| letter.id);
+    let first_page = filter.before.is_none();
+    let wanted = first_page && filter.cause.as_deref().is_none_or(|cause| cause == PARKED);
+    let wallets = match wanted {
+        false => Vec::new(),
+        true => {
+            let Filter { wallet, state, limit, .. } = filter;
+            let filter = parked::Filter { wallet, state, limit };
+            parked::list(&mut connection, &tenant, &filter).await?
+        }
+    };
+    Ok(json(&DeadLettersView {
+        dead_letters: letters.into_iter().map(Into::into).collect(),
+        parked_wallets: wallets.into_iter().map(Into::into).collect(),
+        next_cursor: last.map(|id| cursor::encode(&id)),
+    }))
+}
+
+/// One dead letter, with its bytes and its history.
+#[utoipa::path(
+    get, path = "/admin/dead-letters/{id}", tag = "admin", operation_id = "getDeadLetter",
+    params(("id" = i64, Path, description = "As the list has it")),
+    responses((status = 200, description = "The dead letter", body = DeadLetterStoryView), DeadLetterProblems)
+)]
+pub(in crate::http) async fn show(
+    State(state): State<HttpState>,
+    TextPath(id): TextPath,
+) -> HttpResult<Response> {
+    let number = id.parse().map_err(|_| {
+        HttpError::at(ProblemCode::InvalidId, "path", "the id of a dead letter is a whole number")
+    })?;
+    let mut connection = store::acquire(&state.pool).await?;
+    let tenant = TenantId::default_tenant();
+    let found = dead_letters::show(&mut connection, &tenant, number).await?;
+    let story = found.ok_or_else(|| not_found(&[number]))?;
+    Ok(json(&DeadLetterStoryView::from(story)))
+}
+
+/// Asks for dead letters to be sent again, and for parked wallets to be tried again now.
+///
+/// The request is kept; a service with Kafka meets it within seconds. What is named by its id is
+/// replayed whatever its state, else only what is open.
+#[utoipa::path(
+    post, path = "/admin/dead-letters/replay", tag = "admin", operation_id = "replayDeadLetters",
+    request_body = requests::ReplayDeadLetters,
+    responses((status = 200, description = "What will be replayed", body = RequestView), DeadLetterRequestProblems)
+)]
+pub(in crate::http) async fn replay(
+    State(state): State<HttpState>,
+    CommandFields(mut fields): CommandFields,
+) -> HttpResult<Response> {
+    let selection = selection(&mut fields);
+    let dry_run = fields.flag("dryRun");
+    fields.finish()?;
+    let tenant = TenantId::default_tenant();
+    let mut connection = store::acquire(&state.pool).await?;
+    let chosen = choose(&mut connection, &tenant, &selection).await?;
+    if !dry_run {
+        asked::replay(&mut connection, &tenant, &chosen).await?;
+    }
+    Ok(json(&chosen.view(dry_run)))
+}
+
+/// Settles dead letters: they are kept, and replayed only by their ids from now on.
+#[utoipa::path(
+    post, path = "/admin/dead-letters/quarantine", tag = "admin", operation_id = "quarantineDeadLetters",
+    request_body = requests::QuarantineDeadLetters,
+    responses((status = 200, description = "What is settled", body = RequestView), DeadLetterRequestProblems)
+)]
+pub(in crate::http) async fn quarantine(
+    State(state): State<HttpState>,
+    CommandFields(mut fields): CommandFields,
+) -> HttpResult<Response> {
+    let selection = selection(&mut fields);
+    let dry_run = fields.flag("dryRun");
+    let note = fields.text("note");
+    fields.finish()?;
+    let tenant = TenantId::default_tenant();
+    let mut connection = store::acquire(&state.pool).await?;
+    let Chosen { ids, .. } = choose(&mut connection, &tenant, &selection).await?;
+    if !dry_run {
+        asked::quarantine(&mut connection, &tenant, &ids, &note).await?;
+    }
+    Ok(json(&Chosen { ids, wallets: Vec::new() }.view(dry_run)))
+}
+
+/// `ids`, `walletId`, `cause`, or `all`: one of them must be there.
+fn selection(fields: &mut Fields) -> Selection {
+    let selection = Selection {
+        ids: fields.ids("ids"),
+        wallet: fields.wallet_id("walletId").map(|id| id.as_str().to_owned()),
+        cause: fields.optional_text("cause"),
+    };
+    let named =
+        !selection.ids.is_empty() || selection.wallet.is_some() || selection.cause.is_some();
+    if !fields.flag("all") && !named {
+        fields.missing("all");
+    }
+    selection
+}
+
+async fn choose(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    selection: &Selection,
+) -> HttpResult<Chosen> {
+    let chosen = asked::choose(connection, tenant, selection).await?;
+    let unknown: Vec<i64> =
+        selection.ids.iter().copied().filter(|id| !chosen.ids.contains(id)).collect();
+    if unknown.is_empty() { Ok(chosen) } else { Err(not_found(&unknown)) }
+}
+
+fn not_found(ids: &[i64]) -> HttpError {
+    let ids: Vec<String> = ids.iter().take(10).map(i64::to_string).collect();
+    let detail =
+        format!("no dead letter has the id {} (and the rest of the filter)", ids.join(", "));
+    HttpError(Problem::new(ProblemCode::DeadLetterNotFound, detail))
+}
+
+fn json(body: &impl Serialize) -> Response {
+    let text = serde_json::to_string(body).unwrap_or_default();
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}

@@ -1,0 +1,156 @@
+//! What people ask for: replays, quarantine. Both only change rows here; whoever runs a service
+//! with Kafka does the rest, so that a request outlives whoever made it.
+
+use super::STATE;
+use crate::store::{Connection, Result};
+use crate::wallet::TenantId;
+
+/// The cause by which parked wallets are chosen; dead letters have classes of their own.
+pub const PARKED: &str = "parked";
+
+/// Which dead letters and parked wallets are meant. Everything that is given must agree; with
+/// nothing given, all are. What is named by its id is meant whatever its state, else only what is
+/// open.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    pub ids: Vec<i64>,
+    pub wallet: Option<String>,
+    pub cause: Option<String>,
+}
+
+/// What a request met.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Chosen {
+    /// Dead letters, ascending.
+    pub ids: Vec<i64>,
+    /// Parked wallets with their projector and attempts so far.
+    pub wallets: Vec<(String, String, i32)>,
+}
+
+/// A request that has not been met yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, sqlx::FromRow)]
+pub struct Outstanding {
+    pub letters: i64,
+    pub wallets: i64,
+}
+
+/// What a replay of the selection would touch.
+pub async fn choose(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    selection: &Selection,
+) -> Result<Chosen> {
+    let sql = format!(
+        "select d.id from dead_letters d where d.tenant_id = $1 \
+             and (cardinality($2::bigint[]) = 0 or d.id = any($2)) \
+             and ($3::bytea is null or d.key = $3) and ($4::text is null or d.error_class = $4) \
+             and (cardinality($2::bigint[]) > 0 or {STATE} = 'open') order by d.id"
+    );
+    let ids = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+        .bind(tenant.as_str())
+        .bind(&selection.ids)
+        .bind(selection.wallet.as_deref().map(str::as_bytes))
+        .bind(&selection.cause)
+        .fetch_all(&mut *connection)
+        .await?;
+    let parked =
+        selection.ids.is_empty() && selection.cause.as_deref().is_none_or(|cause| cause == PARKED);
+    let wallets = match parked {
+        false => Vec::new(),
+        true => {
+            sqlx::query_as(
+                "select projector, wallet_id, attempts from parked_wallets \
+                 where tenant_id = $1 and ($2::text is null or wallet_id = $2) \
+                 order by projector, wallet_id",
+            )
+            .bind(tenant.as_str())
+            .bind(&selection.wallet)
+            .fetch_all(connection)
+            .await?
+        }
+    };
+    Ok(Chosen { ids, wallets })
+}
+
+/// Asks for the replay of dead letters and for the next attempt at parked wallets.
+pub async fn replay(connection: &mut Connection, tenant: &TenantId, chosen: &Chosen) -> Result<()> {
+    sqlx::query(
+        "update dead_letters set replay_requested_at = clock_timestamp(), refusal = null, \
+             quarantined_at = null \
+         where tenant_id = $1 and id = any($2) and replay_requested_at is null",
+    )
+    .bind(tenant.as_str())
+    .bind(&chosen.ids)
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query(
+        "update parked_wallets p set next_retry_at = clock_timestamp() \
+         from unnest($2::text[], $3::text[]) c(projector, wallet_id) \
+         where p.tenant_id = $1 and p.projector = c.projector and p.wallet_id = c.wallet_id",
+    )
+    .bind(tenant.as_str())
+    .bind(chosen.wallets.iter().map(|(projector, _, _)| projector).collect::<Vec<_>>())
+    .bind(chosen.wallets.iter().map(|(_, wallet, _)| wallet).collect::<Vec<_>>())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Marks dead letters as settled by a person. Requests for their replay are withdrawn.
+pub async fn quarantine(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    ids: &[i64],
+    note: &str,
+) -> Result<()> {
+    sqlx::query(
+        "update dead_letters set quarantined_at = clock_timestamp(), note = $3, \
+             replay_requested_at = null \
+         where tenant_id = $1 and id = any($2)",
+    )
+    .bind(tenant.as_str())
+    .bind(ids)
+    .bind(super::printable(note))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// How much of a request is still to be done. A wallet is done once it is released or was tried.
+pub async fn outstanding(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    chosen: &Chosen,
+) -> Result<Outstanding> {
+    Ok(sqlx::query_as(
+        "select (select count(*) from dead_letters where tenant_id = $1 and id = any($2) \
+                and replay_requested_at is not null) as letters, \
+             (select count(*) from parked_wallets p \
+                join unnest($3::text[], $4::text[], $5::int[]) c(projector, wallet_id, attempts) \
+                  on p.projector = c.projector and p.wallet_id = c.wallet_id \
+                where p.tenant_id = $1 and p.attempts <= c.attempts) as wallets",
+    )
+    .bind(tenant.as_str())
+    .bind(&chosen.ids)
+    .bind(chosen.wallets.iter().map(|(projector, _, _)| projector).collect::<Vec<_>>())
+    .bind(chosen.wallets.iter().map(|(_, wallet, _)| wallet).collect::<Vec<_>>())
+    .bind(chosen.wallets.iter().map(|(_, _, attempts)| *attempts).collect::<Vec<_>>())
+    .fetch_one(connection)
+    .await?)
+}
+
+/// Those that the broker would not take, with the cause.
+pub async fn refused(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    ids: &[i64],
+) -> Result<Vec<(i64, String)>> {
+    Ok(sqlx::query_as(
+        "select id, refusal from dead_letters \
+         where tenant_id = $1 and id = any($2) and refusal is not null order by id",
+    )
+    .bind(tenant.as_str())
+    .bind(ids)
+    .fetch_all(connection)
+    .await?)
+}

@@ -1,0 +1,100 @@
+//! Rows as people read them.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use super::requests::Chosen;
+use super::{Kept, Story};
+use crate::answer::{
+    Bytes, DeadLetterStoryView, DeadLetterView, ParkedWalletName, ParkedWalletView, RequestView,
+};
+use crate::envelope::timestamp;
+use crate::store::parked::Parked;
+
+impl From<Kept> for DeadLetterView {
+    fn from(kept: Kept) -> Self {
+        Self {
+            id: kept.id,
+            state: kept.state,
+            topic: kept.topic,
+            partition: kept.partition,
+            offset: kept.offset,
+            key: kept.key.map(bytes),
+            error_class: kept.error_class,
+            error_message: kept.error_message,
+            attempts: kept.attempts,
+            replay_count: kept.replay_count,
+            created_at: timestamp(kept.created_at),
+            failed_at: timestamp(kept.failed_at),
+        }
+    }
+}
+
+impl From<Story> for DeadLetterStoryView {
+    fn from(story: Story) -> Self {
+        let headers: BTreeMap<String, Value> = story
+            .headers
+            .and_then(|headers| serde_json::from_str(&headers).ok())
+            .unwrap_or_default();
+        Self {
+            letter: story.kept.into(),
+            value: story.value.map(bytes),
+            headers: headers.into_iter().map(|(name, value)| (name, header(value))).collect(),
+            projectors: story.projectors,
+            published_at: story.published_at.map(timestamp),
+            replay_requested_at: story.replay_requested_at.map(timestamp),
+            replayed_at: story.replayed_at.map(timestamp),
+            refusal: story.refusal,
+            quarantined_at: story.quarantined_at.map(timestamp),
+            note: story.note,
+        }
+    }
+}
+
+impl From<Parked> for ParkedWalletView {
+    fn from(parked: Parked) -> Self {
+        Self {
+            projector: parked.projector,
+            wallet_id: parked.wallet_id,
+            version: parked.version,
+            cause: parked.cause,
+            state: parked.state,
+            attempts: parked.attempts,
+            events: parked.events,
+            parked_at: timestamp(parked.parked_at),
+            last_tried_at: timestamp(parked.last_tried_at),
+            next_retry_at: parked.next_retry_at.map(timestamp),
+        }
+    }
+}
+
+impl Chosen {
+    pub fn view(&self, dry_run: bool) -> RequestView {
+        let wallets = self.wallets.iter();
+        let parked_wallets = wallets.map(|(projector, wallet_id, _)| ParkedWalletName {
+            projector: projector.clone(),
+            wallet_id: wallet_id.clone(),
+        });
+        RequestView { dry_run, ids: self.ids.clone(), parked_wallets: parked_wallets.collect() }
+    }
+}
+
+fn bytes(bytes: Vec<u8>) -> Bytes {
+    String::from_utf8(bytes)
+        .map(Bytes::Text)
+        .unwrap_or_else(|error| Bytes::Binary { base64: STANDARD.encode(error.as_bytes()) })
+}
+
+/// A header as it is kept: text, or an object with base64.
+fn header(value: Value) -> Bytes {
+    match value {
+        Value::String(text) => Bytes::Text(text),
+        value => {
+            let base64 = value.get("base64").and_then(Value::as_str).unwrap_or_default();
+            Bytes::Binary { base64: base64.to_owned() }
+        }
+    }
+}
