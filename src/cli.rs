@@ -8,6 +8,8 @@ pub mod dev;
 mod healthcheck;
 mod loadtest;
 mod openapi;
+mod outbox;
+mod projections;
 mod reconcile;
 mod serve;
 mod settings;
@@ -37,6 +39,12 @@ enum Command {
     Migrate,
     /// Check that events, ledger, read model, wallets and outbox agree
     Reconcile(reconcile::ReconcileArgs),
+    /// What waits for Kafka, what it refused, and events sent again
+    #[command(subcommand)]
+    Outbox(outbox::OutboxCommand),
+    /// Where the projections stand, and one made anew
+    #[command(subcommand)]
+    Projections(projections::ProjectionsCommand),
     /// Show or check the settings
     #[command(subcommand)]
     Config(settings::ConfigCommand),
@@ -76,6 +84,10 @@ async fn run(command: Command) -> anyhow::Result<bool> {
             Ok(true)
         }
         Command::Reconcile(args) => reconcile::run(args, settings(&Overrides::new())?).await,
+        Command::Outbox(command) => outbox::run(command, settings(&Overrides::new())?).await,
+        Command::Projections(command) => {
+            projections::run(command, settings(&Overrides::new())?).await
+        }
         Command::Config(command) => settings::run(&command),
         Command::Completions { shell } => {
             let command = &mut <Arguments as clap::CommandFactory>::command();

@@ -19,6 +19,8 @@ pub mod http;
 pub mod kafka;
 pub mod projector;
 pub mod publisher;
+pub mod republisher;
+pub mod retention;
 pub mod store;
 
 pub mod app;

@@ -12,6 +12,7 @@ mod ledger;
 mod postgres_feed;
 mod project;
 mod read_model;
+pub mod rebuild;
 mod report;
 
 use std::sync::Arc;
@@ -93,6 +94,15 @@ impl Kind {
         match self {
             Self::Ledger => LEDGER,
             Self::ReadModel => READ_MODEL,
+        }
+    }
+
+    /// As commands and routes name what it projects.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "ledger" => Some(Self::Ledger),
+            "read-model" => Some(Self::ReadModel),
+            _ => None,
         }
     }
 }

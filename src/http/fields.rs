@@ -8,9 +8,10 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::header;
+use chrono::{DateTime, FixedOffset, Utc};
 use futures_util::StreamExt as _;
 use rust_decimal::Decimal;
-use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::problem::{HttpError, HttpResult};
@@ -243,6 +244,53 @@ impl Fields {
             self.fail("reference", ProblemCode::InvalidValue, rule);
         }
         Details { description, reference, metadata: self.metadata("metadata") }
+    }
+
+    /// A switch that may be left out: off.
+    pub fn switch(&mut self, name: &str) -> bool {
+        self.parsed(name, "must be true or false").unwrap_or(false)
+    }
+
+    /// A list of whole numbers that may be left out.
+    pub fn numbers(&mut self, name: &str) -> Option<Vec<i64>> {
+        self.parsed(name, "must be an array of whole numbers")
+    }
+
+    /// A time with its offset.
+    pub fn time(&mut self, name: &str) -> Option<DateTime<Utc>> {
+        let time: DateTime<FixedOffset> =
+            self.parsed(name, "must be a time such as 2026-01-31T12:00:00Z")?;
+        Some(time.to_utc())
+    }
+
+    /// One of a closed set of words that must be there.
+    pub fn one_of<T>(&mut self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let before = self.errors.len();
+        let Some(text) = self.string(name) else {
+            if self.errors.len() == before {
+                self.missing(name);
+            }
+            return None;
+        };
+        let found = parse(&text);
+        if found.is_none() {
+            self.refuse(name, "is not one of the known values");
+        }
+        found
+    }
+
+    /// Notes that a field's value cannot be used.
+    pub fn refuse(&mut self, name: &str, rule: &str) {
+        self.fail(name, ProblemCode::InvalidValue, rule);
+    }
+
+    fn parsed<T: DeserializeOwned>(&mut self, name: &str, rule: &str) -> Option<T> {
+        let raw = self.take(name)?;
+        let value = serde_json::from_str(raw.get()).ok();
+        if value.is_none() {
+            self.refuse(name, rule);
+        }
+        value
     }
 
     fn string(&mut self, name: &str) -> Option<String> {

@@ -3,6 +3,7 @@
 //! Annotations on the handlers say what is special about a route; what holds for all of them is
 //! added here. docs/openapi.json is the same text, committed: a change of the API shows in a diff.
 
+pub(super) mod admin;
 pub(super) mod health;
 pub(super) mod page;
 pub(super) mod problems;
@@ -42,6 +43,7 @@ are refused, unknown query parameters ignored, and an empty query parameter is a
         (name = "wallets", description = "Commands, and strongly consistent reads"),
         (name = "ledger", description = "Projected from the events, with the version it is at"),
         (name = "health", description = "What is alive, behind or broken"),
+        (name = "admin", description = "Repairs, as the commands do them. Not for the public"),
         (name = "documentation", description = "This document")
     ),
     components(schemas(ProblemDocument))

@@ -1,6 +1,6 @@
 //! The projections and the check of the books, over a real PostgreSQL and without a service.
 
-mod books;
+pub mod books;
 mod feeds;
 mod reads;
 mod reconcile;
