@@ -5,7 +5,7 @@
 //! | fill | every wallet's events into tables beside those in force | nobody |
 //! | index | the indexes of the table in force | nobody |
 //! | catch up | events of transactions since the fill began, again and again | nobody |
-//! | swap | the last of them; versions, parked wallets and table change places | projectors, under a second; readers for the moment of the commit |
+//! | swap | the last of them; versions, parked wallets and table change places | projectors, a second or two; readers for the moment of the commit |
 //!
 //! Projectors find their versions moved forward and take what they bring as copies. Killed at any
 //! moment, the old projection stays in force; another run begins anew.
@@ -29,7 +29,7 @@ const EVENTS: i64 = 5000;
 const LAST: i64 = 1000;
 /// Rounds of catching up before the swap, whatever is left.
 const ROUNDS: usize = 20;
-/// The swap gives up its locks and tries again when it cannot have them all within half a second.
+/// The swap gives up its locks and tries again when it cannot have each of them soon.
 const ATTEMPTS: usize = 120;
 const PAUSE: Duration = Duration::from_millis(500);
 const NOTE: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ pub enum RebuildError {
         "this login may not replace {table}: set DATABASE_MIGRATION_URL to the owner's, who may also create schemas"
     )]
     NotOwner { table: &'static str },
-    #[error("something has held {table} for a minute: look for long transactions, try again")]
+    #[error("something has held {table} for minutes: look for long transactions, try again")]
     Busy { table: &'static str },
     #[error("stopped before the end; the projection is as it was")]
     Stopped,

@@ -250,7 +250,8 @@ pub async fn changed_since(
 /// be short: whatever they apply later, they apply to the new table.
 pub async fn hold_projectors(connection: &mut Connection, target: &Target) -> Result<()> {
     let Target { home, projector, .. } = target;
-    sqlx::raw_sql("set local lock_timeout = '500ms'; set local synchronous_commit = on")
+    // Longer than deadlock_timeout, after which an autovacuum gives way.
+    sqlx::raw_sql("set local lock_timeout = '1500ms'; set local synchronous_commit = on")
         .execute(&mut *connection)
         .await?;
     // In the order in which projectors lock: partitions, then wallets.

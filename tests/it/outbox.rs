@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 use wallex::projector::Kind;
 use wallex::republisher;
@@ -306,6 +307,9 @@ async fn a_wiped_topic_is_filled_again_by_whoever_is_left_alive() {
     // Asked for while no service runs, by a command that does not wait: the next start does it.
     let asked = app.wallex(&["outbox", "republish", "--all", "--yes", "--no-wait"]);
     assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
+    app.restart().await;
+    // Killed while it is at it; whoever comes next goes on.
+    app.kill(Signal::SIGKILL);
     app.restart().await;
     for number in 0..20 {
         app.open(&format!("v{number}"), "10").await;

@@ -244,6 +244,8 @@ async fn under_steady_load_no_table_but_the_books_grows() {
     .await;
     stop.cancel();
     task.await.unwrap();
+    // In the short form there is too little to tell a level from a slow start.
+    assert!(!full || most.0.max(most.1) * 5 < events, "{most:?} of {events}");
     println!("{events} events; at most {} outbox rows and {} answers at once", most.0, most.1);
     app.assert_reconciled();
 }
