@@ -21,11 +21,13 @@ use tokio_util::task::TaskTracker;
 use crate::config::{KafkaSettings, Settings};
 use crate::dead_letters::{self, DeadLetters};
 use crate::execute::{self, EventsTopic, Executor, Lane, Notifiers, Queue};
-use crate::http::{self, HttpState};
+use crate::http::{self, HttpState, Repairs};
 use crate::kafka::{Connection, Fetcher};
 use crate::pressure::Pressure;
 use crate::projector::{Kind, OpenPartition, Projector, Wiring};
 use crate::publisher::{Parts, Publisher};
+use crate::republisher::Republisher;
+use crate::retention::Retention;
 use crate::status::Status;
 use crate::store;
 use crate::wallet::TenantId;
@@ -68,6 +70,7 @@ pub async fn run(
         status: background.status.clone(),
         settings: settings.http.clone(),
         metrics,
+        repairs: background.repairs(&settings),
     };
     tracing::info!(address = %listener.local_addr()?, "listening");
     let draining = background.status.clone();
@@ -91,6 +94,7 @@ struct Background {
     /// Ends publisher, projectors and gauges; fired after the lanes have drained.
     stop: CancellationToken,
     wake_publisher: Arc<Notify>,
+    wake_republisher: Arc<Notify>,
     wake_projectors: Vec<Arc<Notify>>,
     pressure: Pressure,
 }
@@ -107,6 +111,7 @@ impl Background {
             commands: TaskTracker::new(),
             stop: CancellationToken::new(),
             wake_publisher: Arc::default(),
+            wake_republisher: Arc::default(),
             wake_projectors: vec![Arc::default(), Arc::default()],
             pressure: Pressure::default(),
         })
@@ -172,6 +177,19 @@ impl Background {
             max_request_bytes: settings.producer.max_request_bytes,
         });
         self.supervise("dead letters", letters.run(self.stop.clone()));
+        if kafka.is_some() {
+            let republisher = Republisher {
+                pool: self.pool.clone(),
+                tenant: TenantId::default_tenant(),
+                topic: settings.kafka.events_topic.clone(),
+                asked: Arc::clone(&self.wake_republisher),
+                publisher: Arc::clone(&self.wake_publisher),
+            };
+            self.supervise("republisher", republisher.run(self.stop.clone()));
+        }
+        let tenant = TenantId::default_tenant();
+        let retention = Retention::new(self.pool.clone(), tenant, settings.retention.clone());
+        self.supervise("retention", retention.run(self.stop.clone()));
         for (kind, commits) in Kind::ALL.into_iter().zip(&self.wake_projectors) {
             let projector = Projector::new(Wiring {
                 kind,
@@ -186,6 +204,18 @@ impl Background {
             });
             let stop = self.stop.clone();
             self.supervise(kind.name(), projector.run(stop));
+        }
+    }
+
+    /// What the admin routes may set in motion.
+    fn repairs(&self, settings: &Settings) -> Repairs {
+        Repairs {
+            database: settings.database.clone(),
+            events_topic: settings.kafka.events_topic.clone(),
+            publisher: Arc::clone(&self.wake_publisher),
+            republisher: Arc::clone(&self.wake_republisher),
+            tasks: self.tasks.clone(),
+            stop: self.stop.clone(),
         }
     }
 

@@ -9,6 +9,8 @@ mod dlq;
 mod healthcheck;
 mod loadtest;
 mod openapi;
+mod outbox;
+mod projections;
 mod reconcile;
 mod serve;
 mod settings;
@@ -41,6 +43,12 @@ enum Command {
     /// Dead letters and parked wallets: list, show, replay, settle
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
+    /// What waits for Kafka, what it refused, and events sent again
+    #[command(subcommand)]
+    Outbox(outbox::OutboxCommand),
+    /// Where the projections stand, and one made anew
+    #[command(subcommand)]
+    Projections(projections::ProjectionsCommand),
     /// Show or check the settings
     #[command(subcommand)]
     Config(settings::ConfigCommand),
@@ -81,6 +89,10 @@ async fn run(command: Command) -> anyhow::Result<bool> {
         }
         Command::Reconcile(args) => reconcile::run(args, settings(&Overrides::new())?).await,
         Command::Dlq(command) => dlq::run(command, settings(&Overrides::new())?).await,
+        Command::Outbox(command) => outbox::run(command, settings(&Overrides::new())?).await,
+        Command::Projections(command) => {
+            projections::run(command, settings(&Overrides::new())?).await
+        }
         Command::Config(command) => settings::run(&command),
         Command::Completions { shell } => {
             let command = &mut <Arguments as clap::CommandFactory>::command();

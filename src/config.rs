@@ -23,6 +23,7 @@ pub struct Settings {
     pub producer: ProducerSettings,
     pub consumer: ConsumerSettings,
     pub outbox: OutboxSettings,
+    pub retention: RetentionSettings,
     pub log: LogSettings,
 }
 
@@ -107,6 +108,23 @@ pub struct OutboxSettings {
     pub batch_max: i64,
     /// The safety net under the wake-up at commit.
     pub poll_interval: Duration,
+}
+
+/// How long what has done its service is kept.
+#[derive(Debug, Clone)]
+pub struct RetentionSettings {
+    /// Outbox rows, from when they were processed.
+    pub outbox: Duration,
+    /// Stored answers.
+    pub answers: Duration,
+    /// Idempotency keys.
+    pub keys: Duration,
+    /// Ids of batches of commands. Not a setting: nobody but a COMMIT in doubt asks for them.
+    pub batches: Duration,
+    /// Between two walks over a table.
+    pub rest: Duration,
+    /// The same over the keys, which are read from end to end each time.
+    pub rest_of_keys: Duration,
 }
 
 #[derive(Debug, Clone)]

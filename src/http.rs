@@ -19,12 +19,17 @@ mod serve;
 mod views;
 mod wallets;
 
+use std::sync::Arc;
+
 use axum::Router;
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::config::HttpSettings;
+use crate::config::{DatabaseSettings, HttpSettings};
 use crate::execute::Executor;
 use crate::status::Status;
 use crate::store::Pool;
@@ -40,6 +45,22 @@ pub struct HttpState {
     pub status: Status,
     pub settings: HttpSettings,
     pub metrics: PrometheusHandle,
+    pub repairs: Repairs,
+}
+
+/// What the admin routes may set in motion.
+#[derive(Debug, Clone)]
+pub struct Repairs {
+    /// The owner's connection is in it: a rebuild replaces a table.
+    pub database: DatabaseSettings,
+    pub events_topic: String,
+    /// Wakes the publisher.
+    pub publisher: Arc<Notify>,
+    /// Wakes the republisher.
+    pub republisher: Arc<Notify>,
+    /// Where a rebuild runs on after its request is answered, until `stop`.
+    pub tasks: TaskTracker,
+    pub stop: CancellationToken,
 }
 
 /// Every route, once: the router and the document are both made of this. A handler's own
@@ -72,6 +93,12 @@ fn routes() -> OpenApiRouter<HttpState> {
         .routes(routes!(admin::dead_letters::show))
         .routes(routes!(admin::dead_letters::replay))
         .routes(routes!(admin::dead_letters::quarantine))
+        .routes(routes!(admin::outbox::status))
+        .routes(routes!(admin::outbox::retry))
+        .routes(routes!(admin::outbox::republish))
+        .routes(routes!(admin::projections::status))
+        .routes(routes!(admin::projections::rebuild))
+        .routes(routes!(admin::reconcile::report))
         // /openapi.json, /docs
         .routes(routes!(openapi::page::document))
         .routes(routes!(openapi::page::docs))

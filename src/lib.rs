@@ -22,6 +22,8 @@ pub mod kafka;
 pub mod pressure;
 pub mod projector;
 pub mod publisher;
+pub mod republisher;
+pub mod retention;
 pub mod store;
 
 pub mod app;

@@ -12,6 +12,7 @@ mod ledger;
 mod postgres_feed;
 mod project;
 mod read_model;
+pub mod rebuild;
 mod release;
 mod report;
 mod tend;
@@ -103,6 +104,13 @@ impl Kind {
             Self::Ledger => LEDGER,
             Self::ReadModel => READ_MODEL,
         }
+    }
+
+    /// As commands and routes name what it projects.
+    pub const WORDS: &[(&str, Self)] = &[("ledger", Self::Ledger), ("read-model", Self::ReadModel)];
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::WORDS.iter().find(|(word, _)| *word == text).map(|(_, kind)| *kind)
     }
 }
 

@@ -13,8 +13,11 @@ pub mod leases;
 pub mod outbox;
 pub mod parked;
 pub mod read_model;
+pub mod rebuild;
 pub mod reconcile;
 pub mod recorded;
+pub mod retention;
+mod time;
 pub mod topics;
 pub mod wallets;
 
@@ -22,7 +25,7 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 
-pub use connect::{Pool, connect_pool, migrate, pending_migrations};
+pub use connect::{Pool, connect_owner, connect_pool, migrate, pending_migrations};
 pub use error::{Class, Error, Result};
 pub use lag::ping;
 

@@ -47,6 +47,7 @@ problem_codes! {
     SameWallet "same_wallet" 400 false "A transfer needs two different wallets";
     InsufficientFunds "insufficient_funds" 400 false "The wallet has too little available";
     InvalidIdempotencyKey "invalid_idempotency_key" 400 false "The idempotency key cannot be used";
+    Forbidden "forbidden" 403 false "The service may not do this";
     WalletNotFound "wallet_not_found" 404 false "There is no such wallet";
     DeadLetterNotFound "dead_letter_not_found" 404 false "There is no such dead letter";
     RouteNotFound "route_not_found" 404 false "There is no such route";
@@ -56,6 +57,8 @@ problem_codes! {
     WalletClosed "wallet_closed" 409 false "The wallet is closed";
     IdempotencyKeyInFlight "idempotency_key_in_flight" 409 true "A request with this key is still running";
     IdempotencyKeyExpired "idempotency_key_expired" 409 false "The first answer under this key is no longer kept";
+    KafkaDisabled "kafka_disabled" 409 false "The service runs without Kafka";
+    RebuildRunning "rebuild_running" 409 true "A projection is being rebuilt";
     VersionMismatch "version_mismatch" 412 false "The wallet has another version";
     BodyTooLarge "body_too_large" 413 false "The body is too large";
     UnsupportedMediaType "unsupported_media_type" 415 false "The body must be application/json, not encoded";

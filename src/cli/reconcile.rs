@@ -14,6 +14,8 @@ use crate::wallet::TenantId;
 
 /// Between two looks at the lag.
 const POLL: Duration = Duration::from_millis(200);
+/// Large books take long to read.
+const LIMIT: Duration = Duration::from_mins(30);
 
 /// Compares wallets, events, ledger, read model and outbox with each other.
 #[derive(Debug, Clone, Args)]
@@ -33,23 +35,14 @@ pub async fn run(args: ReconcileArgs, settings: Settings) -> anyhow::Result<bool
     if let Some(wait) = args.wait {
         caught_up(&pool, &tenant, wait).await.context("reading the lag")?;
     }
-    let report = checked(&pool, &tenant).await.context("checking the books")?;
+    let checking = store::reconcile::checked(&pool, &tenant, LEDGER, READ_MODEL, LIMIT);
+    let report = checking.await.context("checking the books")?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&json(&report))?);
+        println!("{}", serde_json::to_string_pretty(&report.json())?);
     } else {
         print(&report);
     }
     Ok(report.is_clean())
-}
-
-/// The report of one tenant, in one snapshot.
-pub async fn checked(pool: &Pool, tenant: &TenantId) -> store::Result<Report> {
-    let mut connection = pool.acquire().await?;
-    store::begin(&mut connection).await?;
-    store::reconcile::snapshot(&mut connection).await?;
-    let report = store::reconcile::report(&mut connection, tenant, LEDGER, READ_MODEL).await;
-    store::rollback(&mut connection).await?;
-    report
 }
 
 /// Waits until nothing is left to apply, but for parked wallets, or the time is over.
@@ -88,37 +81,4 @@ fn print(report: &Report) {
         );
     }
     println!("{}", if report.is_clean() { "the books are right" } else { "the books are WRONG" });
-}
-
-fn json(report: &Report) -> serde_json::Value {
-    let equation = |checked: &Checked| {
-        serde_json::json!({
-            "name": checked.name,
-            "holds": checked.count == 0,
-            "count": checked.count,
-            "findings": checked.findings,
-        })
-    };
-    let lag = |lag: &Lag| {
-        serde_json::json!({
-            "projector": lag.projector, "wallets": lag.wallets, "events": lag.events,
-        })
-    };
-    let parked = report.parked.iter().map(|parked| {
-        serde_json::json!({
-            "projector": parked.projector,
-            "walletId": parked.wallet_id,
-            "version": parked.version,
-            "events": parked.events,
-            "cause": parked.cause,
-        })
-    });
-    serde_json::json!({
-        "clean": report.is_clean(),
-        "wallets": report.wallets,
-        "events": report.events,
-        "equations": report.equations.iter().map(equation).collect::<Vec<_>>(),
-        "lag": report.lag.iter().map(lag).collect::<Vec<_>>(),
-        "parked": parked.collect::<Vec<_>>(),
-    })
 }

@@ -102,6 +102,21 @@ pub const SETTINGS: &[Setting] = &[
         "ms between polls of the outbox: the net under the wake-up at commit",
     ),
     setting(
+        "OUTBOX_RETENTION_HOURS",
+        "168",
+        "hours that processed outbox rows are kept; events are kept for ever",
+    ),
+    setting(
+        "IDEMPOTENCY_RETENTION_HOURS",
+        "24",
+        "hours that first answers are kept; a later retry is told that it took effect",
+    ),
+    setting(
+        "IDEMPOTENCY_KEY_RETENTION_DAYS",
+        "365",
+        "days that keys are kept; a later retry has a second effect",
+    ),
+    setting(
         "LOG_LEVEL",
         "info",
         "error, warn, info, debug, trace, or a filter such as wallex=debug,info",

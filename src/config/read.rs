@@ -9,7 +9,8 @@ use std::time::Duration;
 use super::names::{SETTINGS, WATCHED_PREFIXES};
 use super::{
     Codec, CommandSettings, ConsumerSettings, DatabaseSettings, HttpSettings, KafkaSettings,
-    LogFormat, LogSettings, OutboxSettings, ProducerSettings, Secret, Settings, file_path,
+    LogFormat, LogSettings, OutboxSettings, ProducerSettings, RetentionSettings, Secret, Settings,
+    file_path,
 };
 
 /// Settings given as flags, by name: they win over everything.
@@ -191,6 +192,14 @@ impl Reader {
                 batch_max: self.within("OUTBOX_BATCH_MAX", 1, 10_000)?,
                 poll_interval: self.millis("OUTBOX_POLL_INTERVAL_MS")?,
             },
+            retention: RetentionSettings {
+                outbox: self.hours("OUTBOX_RETENTION_HOURS", 1)?,
+                answers: self.hours("IDEMPOTENCY_RETENTION_HOURS", 1)?,
+                keys: self.hours("IDEMPOTENCY_KEY_RETENTION_DAYS", 24)?,
+                batches: Duration::from_hours(1),
+                rest: Duration::from_secs(10),
+                rest_of_keys: Duration::from_mins(10),
+            },
             log: LogSettings {
                 level: self.text("LOG_LEVEL")?,
                 format: self.one_of(
@@ -312,6 +321,11 @@ impl Reader {
 
     fn millis(&self, name: &str) -> Result<Duration, ConfigError> {
         self.within(name, 1, 86_400_000).map(Duration::from_millis)
+    }
+
+    /// A time in units of so many hours, at most ten years.
+    fn hours(&self, name: &str, unit: u64) -> Result<Duration, ConfigError> {
+        self.within(name, 1, 87_600 / unit).map(|count: u64| Duration::from_hours(count * unit))
     }
 
     fn flag(&self, name: &str) -> Result<bool, ConfigError> {

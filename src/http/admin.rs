@@ -1,3 +1,6 @@
 //! The routes of operators, below `/admin`: what the commands do.
 
-pub mod dead_letters;
+pub(super) mod dead_letters;
+pub(super) mod outbox;
+pub(super) mod projections;
+pub(super) mod reconcile;

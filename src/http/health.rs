@@ -187,6 +187,8 @@ struct Report {
     backlog: Option<Backlog>,
     /// How far each projector is behind the events, in events and by age.
     behind: Vec<(String, i64, u128)>,
+    /// The topic lacks events that nobody but `outbox republish` will send.
+    awaits_republication: bool,
 }
 
 impl Report {
@@ -201,7 +203,14 @@ impl Report {
         let behind = behind.unwrap_or_default();
         let behind =
             behind.into_iter().map(|lag| (lag.projector, lag.events, lag.oldest.as_millis()));
-        Self { pipeline, backlog, behind: behind.collect() }
+        let awaits_republication = match pipeline.kafka_enabled && backlog.is_some() {
+            true => {
+                let asked = store::outbox::repair::awaits_republication(&state.pool);
+                within(asked).await.unwrap_or(false)
+            }
+            false => false,
+        };
+        Self { pipeline, backlog, behind: behind.collect(), awaits_republication }
     }
 
     fn status(&self) -> &'static str {
@@ -215,7 +224,11 @@ impl Report {
         }
         let in_step = backlog.oldest.as_millis() < BEHIND_MS
             && self.behind.iter().all(|(_, _, ms)| *ms < BEHIND_MS);
-        if pipeline.connected && in_step { "healthy" } else { "degraded" }
+        if pipeline.connected && in_step && !self.awaits_republication {
+            "healthy"
+        } else {
+            "degraded"
+        }
     }
 
     fn summary(&self) -> Map<String, Value> {
@@ -234,6 +247,7 @@ impl Report {
                 "isRunning": pipeline.publisher.running,
                 "unprocessedEvents": backlog.map(|b| b.events),
                 "lagMs": backlog.map(|b| millis(b.oldest)),
+                "awaitsRepublication": self.awaits_republication,
             },
             "consumers": self.consumers(),
             "breaker": {"state": if pipeline.connected { "closed" } else { "open" }},

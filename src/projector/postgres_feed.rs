@@ -166,7 +166,7 @@ impl PostgresFeed {
         }
         self.settle_due = Instant::now() + TICK_ACTIVE;
         let after: Vec<(i32, i64)> = (0..job.partitions)
-            .map(|partition| (partition, self.settled.get(&partition).copied().unwrap_or(0)))
+            .map(|partition| (partition, self.settled.get(&partition).copied().unwrap_or(i64::MIN)))
             .collect();
         let both = [LEDGER, READ_MODEL];
         let of = &job.subscription;
@@ -176,7 +176,7 @@ impl PostgresFeed {
         store::commit(connection).await?;
         for settled in done {
             // At the end of the set the next round begins anew: what was passed over may be applied.
-            self.settled.insert(settled.partition, settled.last_id.unwrap_or(0));
+            self.settled.insert(settled.partition, settled.last_id.unwrap_or(i64::MIN));
             if settled.marked >= SETTLE_ROWS {
                 self.settle_due = Instant::now();
             }

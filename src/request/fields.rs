@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::fmt;
 
+use chrono::{DateTime, FixedOffset, Utc};
 use rust_decimal::Decimal;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -257,9 +258,15 @@ impl Fields {
         self.value(name, "must be true or false").unwrap_or(false)
     }
 
-    /// Whole numbers; left out, there are none.
-    pub fn ids(&mut self, name: &str) -> Vec<i64> {
-        self.value(name, "must be an array of whole numbers").unwrap_or_default()
+    /// Whole numbers that may be left out.
+    pub fn ids(&mut self, name: &str) -> Option<Vec<i64>> {
+        self.value(name, "must be an array of whole numbers")
+    }
+
+    /// A time with its offset that may be left out.
+    pub fn time(&mut self, name: &str) -> Option<DateTime<Utc>> {
+        let rule = "must be a time such as 2026-01-31T12:00:00Z";
+        self.value::<DateTime<FixedOffset>>(name, rule).map(|time| time.to_utc())
     }
 
     fn value<T: de::DeserializeOwned>(&mut self, name: &str, rule: &str) -> Option<T> {
@@ -291,6 +298,11 @@ impl Fields {
         let at = self.left.iter().position(|(field, _)| field == name)?;
         let (_, raw) = self.left.remove(at);
         (raw.get() != "null").then_some(raw)
+    }
+
+    /// Notes that a field's value cannot be used; of the whole object with an empty name.
+    pub fn reject(&mut self, name: &str, rule: &str) {
+        self.fail(name, ProblemCode::InvalidValue, rule);
     }
 
     /// Notes that a field is required.

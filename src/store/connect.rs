@@ -53,6 +53,13 @@ pub async fn migrate(settings: &DatabaseSettings) -> Result<()> {
     Ok(())
 }
 
+/// A session of the owner, for work that takes long.
+pub async fn connect_owner(settings: &DatabaseSettings) -> Result<Connection> {
+    let options = options(&settings.migration_url, "wallex-owner")?
+        .options([("statement_timeout", "0"), ("lock_timeout", "5000")]);
+    Ok(Connection::connect_with(&options).await?)
+}
+
 /// How many migrations the database lacks.
 pub async fn pending_migrations(pool: &Pool) -> Result<usize> {
     let exists: Option<String> =

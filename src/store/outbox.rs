@@ -1,6 +1,9 @@
 //! The outbox as the publisher sees it: the *set* of unprocessed rows, never "id > last". Marks are
 //! fenced by the epoch of the partition's lease, and write its last offset in the same statement.
 
+pub mod repair;
+pub mod republish;
+
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -68,7 +71,8 @@ pub struct Backlog {
 }
 
 /// The next rows of each of `partitions`, at most `limit` of each, in (partition, id) order:
-/// one statement for all of them. Rows of a wallet behind a record set aside are left out.
+/// one statement for all of them. Rows of a wallet behind a record set aside are left out, and new
+/// rows of a wallet whose older events are being sent again.
 pub async fn claim(
     pool: &Pool,
     topic: &str,
@@ -79,8 +83,9 @@ pub async fn claim(
     // limit on the look-up of the event keeps it from scanning all events.
     Ok(sqlx::query_as(
         "with held as materialized ( \
-             select tenant_id, aggregate_id from outbox \
-             where processed_at is null and last_error is not null and attempts >= $4) \
+             select tenant_id, aggregate_id, -9223372036854775808 as from_id from outbox \
+             where processed_at is null and last_error is not null and attempts >= $4 \
+             union all select tenant_id, wallet_id, 0 from outbox_republications where begun) \
          select o.id, o.tenant_id, o.partition, o.aggregate_id as wallet_id, \
              o.event_version as version, e.event_id, e.event_type, e.schema_version, \
              e.payload::text as payload, e.correlation_id, e.causation_id, e.traceparent, \
@@ -91,7 +96,8 @@ pub async fn claim(
              where topic = $1 and partition = wanted.partition and processed_at is null \
                and not exists ( \
                    select from held where held.tenant_id = waiting.tenant_id \
-                     and held.aggregate_id = waiting.aggregate_id) \
+                     and held.aggregate_id = waiting.aggregate_id \
+                     and waiting.id >= held.from_id) \
              order by id limit $3) o \
          cross join lateral ( \
              select * from events \
@@ -147,7 +153,8 @@ pub async fn mark(pool: &Pool, leased: &Leased, marks: &[Mark]) -> Result<Vec<i3
     .await?)
 }
 
-/// The unprocessed rows of a partition whose events were found in the topic: tenant and id.
+/// The unprocessed rows of a partition whose events were found in the topic: tenant and id. Rows
+/// that send an event again are not among them: it is in the topic, but not in its place.
 pub async fn waiting(
     pool: &Pool,
     topic: &str,
@@ -163,6 +170,7 @@ pub async fn waiting(
                  select tenant_id, aggregate_id as wallet_id, event_version as version, id, \
                      null::uuid as event_id \
                  from outbox where topic = $1 and partition = $2 and processed_at is null \
+                   and id > 0 \
                  union all \
                  select tenant_id, wallet_id, version, null::bigint, event_id \
                  from unnest($3::text[], $4::text[], $5::bigint[], $6::uuid[]) \

@@ -7,7 +7,11 @@
 
 mod equations;
 
-use super::{Connection, Result};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{Connection, Pool, Result};
 use crate::wallet::TenantId;
 use equations::EQUATIONS;
 
@@ -57,6 +61,54 @@ impl Report {
     pub fn is_clean(&self) -> bool {
         self.equations.iter().all(|equation| equation.count == 0)
     }
+
+    /// The report as commands print it and routes answer it.
+    pub fn json(&self) -> Value {
+        let equation = |checked: &Checked| {
+            json!({
+                "name": checked.name,
+                "holds": checked.count == 0,
+                "count": checked.count,
+                "findings": checked.findings,
+            })
+        };
+        let lag = |lag: &Lag| json!({"projector": lag.projector, "wallets": lag.wallets, "events": lag.events});
+        let parked = |parked: &ParkedLag| {
+            json!({
+                "projector": parked.projector,
+                "walletId": parked.wallet_id,
+                "version": parked.version,
+                "events": parked.events,
+                "cause": parked.cause,
+            })
+        };
+        json!({
+            "clean": self.is_clean(),
+            "wallets": self.wallets,
+            "events": self.events,
+            "equations": self.equations.iter().map(equation).collect::<Vec<_>>(),
+            "lag": self.lag.iter().map(lag).collect::<Vec<_>>(),
+            "parked": self.parked.iter().map(parked).collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// The report of one tenant, in one snapshot; no question of it may take longer than `limit`.
+pub async fn checked(
+    pool: &Pool,
+    tenant: &TenantId,
+    ledger: &str,
+    read_model: &str,
+    limit: Duration,
+) -> Result<Report> {
+    let mut connection = pool.acquire().await?;
+    super::begin(&mut connection).await?;
+    snapshot(&mut connection).await?;
+    let limit = format!("set local statement_timeout = {}", limit.as_millis());
+    sqlx::raw_sql(sqlx::AssertSqlSafe(limit)).execute(&mut *connection).await?;
+    let report = report(&mut connection, tenant, ledger, read_model).await;
+    super::rollback(&mut connection).await?;
+    report
 }
 
 /// Makes the running transaction a read-only snapshot. Must be its first statement.

@@ -39,6 +39,7 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
     ("CONTRIBUTING.md", "cargo test", "it would run this test"),
     ("docs/OPERATIONS.md", "export PATH", "sets up the reader's own shell"),
     ("docs/OPERATIONS.md", "docker exec kafka", "needs a container engine"),
+    ("docs/OPERATIONS.md", "wallex outbox republish", "the document's service has Kafka all along"),
     ("docs/OPERATIONS.md", "pg_dump", "the reader's own places"),
     ("docs/OPERATIONS.md", "kill -TERM", "the fixture's process is not the reader's"),
     ("docs/OPERATIONS.md", "scripts/container_check", "a check of its own, needs root"),

@@ -217,6 +217,15 @@ async fn live_answers_are_as_the_document_says() {
     post(quarantine, quarantine, json!({"cause": "undecodable"}), 400).await;
     post(quarantine, quarantine, json!({"ids": [1], "note": "seen"}), 200).await;
     app.drain().await;
+    let (retry, republish) = ("/admin/outbox/retry", "/admin/outbox/republish");
+    post(retry, retry, json!({"all": true}), 200).await;
+    post(retry, retry, json!({"ids": [1], "walletId": "w-1"}), 400).await;
+    post(republish, republish, json!({"since": "2026-01-31T12:00:00Z", "dryRun": true}), 200).await;
+    post(republish, republish, json!({"walletId": "w-1"}), 202).await;
+    post(republish, republish, json!({"since": "yesterday"}), 400).await;
+    let rebuild = "/admin/projections/rebuild";
+    post(rebuild, rebuild, json!({"projection": "read-model"}), 202).await;
+    post(rebuild, rebuild, json!({}), 400).await;
     reads(&app, &document).await;
 }
 
@@ -253,6 +262,9 @@ async fn reads(app: &App, document: &Document) {
         ("/livez", "/livez", 200),
         ("/readyz", "/readyz", 200),
         ("/metrics", "/metrics", 200),
+        ("/admin/outbox", "/admin/outbox", 200),
+        ("/admin/projections", "/admin/projections", 200),
+        ("/admin/reconcile", "/admin/reconcile", 200),
         ("/docs", "/docs", 200),
         ("/docs/{file}", "/docs/start.js", 200),
         ("/docs/{file}", "/docs/none", 404),

@@ -136,7 +136,7 @@ pub(in crate::http) async fn quarantine(
 /// `ids`, `walletId`, `cause`, or `all`: one of them must be there.
 fn selection(fields: &mut Fields) -> Selection {
     let selection = Selection {
-        ids: fields.ids("ids"),
+        ids: fields.ids("ids").unwrap_or_default(),
         wallet: fields.wallet_id("walletId").map(|id| id.as_str().to_owned()),
         cause: fields.optional_text("cause"),
     };

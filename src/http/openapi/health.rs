@@ -125,6 +125,8 @@ pub struct Publisher {
     /// Age of the oldest unpublished event.
     #[schema(required, minimum = 0)]
     lag_ms: Option<i64>,
+    /// The topic lacks events that were applied without Kafka, or that are to be sent again.
+    awaits_republication: bool,
 }
 
 #[derive(ToSchema)]

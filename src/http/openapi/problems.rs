@@ -39,6 +39,18 @@ const MOVEMENT: &[ProblemCode] =
     &[BalanceOverflow, WalletNotFound, WalletFrozen, WalletClosed, VersionMismatch];
 /// What a read can end in.
 const READ: &[ProblemCode] = &[InvalidValue, DatabaseUnavailable, Internal];
+/// What a repair with a body can end in.
+const REPAIR: &[ProblemCode] = &[
+    MalformedJson,
+    UnknownField,
+    MissingField,
+    InvalidValue,
+    InvalidId,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    DatabaseUnavailable,
+    Internal,
+];
 
 macro_rules! problems {
     ($($(#[$doc:meta])* $name:ident: $($codes:expr),+;)*) => {
@@ -90,6 +102,16 @@ problems! {
         MalformedJson, UnknownField, MissingField, InvalidId, BodyTooLarge, UnsupportedMediaType,
         DeadLetterNotFound
     ];
+    /// Repairs of the outbox's rows.
+    RepairProblems: REPAIR;
+    /// POST /admin/outbox/republish
+    RepublishProblems: REPAIR, &[KafkaDisabled];
+    /// POST /admin/projections/rebuild
+    RebuildProblems: REPAIR, &[Forbidden, RebuildRunning];
+    /// Reads without parameters.
+    StateProblems: &[DatabaseUnavailable, Internal];
+    /// GET /admin/reconcile
+    CheckProblems: &[Overloaded, DatabaseUnavailable, Internal];
     /// Files that may not be there.
     FileProblems: &[InvalidId, RouteNotFound, Internal];
     /// Routes that take nothing.

@@ -197,8 +197,8 @@ const READ_MODEL: &str = r"
        or r.status is distinct from 'active'
        or r.held_balance is distinct from 0";
 
-// Processed rows are purged by age, so the oldest one left marks how far back rows must be
-// complete. Rows that wait are older at times and say nothing of what was purged.
+// Processed rows are purged by age: what is younger than the purge mark must have its row. Rows that
+// send an event again (their ids are negative) may stand beside the first one.
 const OUTBOX: &str = "
     select case when o.id is null
         then format('event %s (wallet %s version %s) has no outbox row', e.event_id, e.wallet_id,
@@ -208,12 +208,12 @@ const OUTBOX: &str = "
     from (select * from events where tenant_id = $1) e
     full join (select * from outbox where tenant_id = $1) o
         on o.aggregate_id = e.wallet_id and o.event_version = e.version
-    where (o.id is null and e.created_at > (select coalesce(
-            min(created_at) filter (where processed_at is not null), min(created_at))
-            from outbox where tenant_id = $1))
+    where (o.id is null and e.created_at > coalesce((select purged_through from outbox_purges
+            where tenant_id = $1), '-infinity'))
        or (o.id is not null and (o.event_type is distinct from e.event_type
             or o.partition is distinct from e.partition
             or o.created_at is distinct from e.created_at))
     union all
     select format('wallet %s version %s has %s outbox rows', aggregate_id, event_version, count(*))
-    from outbox where tenant_id = $1 group by aggregate_id, event_version having count(*) > 1";
+    from outbox where tenant_id = $1 and id > 0
+    group by aggregate_id, event_version having count(*) > 1";

@@ -33,6 +33,7 @@ pub const PARTITIONS: i32 = 10;
 
 /// A database of its own, and the wallets as they should stand.
 pub struct Books {
+    url: String,
     pub pool: Pool,
     pub wallets: HashMap<WalletId, Wallet>,
     /// Written and not published yet: partition and record.
@@ -61,7 +62,13 @@ impl Books {
             .execute(&pool)
             .await
             .unwrap();
-        Self { pool, wallets: HashMap::new(), unpublished: Vec::new() }
+        let url = url.expose().to_owned();
+        Self { url, pool, wallets: HashMap::new(), unpublished: Vec::new() }
+    }
+
+    /// The owner's way to the database.
+    pub fn url(&self) -> &str {
+        &self.url
     }
 
     /// Writes commands in one transaction; returns how many events they made.

@@ -135,6 +135,11 @@ impl App {
         self.command().args(arguments).output().unwrap()
     }
 
+    /// Changes a setting, for commands and for the next start.
+    pub fn set(&mut self, name: &str, value: impl ToString) {
+        self.variables.insert(name.to_owned(), value.to_string());
+    }
+
     /// Starts the process anew, on the same port, and waits until it is ready.
     pub async fn restart(&mut self) {
         self.kill(Signal::SIGKILL);

@@ -35,7 +35,9 @@ async fn health_says_how_every_part_is() {
         "status": "healthy",
         "producer": {"connected": true},
         "kafka": {"status": "connected", "error": null},
-        "publisher": {"isRunning": true, "unprocessedEvents": 0, "lagMs": 0},
+        "publisher": {
+            "isRunning": true, "unprocessedEvents": 0, "lagMs": 0, "awaitsRepublication": false,
+        },
         "consumers": {"ledger-projector": consumer, "read-model-projector": consumer},
         "breaker": {"state": "closed"},
         "timestamp": null,

@@ -1,0 +1,157 @@
+//! `wallex projections status|rebuild`: where the projections stand, and one made anew.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand, ValueEnum};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Settings;
+use crate::envelope::timestamp;
+use crate::projector::Kind;
+use crate::projector::rebuild::{Filled, Rebuild};
+use crate::store;
+use crate::store::rebuild::{self as tables, State};
+use crate::wallet::TenantId;
+
+#[derive(Debug, Subcommand)]
+pub enum ProjectionsCommand {
+    /// Where each projector stands, parked wallets, the last rebuilds
+    Status {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a projection anew from the events, while it is read and written; as the tables' owner
+    Rebuild(RebuildArgs),
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Projection {
+    Ledger,
+    ReadModel,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct RebuildArgs {
+    projection: Projection,
+    /// Only count the events
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+pub async fn run(command: ProjectionsCommand, settings: Settings) -> anyhow::Result<bool> {
+    match command {
+        ProjectionsCommand::Status { json } => {
+            let pool = store::connect_pool(&settings.database).context("database settings")?;
+            let mut connection = store::acquire(&pool).await?;
+            let state = tables::state(&mut connection, &TenantId::default_tenant()).await?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&state)?);
+            } else {
+                print(&state);
+            }
+            Ok(true)
+        }
+        ProjectionsCommand::Rebuild(args) => rebuild(args, &settings).await,
+    }
+}
+
+async fn rebuild(args: RebuildArgs, settings: &Settings) -> anyhow::Result<bool> {
+    let kind = match args.projection {
+        Projection::Ledger => Kind::Ledger,
+        Projection::ReadModel => Kind::ReadModel,
+    };
+    let topic = &settings.kafka.events_topic;
+    let mut rebuild = Rebuild::open(&settings.database, topic, kind).await?;
+    let events = rebuild.extent().await?;
+    println!("{events} events are to be applied anew");
+    if args.dry_run {
+        return Ok(true);
+    }
+    let question = "The new table takes the place of the old one at the end. Go on?";
+    if !args.yes && !super::outbox::confirmed(question)? {
+        println!("nothing was changed");
+        return Ok(false);
+    }
+    let mut said = Instant::now();
+    let filled = rebuild
+        .run(&CancellationToken::new(), |filled| {
+            if said.elapsed() >= Duration::from_secs(1) {
+                said = Instant::now();
+                eprintln!("{}", progress(filled));
+            }
+        })
+        .await?;
+    println!("{} rebuilt from {} events", kind.name(), filled.events);
+    Ok(true)
+}
+
+fn progress(filled: Filled) -> String {
+    let millis = i64::try_from(filled.elapsed.as_millis()).unwrap_or(i64::MAX).max(1);
+    let rate = filled.events.saturating_mul(1000) / millis;
+    let left = (filled.of - filled.events).max(0) / rate.max(1);
+    format!("{} of {} events, {rate} a second, {left} s left", filled.events, filled.of)
+}
+
+fn print(state: &State) {
+    let mut lag: BTreeMap<&str, i64> = BTreeMap::new();
+    for at in &state.partitions {
+        *lag.entry(&at.projector).or_default() += at.lag;
+    }
+    for (projector, events) in lag {
+        println!("{projector}: {events} events behind");
+        for at in state.partitions.iter().filter(|at| at.projector == projector) {
+            println!(
+                "  partition {}: next offset {}, {} events behind, moved {}",
+                at.partition,
+                at.next_offset,
+                at.lag,
+                timestamp(at.updated_at)
+            );
+        }
+    }
+    for parked in &state.parked {
+        println!(
+            "parked: wallet {} of {} at version {}: {}",
+            parked.wallet_id, parked.projector, parked.version, parked.cause
+        );
+    }
+    for last in &state.rebuilds {
+        let begun = timestamp(last.started_at);
+        match last.finished_at {
+            Some(end) => println!(
+                "{} rebuilt from {} events, {begun} to {}",
+                last.projector,
+                last.events,
+                timestamp(end)
+            ),
+            None if state.rebuilding => {
+                println!(
+                    "{} is being rebuilt since {begun}: {} events",
+                    last.projector, last.events
+                );
+            }
+            None => println!("{}: the rebuild of {begun} was broken off", last.projector),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_tells_the_rate_and_what_is_left_of_the_time() {
+        let filled = Filled { events: 500, of: 2000, elapsed: Duration::from_millis(250) };
+        assert_eq!(progress(filled), "500 of 2000 events, 2000 a second, 0 s left");
+        let slow = Filled { events: 10, of: 2000, elapsed: Duration::from_secs(10) };
+        assert_eq!(progress(slow), "10 of 2000 events, 1 a second, 1990 s left");
+        let none = Filled { events: 0, of: 0, elapsed: Duration::ZERO };
+        assert_eq!(progress(none), "0 of 0 events, 0 a second, 0 s left");
+    }
+}

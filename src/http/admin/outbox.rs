@@ -1,0 +1,117 @@
+//! /admin/outbox: what waits, what the broker refused, what is to be sent again.
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::super::HttpState;
+use super::super::body::CommandFields;
+use super::super::openapi::admin as shapes;
+use super::super::openapi::problems::{RepairProblems, RepublishProblems, StateProblems};
+use super::super::problem::{HttpError, HttpResult};
+use super::super::wallets;
+use crate::answer::ProblemCode;
+use crate::republisher;
+use crate::store::outbox::repair::{self, Which};
+use crate::store::outbox::republish::Selection;
+use crate::store::{self};
+use crate::wallet::TenantId;
+
+/// The backlog, refused rows, and what was never sent.
+#[utoipa::path(
+    get, path = "/admin/outbox", tag = "admin", operation_id = "getOutbox",
+    responses((status = 200, description = "The state of the outbox", body = repair::State), StateProblems)
+)]
+pub async fn status(State(state): State<HttpState>) -> HttpResult<Response> {
+    let mut connection = store::acquire(&state.pool).await?;
+    let found = repair::state(&mut connection, &TenantId::default_tenant()).await?;
+    Ok(wallets::json(serde_json::to_string(&found).unwrap_or_default()))
+}
+
+/// Has rows that the broker refused tried again.
+#[utoipa::path(
+    post, path = "/admin/outbox/retry", tag = "admin", operation_id = "retryOutbox",
+    request_body = shapes::Retry,
+    responses((status = 200, description = "How many", body = shapes::Retried), RepairProblems)
+)]
+pub async fn retry(
+    State(state): State<HttpState>,
+    CommandFields(mut fields): CommandFields,
+) -> HttpResult<Response> {
+    let choices = [
+        fields.ids("ids").map(Which::Ids),
+        fields.wallet_id("walletId").map(Which::Wallet),
+        fields.flag("all").then_some(Which::All),
+    ];
+    let dry_run = fields.flag("dryRun");
+    let which = one(&mut fields, choices, "give one of ids, walletId and all");
+    fields.finish()?;
+    let Some(which) = which else { return Err(nothing()) };
+    let rows = repair::retried(&state.pool, &TenantId::default_tenant(), &which, dry_run).await?;
+    if !dry_run {
+        state.repairs.publisher.notify_one();
+    }
+    Ok(answer(StatusCode::OK, &json!({"rows": rows, "dryRun": dry_run})))
+}
+
+/// Has events sent again, in order.
+///
+/// Of a wallet everything from the first chosen event on. It goes on in the background; `GET
+/// /admin/outbox` shows what is left.
+#[utoipa::path(
+    post, path = "/admin/outbox/republish", tag = "admin", operation_id = "republishOutbox",
+    request_body = shapes::Republish,
+    responses(
+        (status = 200, description = "What it would be, with `dryRun`", body = shapes::Republished),
+        (status = 202, description = "What it will be", body = shapes::Republished),
+        RepublishProblems
+    )
+)]
+pub async fn republish(
+    State(state): State<HttpState>,
+    CommandFields(mut fields): CommandFields,
+) -> HttpResult<Response> {
+    let choices = [
+        fields.flag("unpublished").then_some(Selection::Unpublished),
+        fields.wallet_id("walletId").map(Selection::Wallet),
+        fields.time("since").map(Selection::Since),
+        fields.flag("all").then_some(Selection::All),
+    ];
+    let dry_run = fields.flag("dryRun");
+    let selection = one(&mut fields, choices, "give one of unpublished, walletId, since and all");
+    fields.finish()?;
+    let Some(selection) = selection else { return Err(nothing()) };
+    if !state.status.snapshot().kafka_enabled {
+        let detail = "there is no topic to send to: set KAFKA_ENABLED=true and restart first";
+        return Err(HttpError::new(ProblemCode::KafkaDisabled, detail));
+    }
+    let tenant = TenantId::default_tenant();
+    let counts = republisher::ask(&state.pool, &tenant, &selection, dry_run).await?;
+    state.repairs.republisher.notify_one();
+    let status = if dry_run { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let body = json!({"wallets": counts.wallets, "events": counts.events, "dryRun": dry_run});
+    Ok(answer(status, &body))
+}
+
+/// The one choice that was made; none or several are refused with `finish`.
+fn one<T, const N: usize>(
+    fields: &mut crate::request::Fields,
+    choices: [Option<T>; N],
+    rule: &str,
+) -> Option<T> {
+    let mut made: Vec<T> = choices.into_iter().flatten().collect();
+    if made.len() != 1 {
+        fields.reject("", rule);
+    }
+    made.pop()
+}
+
+/// `finish` has refused already.
+fn nothing() -> HttpError {
+    HttpError::new(ProblemCode::MissingField, "nothing was chosen")
+}
+
+pub(super) fn answer(status: StatusCode, body: &serde_json::Value) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}

@@ -1,0 +1,74 @@
+//! /admin/projections: where they stand, and how one is made anew.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::json;
+
+use super::super::HttpState;
+use super::super::body::CommandFields;
+use super::super::openapi::admin as shapes;
+use super::super::openapi::problems::{RebuildProblems, StateProblems};
+use super::super::problem::{HttpError, HttpResult};
+use super::super::wallets;
+use super::outbox::answer;
+use crate::answer::ProblemCode;
+use crate::projector::Kind;
+use crate::projector::rebuild::{Rebuild, RebuildError};
+use crate::store::{self, rebuild as tables};
+use crate::wallet::TenantId;
+
+/// Where each projector stands, parked wallets, the last rebuilds.
+#[utoipa::path(
+    get, path = "/admin/projections", tag = "admin", operation_id = "getProjections",
+    responses((status = 200, description = "The state of the projections", body = tables::State), StateProblems)
+)]
+pub async fn status(State(state): State<HttpState>) -> HttpResult<Response> {
+    let mut connection = store::acquire(&state.pool).await?;
+    let found = tables::state(&mut connection, &TenantId::default_tenant()).await?;
+    Ok(wallets::json(serde_json::to_string(&found).unwrap_or_default()))
+}
+
+/// Makes a projection anew from the events.
+///
+/// It runs on in the background; reads and projectors go on meanwhile. It needs the owner's login in
+/// `DATABASE_MIGRATION_URL`: a service without it answers `forbidden`, and `wallex projections
+/// rebuild` is the way.
+#[utoipa::path(
+    post, path = "/admin/projections/rebuild", tag = "admin", operation_id = "rebuildProjection",
+    request_body = shapes::Rebuild,
+    responses((status = 202, description = "It runs", body = shapes::Rebuilding), RebuildProblems)
+)]
+pub async fn rebuild(
+    State(state): State<HttpState>,
+    CommandFields(mut fields): CommandFields,
+) -> HttpResult<Response> {
+    let kind = fields.word("projection", Kind::WORDS);
+    fields.finish()?;
+    let Some(kind) = kind else {
+        return Err(HttpError::new(ProblemCode::MissingField, "projection is required"));
+    };
+    let repairs = &state.repairs;
+    let rebuild = Rebuild::open(&repairs.database, &repairs.events_topic, kind).await?;
+    let stop = repairs.stop.clone();
+    repairs.tasks.spawn(async move {
+        let projector = kind.name();
+        match rebuild.run(&stop, |_| {}).await {
+            Ok(filled) => tracing::info!(projector, events = filled.events, "rebuilt"),
+            Err(error) => tracing::error!(projector, %error, "not rebuilt"),
+        }
+    });
+    Ok(answer(StatusCode::ACCEPTED, &json!({"projector": kind.name()})))
+}
+
+impl From<RebuildError> for HttpError {
+    fn from(error: RebuildError) -> Self {
+        let code = match error {
+            RebuildError::Store(error) => return error.into(),
+            RebuildError::Running => ProblemCode::RebuildRunning,
+            RebuildError::NotOwner { .. } => ProblemCode::Forbidden,
+            RebuildError::Busy { .. } | RebuildError::Stopped => ProblemCode::DatabaseUnavailable,
+        };
+        Self::new(code, error.to_string())
+    }
+}

@@ -1,0 +1,40 @@
+//! /admin/reconcile: are the books right? Reads only.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::Response;
+use tokio::sync::Mutex;
+
+use super::super::HttpState;
+use super::super::openapi::admin as shapes;
+use super::super::openapi::problems::CheckProblems;
+use super::super::problem::{HttpError, HttpResult};
+use super::super::wallets;
+use crate::answer::ProblemCode;
+use crate::projector::{LEDGER, READ_MODEL};
+use crate::store::reconcile;
+use crate::wallet::TenantId;
+
+/// A request is not waited for longer; the command has time for larger books.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// It reads all the books: once at a time.
+static RUNNING: Mutex<()> = Mutex::const_new(());
+
+/// Checks the tables against each other, from the events alone, in one snapshot.
+///
+/// `clean` says whether the books are right; lag is no failure. Books that cannot be read within the
+/// request's time answer 503: use `wallex reconcile`.
+#[utoipa::path(
+    get, path = "/admin/reconcile", tag = "admin", operation_id = "reconcile",
+    responses((status = 200, description = "What was found", body = shapes::Reconciled), CheckProblems)
+)]
+pub async fn report(State(state): State<HttpState>) -> HttpResult<Response> {
+    let Ok(_running) = RUNNING.try_lock() else {
+        return Err(HttpError::new(ProblemCode::Overloaded, "another check is running"));
+    };
+    let tenant = TenantId::default_tenant();
+    let report = reconcile::checked(&state.pool, &tenant, LEDGER, READ_MODEL, LIMIT).await?;
+    Ok(wallets::json(report.json().to_string()))
+}

@@ -1,0 +1,219 @@
+//! The outbox as an operator sees it: what waits, what the broker refused, what was never sent.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::ATTEMPTS_BEFORE_HELD;
+use super::republish::{self, Counts};
+use crate::store::time::{optional_time, time};
+use crate::store::{Connection, Pool, Result};
+use crate::wallet::{TenantId, WalletId};
+
+/// Refused rows that are listed; the rest shows in the counts.
+const REFUSED_MAX: i64 = 100;
+
+/// The state of the outbox.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = OutboxState)]
+pub struct State {
+    /// Events that wait to be published.
+    #[schema(minimum = 0)]
+    pub backlog: i64,
+    /// Age of the oldest of them.
+    #[schema(minimum = 0)]
+    pub oldest_ms: i64,
+    pub partitions: Vec<PartitionBacklog>,
+    /// Rows that the broker refused, at most 100 of them.
+    pub refused: Vec<Refused>,
+    /// Rows that were applied without Kafka and never sent.
+    #[schema(minimum = 0)]
+    pub unpublished: i64,
+    /// What is to be sent again and has no rows yet.
+    pub republication: Counts,
+    pub purge: PurgeMark,
+}
+
+/// What waits in one partition.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PartitionBacklog {
+    pub topic: String,
+    pub partition: i32,
+    pub events: i64,
+    /// Of these, those that are sent again.
+    pub republished: i64,
+    #[serde(serialize_with = "time")]
+    #[schema(value_type = String, format = DateTime)]
+    pub oldest_at: DateTime<Utc>,
+    pub oldest_ms: i64,
+}
+
+/// A row that the broker refused.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = RefusedRow)]
+pub struct Refused {
+    pub id: i64,
+    pub wallet_id: String,
+    pub version: i64,
+    pub topic: String,
+    pub partition: i32,
+    pub attempts: i32,
+    /// Set aside: it is not sent before somebody asks for it.
+    pub held: bool,
+    pub last_error: String,
+    #[serde(serialize_with = "time")]
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: DateTime<Utc>,
+    /// Rows of the same wallet behind it.
+    pub waiting: i64,
+}
+
+/// How far the outbox was purged.
+#[derive(Debug, Clone, Default, PartialEq, Eq, sqlx::FromRow, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PurgeMark {
+    /// Events that are not younger may have no row any more.
+    #[serde(serialize_with = "optional_time")]
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    pub purged_through: Option<DateTime<Utc>>,
+    /// Events from here on were purged without having been sent.
+    #[serde(serialize_with = "optional_time")]
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    pub unpublished_from: Option<DateTime<Utc>>,
+}
+
+/// Which refused rows are tried again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    Ids(Vec<i64>),
+    Wallet(WalletId),
+    All,
+}
+
+/// All of it.
+pub async fn state(connection: &mut Connection, tenant: &TenantId) -> Result<State> {
+    let partitions = backlog_by_partition(connection, tenant).await?;
+    Ok(State {
+        backlog: partitions.iter().map(|partition| partition.events).sum(),
+        oldest_ms: partitions.iter().map(|partition| partition.oldest_ms).max().unwrap_or(0),
+        partitions,
+        refused: refused(connection, tenant, REFUSED_MAX).await?,
+        unpublished: unpublished(connection, tenant).await?,
+        republication: republish::listed(connection, tenant).await?,
+        purge: purge_mark(connection, tenant).await?,
+    })
+}
+
+/// What waits, by topic and partition.
+pub async fn backlog_by_partition(
+    connection: &mut Connection,
+    tenant: &TenantId,
+) -> Result<Vec<PartitionBacklog>> {
+    Ok(sqlx::query_as(
+        "select topic, partition, count(*) as events, count(*) filter (where id < 0) \
+             as republished, min(created_at) as oldest_at, (greatest(0, \
+             extract(epoch from clock_timestamp() - min(created_at))) * 1000)::bigint as oldest_ms \
+         from outbox where tenant_id = $1 and processed_at is null \
+         group by topic, partition order by topic, partition",
+    )
+    .bind(tenant.as_str())
+    .fetch_all(connection)
+    .await?)
+}
+
+/// Refused rows, the first of them first.
+pub async fn refused(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    limit: i64,
+) -> Result<Vec<Refused>> {
+    Ok(sqlx::query_as(
+        "select o.id, o.aggregate_id as wallet_id, o.event_version as version, o.topic, \
+             o.partition, o.attempts, o.attempts >= $3 as held, o.last_error, o.created_at, \
+             (select count(*) from outbox b where b.tenant_id = o.tenant_id \
+                and b.topic = o.topic and b.partition = o.partition and b.processed_at is null \
+                and b.aggregate_id = o.aggregate_id and b.id > o.id) as waiting \
+         from (select * from outbox where tenant_id = $1 and processed_at is null \
+             and last_error is not null order by id limit $2) o order by o.id",
+    )
+    .bind(tenant.as_str())
+    .bind(limit)
+    .bind(ATTEMPTS_BEFORE_HELD)
+    .fetch_all(connection)
+    .await?)
+}
+
+/// How many rows were applied without Kafka and never sent, purged ones aside.
+pub async fn unpublished(connection: &mut Connection, tenant: &TenantId) -> Result<i64> {
+    Ok(sqlx::query_scalar(
+        "select count(*) from outbox \
+         where tenant_id = $1 and processed_at is not null and not published",
+    )
+    .bind(tenant.as_str())
+    .fetch_one(connection)
+    .await?)
+}
+
+/// Whether the topic lacks events that `outbox republish` has yet to send. Cheap: for health pages.
+pub async fn awaits_republication(pool: &Pool) -> Result<bool> {
+    // In the order of the index of such rows: without statistics the planner would take half of the
+    // outbox for unpublished, and read all of it to find none.
+    Ok(sqlx::query_scalar(
+        "select (select true from outbox where processed_at is not null and not published \
+                 order by tenant_id, aggregate_id, event_version limit 1) is not null \
+             or exists (select from outbox_purges where unpublished_from is not null) \
+             or exists (select from outbox_republications)",
+    )
+    .fetch_one(pool)
+    .await?)
+}
+
+/// How far the outbox was purged.
+pub async fn purge_mark(connection: &mut Connection, tenant: &TenantId) -> Result<PurgeMark> {
+    let found = sqlx::query_as(
+        "select purged_through, unpublished_from from outbox_purges where tenant_id = $1",
+    )
+    .bind(tenant.as_str())
+    .fetch_optional(connection)
+    .await?;
+    Ok(found.unwrap_or_default())
+}
+
+/// Has refused rows tried again; returns how many. The publisher finds them at its next look.
+pub async fn retry(connection: &mut Connection, tenant: &TenantId, which: &Which) -> Result<i64> {
+    let (ids, wallet) = match which {
+        Which::Ids(ids) => (Some(ids.as_slice()), None),
+        Which::Wallet(wallet) => (None, Some(wallet.as_str())),
+        Which::All => (None, None),
+    };
+    Ok(sqlx::query_scalar(
+        "with again as (update outbox set attempts = 0, last_error = null \
+             where tenant_id = $1 and processed_at is null and last_error is not null \
+               and ($2::bigint[] is null or id = any($2)) \
+               and ($3::text is null or aggregate_id = $3) \
+             returning 1) \
+         select count(*) from again",
+    )
+    .bind(tenant.as_str())
+    .bind(ids)
+    .bind(wallet)
+    .fetch_one(connection)
+    .await?)
+}
+
+/// The same in a transaction of its own; with `dry_run` it is only a count.
+pub async fn retried(pool: &Pool, tenant: &TenantId, which: &Which, dry_run: bool) -> Result<i64> {
+    let mut connection = pool.acquire().await?;
+    crate::store::begin(&mut connection).await?;
+    let rows = retry(&mut connection, tenant, which).await;
+    if dry_run || rows.is_err() {
+        // The first error says more; the pool mends the session anyway.
+        let _ = crate::store::rollback(&mut connection).await;
+    } else {
+        crate::store::commit(&mut connection).await?;
+    }
+    rows
+}

@@ -1,0 +1,153 @@
+//! Purging what has done its service, a few rows a transaction. Each step looks at the next rows in
+//! the order of a primary key, so that commands pay for no index on a time.
+
+use std::time::Duration;
+
+use super::{Connection, Result};
+use crate::wallet::TenantId;
+
+/// Among the advisory locks of the database: one instance purges at a time.
+const LOCK: i64 = 0x7761_6c6c_6578_0001;
+
+/// What one step found and did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step<K> {
+    /// Rows looked at.
+    pub seen: i64,
+    pub purged: i64,
+    /// The last row looked at; none where there were none.
+    pub last: Option<K>,
+    /// What comes behind is too young.
+    pub young: bool,
+}
+
+/// Stored answers and keys, purged in one walk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyStep {
+    pub answers: i64,
+    pub walk: Step<Vec<u8>>,
+}
+
+/// Whether this transaction is the one that purges; another instance is at it otherwise.
+pub async fn lock(connection: &mut Connection) -> Result<bool> {
+    Ok(sqlx::query_scalar("select pg_try_advisory_xact_lock($1)")
+        .bind(LOCK)
+        .fetch_one(connection)
+        .await?)
+}
+
+/// Deletes outbox rows that were processed longer ago than `age`, among the next `limit` behind
+/// `after`, and moves the purge mark with them.
+pub async fn outbox(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    after: Option<i64>,
+    age: Duration,
+    limit: i64,
+) -> Result<Step<i64>> {
+    let (seen, purged, last, young): (i64, i64, Option<i64>, bool) = sqlx::query_as(
+        "with looked as materialized ( \
+            select id, created_at, processed_at, published from outbox \
+            where tenant_id = $1 and id > $2 order by id limit $4), \
+         old as (select id from looked \
+            where processed_at < clock_timestamp() - $3 * interval '1 ms'), \
+         purged as (delete from outbox where tenant_id = $1 and id = any(array( \
+                select id from outbox where tenant_id = $1 and id = any(array(select id from old)) \
+                for update skip locked)) \
+            returning created_at, published), \
+         marked as (insert into outbox_purges as mark (tenant_id, purged_through, unpublished_from) \
+            select $1, max(created_at), min(created_at) filter (where not published) from purged \
+            having count(*) > 0 \
+            on conflict on constraint outbox_purges_pkey do update set \
+                purged_through = greatest(mark.purged_through, excluded.purged_through), \
+                unpublished_from = least(mark.unpublished_from, excluded.unpublished_from), \
+                updated_at = clock_timestamp()) \
+         select (select count(*) from looked), (select count(*) from purged), \
+            (select max(id) from looked), \
+            coalesce((select case when id < 0 \
+                    then coalesce(processed_at, 'infinity') >= clock_timestamp() - $3 * interval '1 ms' \
+                    else created_at >= clock_timestamp() - $3 * interval '1 ms' end \
+                from looked order by id desc limit 1), true)",
+    )
+    .bind(tenant.as_str())
+    .bind(after.unwrap_or(i64::MIN))
+    .bind(millis(age))
+    .bind(limit)
+    .fetch_one(connection)
+    .await?;
+    // Rows that send events again come first, in the order of their sending: behind a young one
+    // they are young, and the rows of commands begin.
+    let (last, young) = match last {
+        Some(id) if id < 0 && young => (Some(0), false),
+        other => (other, young),
+    };
+    Ok(Step { seen, purged, last, young })
+}
+
+/// Deletes the ids of batches older than `age`. A COMMIT in doubt is settled within seconds, by an
+/// INSERT of the same id: an hour is far beyond that.
+pub async fn batches(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    age: Duration,
+    limit: i64,
+) -> Result<Step<()>> {
+    // Ids ascend with time, nearly: each instance makes its own from its clock.
+    let (seen, purged): (i64, i64) = sqlx::query_as(
+        "with looked as materialized (select id, created_at from command_batches \
+            where tenant_id = $1 order by id limit $3), \
+         purged as (delete from command_batches where tenant_id = $1 and id = any(array( \
+                select id from looked where created_at < clock_timestamp() - $2 * interval '1 ms')) \
+            returning 1) \
+         select (select count(*) from looked), (select count(*) from purged)",
+    )
+    .bind(tenant.as_str())
+    .bind(millis(age))
+    .bind(limit)
+    .fetch_one(connection)
+    .await?;
+    Ok(Step { seen, purged, last: None, young: purged < limit })
+}
+
+/// Drops the answers of keys older than `answers`, and keys older than `keys`, among the next
+/// `limit` keys behind `after`. The narrow row that stays tells a retry that it had its effect.
+pub async fn keys(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    after: Option<&[u8]>,
+    (answers, keys): (Duration, Duration),
+    limit: i64,
+) -> Result<KeyStep> {
+    let (seen, dropped, purged, last): (i64, i64, i64, Option<Vec<u8>>) = sqlx::query_as(
+        "with looked as materialized ( \
+            select scope_hash, created_at, status is not null or answer is not null as kept \
+            from idempotency_keys where tenant_id = $1 and scope_hash > $2 \
+            order by scope_hash limit $5), \
+         purged as (delete from idempotency_keys where tenant_id = $1 and scope_hash = any(array( \
+                select scope_hash from looked \
+                where created_at < clock_timestamp() - $4 * interval '1 ms')) \
+            returning 1), \
+         dropped as (update idempotency_keys set status = null, answer = null \
+            where tenant_id = $1 and scope_hash = any(array( \
+                select scope_hash from looked \
+                where kept and created_at < clock_timestamp() - $3 * interval '1 ms' \
+                  and created_at >= clock_timestamp() - $4 * interval '1 ms')) \
+            returning 1) \
+         select (select count(*) from looked), (select count(*) from dropped), \
+            (select count(*) from purged), \
+            (select scope_hash from looked order by scope_hash desc limit 1)",
+    )
+    .bind(tenant.as_str())
+    .bind(after.unwrap_or_default())
+    .bind(millis(answers))
+    .bind(millis(keys))
+    .bind(limit)
+    .fetch_one(connection)
+    .await?;
+    let walk = Step { seen, purged, last, young: seen < limit };
+    Ok(KeyStep { answers: dropped, walk })
+}
+
+fn millis(age: Duration) -> i64 {
+    i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
+}
