@@ -2,8 +2,10 @@
 //! spawns tasks which live as long as the service.
 //!
 //! Shutdown: not ready → no new connections, running requests finish → lanes drain → unknown
-//! COMMITs settle → publisher and projectors finish what they have in hand.
+//! COMMITs settle → publisher and projectors finish what they have in hand and give their partitions
+//! up → the listening session ends.
 
+mod signals;
 mod watch;
 
 use std::net::SocketAddr;
@@ -20,7 +22,8 @@ use tokio_util::task::TaskTracker;
 use crate::config::{KafkaSettings, Settings};
 use crate::execute::{self, EventsTopic, Executor, Lane, Notifiers, Queue};
 use crate::http::{self, HttpState};
-use crate::kafka::{Connection, Fetcher};
+use crate::instance::Instance;
+use crate::kafka::{Breaker, Connection, Fetcher};
 use crate::projector::{Kind, OpenPartition, Projector, Wiring};
 use crate::publisher::{Parts, Publisher};
 use crate::status::Status;
@@ -56,6 +59,7 @@ pub async fn run(
     let background = Background::new(&settings)?;
     let (executor, lanes) = background.lanes(&settings);
     background.spawn_lanes(lanes, &shutdown);
+    background.spawn_signals(&settings);
     background.spawn_pipeline(&settings);
     background.spawn_metrics(metrics.clone(), executor.queue());
 
@@ -87,6 +91,10 @@ struct Background {
     commands: TaskTracker,
     /// Ends publisher, projectors and gauges; fired after the lanes have drained.
     stop: CancellationToken,
+    /// Ends what shows the other instances that this one lives; fired last.
+    quit: CancellationToken,
+    instance: Arc<Instance>,
+    wake_others: Arc<Notify>,
     wake_publisher: Arc<Notify>,
     wake_projectors: Vec<Arc<Notify>>,
 }
@@ -94,7 +102,11 @@ struct Background {
 impl Background {
     fn new(settings: &Settings) -> anyhow::Result<Self> {
         let status = Status::default();
-        status.update(|pipeline| pipeline.kafka_enabled = settings.kafka.enabled);
+        let instance = Arc::new(Instance::new(settings.consumer.session_timeout));
+        status.update(|pipeline| {
+            pipeline.kafka_enabled = settings.kafka.enabled;
+            pipeline.instance = instance.owner().to_owned();
+        });
         Ok(Self {
             pool: store::connect_pool(&settings.database)
                 .context("DATABASE_URL: not a usable postgres:// URL")?,
@@ -102,6 +114,9 @@ impl Background {
             tasks: TaskTracker::new(),
             commands: TaskTracker::new(),
             stop: CancellationToken::new(),
+            quit: CancellationToken::new(),
+            instance,
+            wake_others: Arc::default(),
             wake_publisher: Arc::default(),
             wake_projectors: vec![Arc::default(), Arc::default()],
         })
@@ -112,8 +127,8 @@ impl Background {
             name: settings.kafka.events_topic.as_str().into(),
             default_partitions: settings.kafka.default_partitions,
         };
-        let mut listeners = self.wake_projectors.clone();
-        listeners.push(Arc::clone(&self.wake_publisher));
+        let mut listeners = self.pipeline_wakes();
+        listeners.push(Arc::clone(&self.wake_others));
         execute::start(
             settings.database.url.clone(),
             topic,
@@ -138,13 +153,32 @@ impl Background {
         }
     }
 
+    /// Whom a commit wakes, here or in another instance.
+    fn pipeline_wakes(&self) -> Vec<Arc<Notify>> {
+        let mut wakes = self.wake_projectors.clone();
+        wakes.push(Arc::clone(&self.wake_publisher));
+        wakes
+    }
+
+    fn spawn_signals(&self, settings: &Settings) {
+        let (instance, wakes) = (Arc::clone(&self.instance), self.pipeline_wakes());
+        let url = settings.database.url.clone();
+        let listen = signals::listen(url, instance, wakes, self.quit.clone());
+        self.supervise_until(&self.quit, "listener", listen);
+        let (pool, instance) = (self.pool.clone(), Arc::clone(&self.instance));
+        let tell = signals::tell(pool, instance, Arc::clone(&self.wake_others), self.stop.clone());
+        self.supervise("signals", tell);
+    }
+
     fn spawn_pipeline(&self, settings: &Settings) {
-        let kafka = settings.kafka.enabled.then(|| Connection::new(&settings.kafka));
+        let breaker = Breaker::new(&settings.kafka.breaker);
+        let enabled = settings.kafka.enabled;
+        let kafka = enabled.then(|| Connection::behind(&settings.kafka, Arc::clone(&breaker)));
         if kafka.is_some() {
-            let watch =
-                watch::watch(settings.kafka.clone(), self.status.clone(), self.stop.clone());
+            let (status, stop) = (self.status.clone(), self.stop.clone());
+            let watch = watch::watch(settings.kafka.clone(), Arc::clone(&breaker), status, stop);
             self.supervise("kafka watch", watch);
-            let (parts, stop) = (self.publisher_parts(settings), self.stop.clone());
+            let (parts, stop) = (self.publisher_parts(settings, breaker), self.stop.clone());
             self.supervise("publisher", async move {
                 if let Some(partitions) = frozen_partitions(&parts, &stop).await {
                     Publisher::new(Parts { partitions, ..parts }).run(stop).await;
@@ -161,13 +195,14 @@ impl Background {
                 pool: self.pool.clone(),
                 commits: Arc::clone(commits),
                 status: self.status.clone(),
+                instance: Arc::clone(&self.instance),
             });
             let stop = self.stop.clone();
             self.supervise(kind.name(), projector.run(stop));
         }
     }
 
-    fn publisher_parts(&self, settings: &Settings) -> Parts {
+    fn publisher_parts(&self, settings: &Settings, breaker: Arc<Breaker>) -> Parts {
         Parts {
             pool: self.pool.clone(),
             tenant: TenantId::default_tenant().as_str().to_owned(),
@@ -176,15 +211,28 @@ impl Background {
             producer: settings.producer.clone(),
             outbox: settings.outbox.clone(),
             status: self.status.clone(),
+            instance: Arc::clone(&self.instance),
+            breaker,
             wake: Arc::clone(&self.wake_publisher),
         }
     }
 
     /// A background task that ends before it was told to makes the service unhealthy.
     fn supervise(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let task = self.tasks.spawn(task);
-        let (status, stop) = (self.status.clone(), self.stop.clone());
-        self.tasks.spawn(async move {
+        let task = self.tasks.track_future(task);
+        self.supervise_until(&self.stop, name, task);
+    }
+
+    /// The same for one that is told by `stop`.
+    fn supervise_until(
+        &self,
+        stop: &CancellationToken,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let task = tokio::spawn(task);
+        let (status, stop) = (self.status.clone(), stop.clone());
+        tokio::spawn(async move {
             let ended = task.await;
             if !stop.is_cancelled() {
                 tracing::error!(task = name, panicked = ended.is_err(), "background task ended");
@@ -218,6 +266,7 @@ impl Background {
                 "background tasks cut off: they go on where they were at the next start"
             );
         }
+        self.quit.cancel();
         // Sessions of a silent server cannot say goodbye: they are not waited for.
         let _ = tokio::time::timeout(CLOSE, self.pool.close()).await;
         let dead = self.status.snapshot().dead_tasks;

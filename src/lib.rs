@@ -16,6 +16,7 @@ pub mod wallet;
 
 pub mod execute;
 pub mod http;
+pub mod instance;
 pub mod kafka;
 pub mod projector;
 pub mod publisher;

@@ -3,17 +3,20 @@
 //! `events` is the record, the feeds only say what is new. Checkpoint and projection move in one
 //! transaction ([`apply`]), so a crash, a replay or two owners at once change nothing. One task per
 //! projector: it waits for its feeds, applies all that has come by then in one transaction, and
-//! goes on. It spawns nothing and keeps nothing that Postgres does not have.
+//! goes on. It spawns nothing and keeps nothing that Postgres does not have. Its leases ([`lease`])
+//! keep several instances from doing the same work; what is right does not hang on them.
 
 pub mod apply;
 pub mod chunk;
 mod kafka_feed;
+mod lease;
 mod ledger;
 mod postgres_feed;
 mod project;
 mod read_model;
 mod report;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +25,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::ConsumerSettings;
+use crate::instance::{Instance, Term};
 use crate::status::Status;
 use crate::store::checkpoints::{Advance, Subscription};
 use crate::store::{self, Pool};
@@ -68,6 +72,7 @@ pub struct Wiring {
     /// Woken once (`notify_one`) at every commit of events; each projector has its own.
     pub commits: Arc<Notify>,
     pub status: Status,
+    pub instance: Arc<Instance>,
 }
 
 /// What a step did.
@@ -84,6 +89,11 @@ pub struct Projector {
     job: Option<Job>,
     kafka: Option<KafkaFeed>,
     postgres: PostgresFeed,
+    term: Term,
+    /// The partitions that this instance projects; none while their leases may have run out.
+    held: BTreeSet<i32>,
+    /// As of the last renewal; none before the first.
+    assigned: Option<BTreeSet<i32>>,
 }
 
 impl Kind {
@@ -106,7 +116,16 @@ impl Projector {
         };
         let limit = i64::try_from(wiring.consumer.max_poll_records).unwrap_or(500);
         let postgres = PostgresFeed::new(role, limit, wiring.kafka.is_none());
-        Self { wiring, job: None, kafka: None, postgres }
+        let term = wiring.instance.term();
+        Self {
+            wiring,
+            job: None,
+            kafka: None,
+            postgres,
+            term,
+            held: BTreeSet::new(),
+            assigned: None,
+        }
     }
 
     /// Works until told to stop; a transaction that runs by then is finished.
@@ -131,6 +150,7 @@ impl Projector {
                 }
             }
         }
+        self.leave().await;
         self.report_running(false);
     }
 
@@ -147,7 +167,8 @@ impl Projector {
         tokio::select! {
             () = arrival => {}
             () = self.wiring.commits.notified(), if postgres.is_active() => postgres.hurry(),
-            () = sleep_until(postgres.due()) => {}
+            () = sleep_until(postgres.due().min(self.term.due())) => {}
+            () = self.term.moved() => self.term.hurry(),
         }
     }
 
@@ -167,13 +188,14 @@ impl Projector {
         let Some(job) = self.job.clone() else { return Ok(Progress::default()) };
         let arrived = self.kafka.as_mut().map(|kafka| kafka.take(&job)).unwrap_or_default();
         let walks = Instant::now() >= self.postgres.due();
-        if arrived.is_empty() && !walks {
+        if arrived.is_empty() && !walks && !self.term.is_due(Instant::now()) {
             return Ok(Progress::default());
         }
         let mut connection = self.wiring.pool.acquire().await?;
+        self.lease(&mut connection, &job).await?;
         let mut chunks = self.sorted(&job, &mut connection, arrived).await?;
         let in_step = self.kafka.as_ref().map(KafkaFeed::in_step).unwrap_or_default();
-        let found = self.postgres.read(&mut connection, &job, &in_step).await?;
+        let found = self.postgres.read(&mut connection, &job, &self.held, &in_step).await?;
         if walks {
             self.report_lag(&job, &found);
         }
@@ -185,7 +207,7 @@ impl Projector {
             self.resume(&chunks, &outcome);
         }
         self.report_well();
-        self.postgres.settle(&mut connection, &job).await?;
+        self.postgres.settle(&mut connection, &job, &self.held).await?;
         Ok(Progress { outcome, chunks: chunks.len() })
     }
 
@@ -204,12 +226,11 @@ impl Projector {
             projector: wiring.kind.name(),
             topic: wiring.topic.clone(),
         };
-        let checkpoints =
-            store::checkpoints::load(&mut connection, &subscription, partitions).await?;
+        store::checkpoints::load(&mut connection, &subscription, partitions).await?;
         if let (Some(open), true) = (&wiring.kafka, wiring.consumer.feed_kafka) {
             let consumer = &wiring.consumer;
             let (records, wait) = (consumer.max_poll_records, consumer.max_wait);
-            self.kafka = Some(KafkaFeed::new(open, &checkpoints, records, wait));
+            self.kafka = Some(KafkaFeed::new(Arc::clone(open), records, wait));
         }
         self.job = Some(Job { kind: wiring.kind, subscription, partitions });
         Ok(true)
@@ -225,6 +246,7 @@ impl Projector {
         let mut chunks = Vec::new();
         for arrival in arrived {
             match arrival {
+                Arrived::Chunk(chunk) if !self.held.contains(&chunk.partition) => {}
                 Arrived::Chunk(chunk) => chunks.push(chunk),
                 Arrived::Failed { partition, error } => {
                     self.report_error(&format!("partition {partition}: {error}"), true);
@@ -266,6 +288,8 @@ impl Projector {
 
     /// After an error nothing in memory is worth keeping: Postgres knows where everything stands.
     fn forget(&mut self) {
+        self.held.clear();
+        self.term.hurry();
         self.job = None;
         self.kafka = None;
         self.postgres.forget();

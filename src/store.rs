@@ -15,6 +15,7 @@ pub mod parked;
 pub mod read_model;
 pub mod reconcile;
 pub mod recorded;
+pub mod signals;
 pub mod topics;
 pub mod wallets;
 

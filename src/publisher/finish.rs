@@ -1,6 +1,8 @@
 //! What follows from a job's end: the next phase of its partitions, pauses, status and metrics.
 //! Never waits.
 
+use tokio::time::Instant;
+
 use super::jobs::{Done, Settled, Settlement};
 use super::partition::Phase;
 use super::read_back::ReadBack;
@@ -9,14 +11,13 @@ use super::{Publisher, Topics};
 use crate::kafka;
 use crate::kafka::topics::Report;
 use crate::store;
-use crate::store::leases::Lease;
 use crate::store::outbox::OutboxRow;
 
 impl Publisher {
     pub(super) fn finish(&mut self, done: Done) {
         match done {
             Done::Prepared(result) => self.prepared(result),
-            Done::Acquired(result) => self.acquired(result),
+            Done::Leased { begun, result } => self.leased(begun, result),
             Done::ReadBack { partition, result } => self.read(partition, result),
             Done::Claimed { asked, limit, rows } => self.claimed(&asked, limit, rows),
             Done::Sent(sent) => self.sent(sent),
@@ -62,18 +63,6 @@ impl Publisher {
         self.connected();
     }
 
-    fn acquired(&mut self, result: store::Result<Vec<Lease>>) {
-        self.acquiring = false;
-        let Some(leases) = self.stored(result, "leases not acquired") else { return };
-        for lease in leases {
-            if let Some(partition) = self.partitions.get_mut(&lease.partition) {
-                partition.epoch = lease.epoch;
-                partition.last_offset = lease.last_offset;
-                partition.phase = Phase::Doubtful;
-            }
-        }
-    }
-
     fn read(&mut self, number: i32, result: Result<ReadBack, kafka::Error>) {
         match result {
             Ok(read) => {
@@ -93,6 +82,8 @@ impl Publisher {
         let rows = self.stored(rows, "outbox not read").unwrap_or_default();
         let limit_rows = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut behind = false;
+        let until = self.term.until();
+        let sends = !self.stopping && self.term.stands(Instant::now());
         let groups: Vec<&[OutboxRow]> =
             rows.chunk_by(|left, right| left.partition == right.partition).collect();
         for number in asked {
@@ -100,7 +91,7 @@ impl Publisher {
                 groups.iter().find(|group| group.first().map(|row| row.partition) == Some(*number));
             let Some(partition) = self.partitions.get_mut(number) else { continue };
             match group {
-                Some(group) if !self.stopping => {
+                Some(group) if sends && partition.after_job.is_none() => {
                     let more = group.len() >= limit_rows;
                     behind |= more;
                     self.sending += 1;
@@ -109,11 +100,12 @@ impl Publisher {
                         partition.epoch,
                         group.to_vec(),
                         more,
+                        until,
                     ));
                 }
                 _ => {
-                    partition.phase = Phase::Idle;
-                    partition.dirty |= failed;
+                    partition.rest(Phase::Idle);
+                    partition.dirty |= failed || group.is_some();
                 }
             }
         }
@@ -188,11 +180,7 @@ impl Publisher {
             self.resume(read.partition, !read.complete);
         }
         for number in settled.lost {
-            tracing::warn!(partition = number, "lease lost to another publisher");
-            if let Some(partition) = self.partitions.get_mut(&number) {
-                partition.phase = Phase::Unowned;
-                partition.pause.fail(self.retry_max);
-            }
+            self.lost(number);
         }
         metrics::counter!("kafka_outbox_published_total").increment(published);
         self.status.update(|pipeline| pipeline.publisher.published += published);
@@ -207,7 +195,7 @@ impl Publisher {
 
     fn resume(&mut self, number: i32, doubtful: bool) {
         if let Some(partition) = self.partitions.get_mut(&number) {
-            partition.phase = if doubtful { Phase::Doubtful } else { Phase::Idle };
+            partition.rest(if doubtful { Phase::Doubtful } else { Phase::Idle });
         }
     }
 }
