@@ -42,7 +42,7 @@ pub(super) async fn watch(
             }
         });
         loop {
-            status.update(|pipeline| pipeline.breaker = shown(breaker.state()));
+            show(&status, &breaker);
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep_until(breaker.probe_due()) => break,
@@ -53,12 +53,20 @@ pub(super) async fn watch(
     }
 }
 
-fn shown(state: BreakerState) -> Breaker {
-    match state {
-        BreakerState::Closed => Breaker::Closed,
-        BreakerState::HalfOpen => Breaker::HalfOpen,
-        BreakerState::Open => Breaker::Open,
-    }
+fn show(status: &Status, breaker: &kafka::Breaker) {
+    let state = breaker.state();
+    let cause = (state == BreakerState::Open).then(|| breaker.cause()).flatten();
+    status.update(|pipeline| {
+        pipeline.breaker = match state {
+            BreakerState::Closed => Breaker::Closed,
+            BreakerState::HalfOpen => Breaker::HalfOpen,
+            BreakerState::Open => Breaker::Open,
+        };
+        if let Some(cause) = cause {
+            pipeline.connected = false;
+            pipeline.connection_error = Some(cause.to_string());
+        }
+    });
 }
 
 async fn ask(settings: &KafkaSettings, admin: &mut Option<Admin>) -> Result<ClusterStatus, Error> {

@@ -79,6 +79,11 @@ impl Breaker {
         self.lock().state
     }
 
+    /// What the last failure was.
+    pub fn cause(&self) -> Option<Error> {
+        self.lock().cause.clone()
+    }
+
     /// Tells of every change.
     pub fn subscribe(&self) -> watch::Receiver<BreakerState> {
         self.states.subscribe()

@@ -121,9 +121,11 @@ impl Publisher {
             // Large records: more rows would only be read in vain.
             self.limit = self.outbox.batch_size;
         }
+        if sent.refused_batch || sent.trouble.is_some() {
+            metrics::counter!("kafka_outbox_batch_failures_total").increment(1);
+        }
         match &sent.trouble {
             Some(Trouble { error, rows, .. }) => {
-                metrics::counter!("kafka_outbox_batch_failures_total").increment(1);
                 metrics::counter!("kafka_outbox_publish_errors_total").increment(*rows);
                 self.partition_failed(sent.partition, error, "batch not confirmed");
             }

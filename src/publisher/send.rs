@@ -19,6 +19,8 @@ pub struct Sent {
     pub last_offset: Option<i64>,
     pub refusals: Vec<Refusal>,
     pub trouble: Option<Trouble>,
+    /// The broker would not take the batch; its records went one by one.
+    pub refused_batch: bool,
     /// Rows wait that were not sent this time.
     pub more: bool,
     /// Bytes, not rows, were the limit.
@@ -44,6 +46,7 @@ impl Sent {
             last_offset: None,
             refusals: Vec::new(),
             trouble: None,
+            refused_batch: false,
             more,
             cut: false,
         }
@@ -119,7 +122,10 @@ pub async fn send(
         Ok(offsets) => sent.take(&batch, &offsets),
         Err(ProduceError::Refused { cause, records: true }) => match batch.as_slice() {
             [row] => sent.refuse(row, cause.to_string()),
-            _ => send_singly(producer, sent, &batch, until).await,
+            _ => {
+                sent.refused_batch = true;
+                send_singly(producer, sent, &batch, until).await;
+            }
         },
         Err(error) => sent.stop(&error, batch.len()),
     }

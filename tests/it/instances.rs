@@ -4,13 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
-use serde_json::json;
-
 use crate::support::app::{App, Setup};
 use crate::support::books;
 use crate::support::load::{Load, Plan};
 use crate::support::{eventually, servers, topic};
+use nix::sys::signal::Signal;
 
 /// Generous: the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -245,11 +243,8 @@ async fn marks_of_a_former_owner_are_refused() {
     assert_eq!(taken, [(1, before(1) + 1), (3, before(3) + 1)]);
 
     app.open("w", "1.00").await;
-    let (row, partition): (i64, i32) =
-        sqlx::query_as("select id, partition from outbox where processed_at is null limit 1")
-            .fetch_one(&app.pool)
-            .await
-            .unwrap_or((0, 1));
+    let row: i64 =
+        sqlx::query_scalar("select min(id) from outbox").fetch_one(&app.pool).await.unwrap();
     let mark = |partition: i32, epoch: i64| Mark {
         partition,
         epoch,
@@ -260,7 +255,7 @@ async fn marks_of_a_former_owner_are_refused() {
     assert!(outbox::mark(&app.pool, &leased, &stale).await.unwrap().is_empty());
     let published = "select count(*) from outbox where published";
     let count: i64 = sqlx::query_scalar(published).fetch_one(&app.pool).await.unwrap();
-    assert_eq!((count, partition < 10), (0, true), "0 rows of a former owner");
+    assert_eq!(count, 0, "rows of a former owner");
     let standing = [mark(0, before(0)), mark(1, before(1)), mark(3, before(3) + 1)];
     assert_eq!(outbox::mark(&app.pool, &leased, &standing).await.unwrap(), [0, 3]);
 
@@ -268,5 +263,5 @@ async fn marks_of_a_former_owner_are_refused() {
     leases::leave(&mut connection, &leased, "a").await.unwrap();
     let all = leases::renew(&mut connection, &leased, &member("b")).await.unwrap();
     assert_eq!((all.others, all.leases.len()), (0, 4));
-    assert_eq!(json!(all.leases[0].last_offset), json!(9), "the place moves with the marks");
+    assert_eq!(all.leases[0].last_offset, Some(9), "the place moves with the marks");
 }
