@@ -91,7 +91,9 @@ struct Background {
     commands: TaskTracker,
     /// Ends publisher, projectors and gauges; fired after the lanes have drained.
     stop: CancellationToken,
-    /// Ends what shows the other instances that this one lives; fired last.
+    /// What shows the other instances that this one lives.
+    last: TaskTracker,
+    /// Ends it, when all else has ended.
     quit: CancellationToken,
     instance: Arc<Instance>,
     wake_others: Arc<Notify>,
@@ -114,6 +116,7 @@ impl Background {
             tasks: TaskTracker::new(),
             commands: TaskTracker::new(),
             stop: CancellationToken::new(),
+            last: TaskTracker::new(),
             quit: CancellationToken::new(),
             instance,
             wake_others: Arc::default(),
@@ -164,7 +167,7 @@ impl Background {
         let (instance, wakes) = (Arc::clone(&self.instance), self.pipeline_wakes());
         let url = settings.database.url.clone();
         let listen = signals::listen(url, instance, wakes, self.quit.clone());
-        self.supervise_until(&self.quit, "listener", listen);
+        self.supervise_in(&self.last, &self.quit, "listener", listen);
         let (pool, instance) = (self.pool.clone(), Arc::clone(&self.instance));
         let tell = signals::tell(pool, instance, Arc::clone(&self.wake_others), self.stop.clone());
         self.supervise("signals", tell);
@@ -217,22 +220,21 @@ impl Background {
         }
     }
 
-    /// A background task that ends before it was told to makes the service unhealthy.
     fn supervise(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let task = self.tasks.track_future(task);
-        self.supervise_until(&self.stop, name, task);
+        self.supervise_in(&self.tasks, &self.stop, name, task);
     }
 
-    /// The same for one that is told by `stop`.
-    fn supervise_until(
+    /// A background task that ends before it was told to, by `stop`, makes the service unhealthy.
+    fn supervise_in(
         &self,
+        tasks: &TaskTracker,
         stop: &CancellationToken,
         name: &'static str,
         task: impl Future<Output = ()> + Send + 'static,
     ) {
-        let task = tokio::spawn(task);
+        let task = tasks.spawn(task);
         let (status, stop) = (self.status.clone(), stop.clone());
-        tokio::spawn(async move {
+        tasks.spawn(async move {
             let ended = task.await;
             if !stop.is_cancelled() {
                 tracing::error!(task = name, panicked = ended.is_err(), "background task ended");

@@ -27,7 +27,7 @@ pub(super) async fn listen(
     stop: CancellationToken,
 ) {
     while !stop.is_cancelled() {
-        let connecting = Listener::connect(&url, instance.owner(), instance.key());
+        let connecting = Box::pin(Listener::connect(&url, instance.owner(), instance.key()));
         let Some(connected) = stop.run_until_cancelled(connecting).await else { break };
         match connected {
             Ok(mut listener) => {

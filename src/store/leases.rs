@@ -82,6 +82,58 @@ pub async fn open(connection: &mut Connection, leased: &Leased) -> Result<()> {
     .map(drop)?)
 }
 
+/// An owner without a row in lease_members counts as alive: it may have come a moment ago.
+const RENEW: &str = "with me as ( \
+         insert into lease_members (tenant_id, role, topic, owner, session, expires_at) \
+         values ($1, $2, $3, $4, $5, clock_timestamp() + $6 * interval '1 ms') \
+         on conflict on constraint lease_members_pkey do update \
+             set session = excluded.session, expires_at = excluded.expires_at \
+         returning xmax = 0 as joined), \
+     listening as materialized ( \
+         select (classid::bigint << 32) | objid::bigint as session from pg_locks \
+         where locktype = 'advisory' and objsubid = 1 and granted and database = \
+             (select oid from pg_database where datname = current_database())), \
+     others as materialized ( \
+         select owner, session is not null \
+             and session not in (select session from listening) as gone \
+         from lease_members \
+         where tenant_id = $1 and role = $2 and topic = $3 and owner <> $4 \
+           and expires_at > clock_timestamp()), \
+     fair as materialized ( \
+         select count(*) as others, ceil($7::numeric / (count(*) + 1))::bigint as share \
+         from others where not gone), \
+     mine as materialized ( \
+         select partition from partition_leases \
+         where tenant_id = $1 and role = $2 and topic = $3 and owner = $4 \
+         order by partition for no key update), \
+     renewed as ( \
+         update partition_leases held set \
+             expires_at = clock_timestamp() + $6 * interval '1 ms', \
+             updated_at = clock_timestamp() \
+         from mine where held.tenant_id = $1 and held.role = $2 and held.topic = $3 \
+           and held.partition = mine.partition \
+         returning held.partition, held.epoch, held.last_offset), \
+     free as materialized ( \
+         select partition from partition_leases held \
+         where tenant_id = $1 and role = $2 and topic = $3 and partition < $7 \
+           and (owner is null or owner <> $4 and (expires_at <= clock_timestamp() \
+               or owner in (select owner from others where gone))) \
+         order by partition \
+         limit greatest(0, (select share from fair) - (select count(*) from renewed)) \
+         for no key update skip locked), \
+     taken as ( \
+         update partition_leases held set owner = $4, epoch = held.epoch + 1, \
+             expires_at = clock_timestamp() + $6 * interval '1 ms', \
+             updated_at = clock_timestamp() \
+         from free where held.tenant_id = $1 and held.role = $2 and held.topic = $3 \
+           and held.partition = free.partition \
+         returning held.partition, held.epoch, held.last_offset) \
+     select fair.others, fair.share, has.partition, has.epoch, has.last_offset, \
+         (select pg_notify($8, $4)::text from me where joined) as told \
+     from fair left join \
+         (select * from renewed union all select * from taken) has on true \
+     order by has.partition";
+
 /// Renews what `member` has and takes what is free, up to its share. Free is what nobody has, what
 /// ran out, and what a member has whose listening session ended: its process is gone. One that
 /// comes for the first time tells the others.
@@ -90,69 +142,17 @@ pub async fn renew(
     leased: &Leased,
     member: &Member,
 ) -> Result<Standing> {
-    // An owner without a row in lease_members counts as alive: it may have come a moment ago.
-    let rows: Vec<Row> = sqlx::query_as(
-        "with me as ( \
-             insert into lease_members (tenant_id, role, topic, owner, session, expires_at) \
-             values ($1, $2, $3, $4, $5, clock_timestamp() + $6 * interval '1 ms') \
-             on conflict on constraint lease_members_pkey do update \
-                 set session = excluded.session, expires_at = excluded.expires_at \
-             returning xmax = 0 as joined), \
-         listening as materialized ( \
-             select (classid::bigint << 32) | objid::bigint as session from pg_locks \
-             where locktype = 'advisory' and objsubid = 1 and granted and database = \
-                 (select oid from pg_database where datname = current_database())), \
-         others as materialized ( \
-             select owner, session is not null \
-                 and session not in (select session from listening) as gone \
-             from lease_members \
-             where tenant_id = $1 and role = $2 and topic = $3 and owner <> $4 \
-               and expires_at > clock_timestamp()), \
-         fair as materialized ( \
-             select count(*) as others, ceil($7::numeric / (count(*) + 1))::bigint as share \
-             from others where not gone), \
-         mine as materialized ( \
-             select partition from partition_leases \
-             where tenant_id = $1 and role = $2 and topic = $3 and owner = $4 \
-             order by partition for no key update), \
-         renewed as ( \
-             update partition_leases held set \
-                 expires_at = clock_timestamp() + $6 * interval '1 ms', \
-                 updated_at = clock_timestamp() \
-             from mine where held.tenant_id = $1 and held.role = $2 and held.topic = $3 \
-               and held.partition = mine.partition \
-             returning held.partition, held.epoch, held.last_offset), \
-         free as materialized ( \
-             select partition from partition_leases held \
-             where tenant_id = $1 and role = $2 and topic = $3 and partition < $7 \
-               and (owner is null or owner <> $4 and (expires_at <= clock_timestamp() \
-                   or owner in (select owner from others where gone))) \
-             order by partition \
-             limit greatest(0, (select share from fair) - (select count(*) from renewed)) \
-             for no key update skip locked), \
-         taken as ( \
-             update partition_leases held set owner = $4, epoch = held.epoch + 1, \
-                 expires_at = clock_timestamp() + $6 * interval '1 ms', \
-                 updated_at = clock_timestamp() \
-             from free where held.tenant_id = $1 and held.role = $2 and held.topic = $3 \
-               and held.partition = free.partition \
-             returning held.partition, held.epoch, held.last_offset) \
-         select fair.others, fair.share, has.partition, has.epoch, has.last_offset, \
-             (select pg_notify($8, $4)::text from me where joined) as told \
-         from fair left join \
-             (select * from renewed union all select * from taken) has on true \
-         order by has.partition",
-    )
-    .bind(&leased.tenant)
-    .bind(leased.role)
-    .bind(&leased.topic)
-    .bind(&member.owner)
-    .bind(member.session)
-    .bind(i64::try_from(member.lease.as_millis()).unwrap_or(i64::MAX))
-    .bind(leased.partitions)
-    .bind(LEASES_CHANNEL)
-    .fetch_all(connection)
-    .await?;
+    let rows: Vec<Row> = sqlx::query_as(RENEW)
+        .bind(&leased.tenant)
+        .bind(leased.role)
+        .bind(&leased.topic)
+        .bind(&member.owner)
+        .bind(member.session)
+        .bind(i64::try_from(member.lease.as_millis()).unwrap_or(i64::MAX))
+        .bind(leased.partitions)
+        .bind(LEASES_CHANNEL)
+        .fetch_all(connection)
+        .await?;
     let first = rows.first();
     let lease = |row: &Row| {
         let (partition, epoch, last_offset) = (row.partition?, row.epoch?, row.last_offset);
