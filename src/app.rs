@@ -2,9 +2,11 @@
 //! spawns tasks which live as long as the service.
 //!
 //! Shutdown: not ready → no new connections, running requests finish → lanes drain → unknown
-//! COMMITs settle → publisher and projectors finish what they have in hand.
+//! COMMITs settle → publisher and projectors finish what they have in hand and give their partitions
+//! up → the listening session ends.
 
 mod identity;
+mod signals;
 mod watch;
 
 use std::net::SocketAddr;
@@ -22,7 +24,8 @@ use crate::config::{KafkaSettings, Settings};
 use crate::dead_letters::{self, DeadLetters};
 use crate::execute::{self, EventsTopic, Executor, Lane, Notifiers, Queue};
 use crate::http::{self, HttpState, Repairs};
-use crate::kafka::{Connection, Fetcher};
+use crate::instance::Instance;
+use crate::kafka::{Breaker, Connection, Fetcher};
 use crate::pressure::Pressure;
 use crate::projector::{Kind, OpenPartition, Projector, Wiring};
 use crate::publisher::{Parts, Publisher};
@@ -61,6 +64,7 @@ pub async fn run(
     let background = Background::new(&settings)?;
     let (executor, lanes) = background.lanes(&settings);
     background.spawn_lanes(lanes, &shutdown);
+    background.spawn_signals(&settings);
     background.spawn_pipeline(&settings);
     background.spawn_metrics(metrics.clone(), executor.queue());
 
@@ -93,6 +97,12 @@ struct Background {
     commands: TaskTracker,
     /// Ends publisher, projectors and gauges; fired after the lanes have drained.
     stop: CancellationToken,
+    /// What shows the other instances that this one lives.
+    last: TaskTracker,
+    /// Ends it, when all else has ended.
+    quit: CancellationToken,
+    instance: Arc<Instance>,
+    wake_others: Arc<Notify>,
     wake_publisher: Arc<Notify>,
     wake_republisher: Arc<Notify>,
     wake_projectors: Vec<Arc<Notify>>,
@@ -102,7 +112,11 @@ struct Background {
 impl Background {
     fn new(settings: &Settings) -> anyhow::Result<Self> {
         let status = Status::default();
-        status.update(|pipeline| pipeline.kafka_enabled = settings.kafka.enabled);
+        let instance = Arc::new(Instance::new(settings.consumer.session_timeout));
+        status.update(|pipeline| {
+            pipeline.kafka_enabled = settings.kafka.enabled;
+            pipeline.instance = instance.owner().to_owned();
+        });
         Ok(Self {
             pool: store::connect_pool(&settings.database)
                 .context("DATABASE_URL: not a usable postgres:// URL")?,
@@ -110,6 +124,10 @@ impl Background {
             tasks: TaskTracker::new(),
             commands: TaskTracker::new(),
             stop: CancellationToken::new(),
+            last: TaskTracker::new(),
+            quit: CancellationToken::new(),
+            instance,
+            wake_others: Arc::default(),
             wake_publisher: Arc::default(),
             wake_republisher: Arc::default(),
             wake_projectors: vec![Arc::default(), Arc::default()],
@@ -122,8 +140,8 @@ impl Background {
             name: settings.kafka.events_topic.as_str().into(),
             default_partitions: settings.kafka.default_partitions,
         };
-        let mut listeners = self.wake_projectors.clone();
-        listeners.push(Arc::clone(&self.wake_publisher));
+        let mut listeners = self.pipeline_wakes();
+        listeners.push(Arc::clone(&self.wake_others));
         execute::start(
             settings.database.url.clone(),
             topic,
@@ -149,11 +167,30 @@ impl Background {
         }
     }
 
+    /// Whom a commit wakes, here or in another instance.
+    fn pipeline_wakes(&self) -> Vec<Arc<Notify>> {
+        let mut wakes = self.wake_projectors.clone();
+        wakes.push(Arc::clone(&self.wake_publisher));
+        wakes
+    }
+
+    fn spawn_signals(&self, settings: &Settings) {
+        let (instance, wakes) = (Arc::clone(&self.instance), self.pipeline_wakes());
+        let url = settings.database.url.clone();
+        let listen = signals::listen(url, instance, wakes, self.quit.clone());
+        self.supervise_in(&self.last, &self.quit, "listener", listen);
+        let (pool, instance) = (self.pool.clone(), Arc::clone(&self.instance));
+        let tell = signals::tell(pool, instance, Arc::clone(&self.wake_others), self.stop.clone());
+        self.supervise("signals", tell);
+    }
+
     fn spawn_pipeline(&self, settings: &Settings) {
-        let kafka = settings.kafka.enabled.then(|| Connection::new(&settings.kafka));
+        let breaker = Breaker::new(&settings.kafka.breaker);
+        let enabled = settings.kafka.enabled;
+        let kafka = enabled.then(|| Connection::behind(&settings.kafka, Arc::clone(&breaker)));
         if kafka.is_some() {
-            let watch =
-                watch::watch(settings.kafka.clone(), self.status.clone(), self.stop.clone());
+            let (status, stop) = (self.status.clone(), self.stop.clone());
+            let watch = watch::watch(settings.kafka.clone(), Arc::clone(&breaker), status, stop);
             self.supervise("kafka watch", watch);
             let parts = Arc::new(identity::Parts {
                 settings: settings.kafka.clone(),
@@ -162,7 +199,7 @@ impl Background {
                 status: self.status.clone(),
             });
             self.supervise("topic watch", identity::watch(parts, self.stop.clone()));
-            let (parts, stop) = (self.publisher_parts(settings), self.stop.clone());
+            let (parts, stop) = (self.publisher_parts(settings, breaker), self.stop.clone());
             self.supervise("publisher", async move {
                 if let Some(partitions) = frozen_partitions(&parts, &stop).await {
                     Publisher::new(Parts { partitions, ..parts }).run(stop).await;
@@ -201,6 +238,7 @@ impl Background {
                 commits: Arc::clone(commits),
                 status: self.status.clone(),
                 pressure: self.pressure.clone(),
+                instance: Arc::clone(&self.instance),
             });
             let stop = self.stop.clone();
             self.supervise(kind.name(), projector.run(stop));
@@ -219,7 +257,7 @@ impl Background {
         }
     }
 
-    fn publisher_parts(&self, settings: &Settings) -> Parts {
+    fn publisher_parts(&self, settings: &Settings, breaker: Arc<Breaker>) -> Parts {
         Parts {
             pool: self.pool.clone(),
             tenant: TenantId::default_tenant().as_str().to_owned(),
@@ -228,16 +266,28 @@ impl Background {
             producer: settings.producer.clone(),
             outbox: settings.outbox.clone(),
             status: self.status.clone(),
+            instance: Arc::clone(&self.instance),
+            breaker,
             wake: Arc::clone(&self.wake_publisher),
             pressure: self.pressure.clone(),
         }
     }
 
-    /// A background task that ends before it was told to makes the service unhealthy.
     fn supervise(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let task = self.tasks.spawn(task);
-        let (status, stop) = (self.status.clone(), self.stop.clone());
-        self.tasks.spawn(async move {
+        self.supervise_in(&self.tasks, &self.stop, name, task);
+    }
+
+    /// A background task that ends before it was told to, by `stop`, makes the service unhealthy.
+    fn supervise_in(
+        &self,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let task = tasks.spawn(task);
+        let (status, stop) = (self.status.clone(), stop.clone());
+        tasks.spawn(async move {
             let ended = task.await;
             if !stop.is_cancelled() {
                 tracing::error!(task = name, panicked = ended.is_err(), "background task ended");
@@ -271,6 +321,7 @@ impl Background {
                 "background tasks cut off: they go on where they were at the next start"
             );
         }
+        self.quit.cancel();
         // Sessions of a silent server cannot say goodbye: they are not waited for.
         let _ = tokio::time::timeout(CLOSE, self.pool.close()).await;
         let dead = self.status.snapshot().dead_tasks;

@@ -71,6 +71,18 @@ pub struct KafkaSettings {
     pub default_partitions: i32,
     pub replication_factor: i16,
     pub retention_days: u32,
+    pub breaker: BreakerSettings,
+}
+
+/// When Kafka counts as out of reach, and as back.
+#[derive(Debug, Clone)]
+pub struct BreakerSettings {
+    /// Failures in a row that open it.
+    pub failures: u32,
+    /// Good probes in a row that close it.
+    pub successes: u32,
+    /// The longest time without a full attempt.
+    pub reset: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -93,6 +105,8 @@ pub enum Codec {
 #[derive(Debug, Clone)]
 pub struct ConsumerSettings {
     pub max_poll_records: usize,
+    /// For how long a silent instance keeps its partitions.
+    pub session_timeout: Duration,
     pub max_wait: Duration,
     /// Put before both group names.
     pub group_prefix: String,

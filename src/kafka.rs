@@ -5,12 +5,14 @@
 //! cause, where rskafka's hide it. Every call has a bound of its own, since neither client has.
 
 pub mod admin;
+mod breaker;
 mod connect;
 mod error;
 mod fetch;
 mod produce;
 pub mod topics;
 
+pub use breaker::{Breaker, BreakerState};
 pub use connect::Connection;
 pub use error::{Class, Error};
 pub use fetch::{FetchError, Fetched, Fetcher};

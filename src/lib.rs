@@ -18,6 +18,7 @@ pub mod wallet;
 pub mod dead_letters;
 pub mod execute;
 pub mod http;
+pub mod instance;
 pub mod kafka;
 pub mod pressure;
 pub mod projector;

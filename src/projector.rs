@@ -3,11 +3,13 @@
 //! `events` is the record, the feeds only say what is new. Checkpoint and projection move in one
 //! transaction ([`apply`]), so a crash, a replay or two owners at once change nothing. One task per
 //! projector: it waits for its feeds, applies all that has come by then in one transaction, and
-//! goes on. It spawns nothing and keeps nothing that Postgres does not have.
+//! goes on. It spawns nothing and keeps nothing that Postgres does not have. Its leases ([`lease`])
+//! keep several instances from doing the same work; what is right does not hang on them.
 
 pub mod apply;
 pub mod chunk;
 mod kafka_feed;
+mod lease;
 mod ledger;
 mod postgres_feed;
 mod project;
@@ -17,6 +19,7 @@ mod release;
 mod report;
 mod tend;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +28,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::ConsumerSettings;
+use crate::instance::{Instance, Term};
 use crate::pressure::Pressure;
 use crate::status::Status;
 use crate::store::checkpoints::{Advance, Subscription};
@@ -76,6 +80,7 @@ pub struct Wiring {
     pub status: Status,
     /// How hard commands press: they come first.
     pub pressure: Pressure,
+    pub instance: Arc<Instance>,
 }
 
 /// What a step did.
@@ -94,6 +99,11 @@ pub struct Projector {
     postgres: PostgresFeed,
     /// When the work besides the feeds is due.
     tend_due: Instant,
+    term: Term,
+    /// The partitions that this instance projects; none while their leases may have run out.
+    held: BTreeSet<i32>,
+    /// As of the last renewal; none before the first.
+    assigned: Option<BTreeSet<i32>>,
 }
 
 impl Kind {
@@ -123,7 +133,17 @@ impl Projector {
         };
         let limit = i64::try_from(wiring.consumer.max_poll_records).unwrap_or(500);
         let postgres = PostgresFeed::new(role, limit, wiring.kafka.is_none());
-        Self { wiring, job: None, kafka: None, postgres, tend_due: Instant::now() }
+        let term = wiring.instance.term();
+        Self {
+            wiring,
+            job: None,
+            kafka: None,
+            postgres,
+            term,
+            held: BTreeSet::new(),
+            assigned: None,
+            tend_due: Instant::now(),
+        }
     }
 
     /// Works until told to stop; a transaction that runs by then is finished.
@@ -156,6 +176,7 @@ impl Projector {
                 }
             }
         }
+        self.leave().await;
         self.report_running(false);
     }
 
@@ -172,7 +193,8 @@ impl Projector {
         tokio::select! {
             () = arrival => {}
             () = self.wiring.commits.notified(), if postgres.is_active() => postgres.hurry(),
-            () = sleep_until(postgres.due().min(self.tend_due)) => {}
+            () = sleep_until(postgres.due().min(self.tend_due).min(self.term.due())) => {}
+            () = self.term.moved() => self.term.hurry(),
         }
     }
 
@@ -193,13 +215,14 @@ impl Projector {
         let arrived = self.kafka.as_mut().map(|kafka| kafka.take(&job)).unwrap_or_default();
         let walks = Instant::now() >= self.postgres.due();
         let tends = Instant::now() >= self.tend_due;
-        if arrived.is_empty() && !walks && !tends {
+        if arrived.is_empty() && !walks && !tends && !self.term.is_due(Instant::now()) {
             return Ok(Progress::default());
         }
         let mut connection = self.wiring.pool.acquire().await?;
+        self.lease(&mut connection, &job).await?;
         let mut chunks = self.sorted(&job, &mut connection, arrived).await?;
         let in_step = self.kafka.as_ref().map(KafkaFeed::in_step).unwrap_or_default();
-        let found = self.postgres.read(&mut connection, &job, &in_step).await?;
+        let found = self.postgres.read(&mut connection, &job, &self.held, &in_step).await?;
         if walks {
             self.report_lag(&job, &found);
         }
@@ -214,7 +237,7 @@ impl Projector {
         if tends {
             outcome.add(&self.tend(&mut connection, &job).await?);
         }
-        self.postgres.settle(&mut connection, &job).await?;
+        self.postgres.settle(&mut connection, &job, &self.held).await?;
         Ok(Progress { outcome, chunks: chunks.len() })
     }
 
@@ -233,12 +256,11 @@ impl Projector {
             projector: wiring.kind.name(),
             topic: wiring.topic.clone(),
         };
-        let checkpoints =
-            store::checkpoints::load(&mut connection, &subscription, partitions).await?;
+        store::checkpoints::load(&mut connection, &subscription, partitions).await?;
         if let (Some(open), true) = (&wiring.kafka, wiring.consumer.feed_kafka) {
             let consumer = &wiring.consumer;
             let (records, wait) = (consumer.max_poll_records, consumer.max_wait);
-            self.kafka = Some(KafkaFeed::new(open, &checkpoints, records, wait));
+            self.kafka = Some(KafkaFeed::new(Arc::clone(open), records, wait));
         }
         self.job = Some(Job { kind: wiring.kind, subscription, partitions });
         Ok(true)
@@ -254,6 +276,7 @@ impl Projector {
         let mut chunks = Vec::new();
         for arrival in arrived {
             match arrival {
+                Arrived::Chunk(chunk) if !self.held.contains(&chunk.partition) => {}
                 Arrived::Chunk(chunk) => chunks.push(chunk),
                 Arrived::Failed { partition, error } => {
                     self.report_error(&format!("partition {partition}: {error}"), true);
@@ -295,6 +318,8 @@ impl Projector {
 
     /// After an error nothing in memory is worth keeping: Postgres knows where everything stands.
     fn forget(&mut self) {
+        self.held.clear();
+        self.term.hurry();
         self.job = None;
         self.kafka = None;
         self.postgres.forget();

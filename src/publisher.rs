@@ -2,19 +2,21 @@
 //!
 //! | step | what | bound |
 //! |---|---|---|
-//! | acquire | leases of the partitions, epoch raised | all partitions, one statement |
+//! | lease | renews what it has, takes its share of what is free, gives up what is above it | one statement every 3 s |
 //! | read back | what the topic holds behind the last known offset; its rows are marked | once per doubt |
 //! | claim | the next rows of every idle partition | one statement |
 //! | send | one request per partition, one in flight per partition | rows and bytes |
 //! | settle | marks of all that is confirmed, fenced by the epoch | one statement |
 //!
 //! A partition is idle again only after its marks: row k+1 is never sent before row k is confirmed.
-//! After an unknown outcome it is in doubt, and sends nothing before it has been read back. Every
+//! After an unknown outcome, and when it is new here, it is in doubt, and sends nothing before it has
+//! been read back. Nothing is sent on a lease that has run out by the own clock. Every
 //! step is a job in one set; nothing here waits for one job while another could go on, and each
 //! failure pauses only what it struck: a partition, Kafka as a whole, or Postgres.
 
 mod finish;
 mod jobs;
+mod lease;
 mod partition;
 mod pause;
 mod read_back;
@@ -33,6 +35,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{KafkaSettings, OutboxSettings, ProducerSettings};
+use crate::instance::{Instance, Term};
+use crate::kafka::{Breaker, BreakerState};
 use crate::pressure::Pressure;
 use crate::status::Status;
 use crate::store::Pool;
@@ -42,6 +46,8 @@ use pause::Pause;
 
 /// At shutdown, produces and marks in flight get so long. What is cut off is found by read-back.
 const DRAIN: Duration = Duration::from_secs(5);
+/// Then its partitions are given up; where Postgres is slow to take that, they run out.
+const LEAVE: Duration = Duration::from_secs(2);
 
 /// What `app` wires the publisher with.
 #[derive(Debug)]
@@ -55,7 +61,9 @@ pub struct Parts {
     pub producer: ProducerSettings,
     pub outbox: OutboxSettings,
     pub status: Status,
-    /// Fired after each commit that wrote outbox rows.
+    pub instance: Arc<Instance>,
+    pub breaker: Arc<Breaker>,
+    /// Fired after each commit that wrote outbox rows, here or elsewhere.
     pub wake: Arc<Notify>,
     /// How hard commands press: they come first.
     pub pressure: Pressure,
@@ -90,12 +98,15 @@ pub struct Publisher {
     retry_max: Duration,
     status: Status,
     wake: Arc<Notify>,
+    instance: Arc<Instance>,
+    term: Term,
+    breaker: Arc<Breaker>,
     partitions: BTreeMap<i32, Partition>,
     jobs: FuturesUnordered<Job>,
     topics: Topics,
     /// Confirmed and not yet marked.
     settlement: Settlement,
-    acquiring: bool,
+    leasing: bool,
     claiming: bool,
     settling: bool,
     measure_due: bool,
@@ -124,12 +135,15 @@ impl Publisher {
             pressure: parts.pressure.clone(),
             round_begun: Instant::now(),
             rest_until: Instant::now(),
+            instance: Arc::clone(&parts.instance),
+            term: parts.instance.term(),
+            breaker: Arc::clone(&parts.breaker),
             partitions: (0..parts.partitions).map(|n| (n, Partition::default())).collect(),
             shared: Arc::new(Shared::new(parts)),
             jobs: FuturesUnordered::new(),
             topics: Topics::Due,
             settlement: Settlement::default(),
-            acquiring: false,
+            leasing: false,
             claiming: false,
             settling: false,
             measure_due: false,
@@ -148,6 +162,7 @@ impl Publisher {
         self.status.update(|pipeline| pipeline.publisher.running = true);
         let mut tick = interval(self.outbox.poll_interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut breaker = self.breaker.subscribe();
         loop {
             self.start_jobs();
             let retry = self.next_retry();
@@ -155,6 +170,12 @@ impl Publisher {
                 () = token.cancelled() => break,
                 Some(done) = self.jobs.next(), if !self.jobs.is_empty() => self.finish(done),
                 () = self.wake.notified() => self.all_dirty(),
+                () = self.term.moved() => self.term.hurry(),
+                Ok(()) = breaker.changed() => {
+                    if *breaker.borrow_and_update() == BreakerState::Closed {
+                        self.shorten_pauses();
+                    }
+                }
                 _ = tick.tick() => {
                     self.all_dirty();
                     self.measure_due = true;
@@ -168,6 +189,7 @@ impl Publisher {
                 "publisher stopped with requests in flight; the next start reads them back"
             );
         }
+        self.leave().await;
         self.status.update(|pipeline| pipeline.publisher.running = false);
     }
 

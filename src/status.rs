@@ -14,10 +14,13 @@ pub struct Status {
 #[derive(Debug, Clone, Default)]
 pub struct Pipeline {
     pub kafka_enabled: bool,
+    /// The name of this instance among the owners of partitions.
+    pub instance: String,
     /// The last attempt to reach Kafka succeeded.
     pub connected: bool,
     /// Why it did not.
     pub connection_error: Option<String>,
+    pub breaker: Breaker,
     /// As the last question to it was answered; none where it was not.
     pub cluster: Option<ClusterStatus>,
     pub publisher: PublisherStatus,
@@ -27,6 +30,15 @@ pub struct Pipeline {
     pub dead_tasks: Vec<&'static str>,
     /// Shutting down: not ready for new work.
     pub draining: bool,
+}
+
+/// Whether Kafka is tried at all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Breaker {
+    #[default]
+    Closed,
+    HalfOpen,
+    Open,
 }
 
 /// The Kafka cluster as it describes itself.
@@ -50,6 +62,8 @@ pub struct BrokerStatus {
 #[derive(Debug, Clone, Default)]
 pub struct PublisherStatus {
     pub running: bool,
+    /// Partitions that this instance publishes.
+    pub partitions: usize,
     pub published: u64,
     pub errors: u64,
     pub last_error: Option<String>,
@@ -62,6 +76,8 @@ pub struct ProjectorStatus {
     pub duplicates: u64,
     pub healed: u64,
     pub dead_letters: u64,
+    /// How often its set of partitions changed after the first time.
+    pub rebalances: u64,
     pub partitions: BTreeMap<i32, PartitionStatus>,
     pub last_error: Option<String>,
     /// The error is forgotten once all goes well again; others stay for people to see.

@@ -17,6 +17,7 @@ pub mod rebuild;
 pub mod reconcile;
 pub mod recorded;
 pub mod retention;
+pub mod signals;
 mod time;
 pub mod topics;
 pub mod wallets;

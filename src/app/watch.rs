@@ -1,41 +1,72 @@
 //! Asks the Kafka cluster every few seconds who it is: what the health pages say of it is true even
-//! while nothing is published.
+//! while nothing is published. The same question is the breaker's probe while it is open.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::config::KafkaSettings;
-use crate::kafka::Error;
 use crate::kafka::admin::Admin;
-use crate::status::{BrokerStatus, ClusterStatus, Status};
-
-const EVERY: Duration = Duration::from_secs(5);
+use crate::kafka::{self, BreakerState, Error};
+use crate::status::{Breaker, BrokerStatus, ClusterStatus, Status};
 
 /// Runs until told to stop.
-pub(super) async fn watch(settings: KafkaSettings, status: Status, stop: CancellationToken) {
+pub(super) async fn watch(
+    settings: KafkaSettings,
+    breaker: Arc<kafka::Breaker>,
+    status: Status,
+    stop: CancellationToken,
+) {
     let mut admin = None;
+    let mut states = breaker.subscribe();
     while !stop.is_cancelled() {
         let Some(answer) = stop.run_until_cancelled(ask(&settings, &mut admin)).await else {
             break;
         };
-        match answer {
-            Ok(cluster) => status.update(|pipeline| {
-                pipeline.connected = true;
-                pipeline.connection_error = None;
-                pipeline.cluster = Some(cluster);
-            }),
-            Err(error) => {
-                admin = None;
-                status.update(|pipeline| {
-                    pipeline.connected = false;
+        breaker.probed(answer.as_ref().map(drop));
+        if answer.is_err() {
+            admin = None;
+        }
+        status.update(|pipeline| {
+            pipeline.connected = answer.is_ok();
+            match answer {
+                Ok(cluster) => {
+                    pipeline.connection_error = None;
+                    pipeline.cluster = Some(cluster);
+                }
+                Err(error) => {
                     pipeline.connection_error = Some(error.to_string());
                     pipeline.cluster = None;
-                });
+                }
+            }
+        });
+        loop {
+            show(&status, &breaker);
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep_until(breaker.probe_due()) => break,
+                // Opened or closed by others: the next probe is due at another time.
+                _ = states.changed() => {}
             }
         }
-        stop.run_until_cancelled(tokio::time::sleep(EVERY)).await;
     }
+}
+
+fn show(status: &Status, breaker: &kafka::Breaker) {
+    let state = breaker.state();
+    let cause = (state == BreakerState::Open).then(|| breaker.cause()).flatten();
+    status.update(|pipeline| {
+        pipeline.breaker = match state {
+            BreakerState::Closed => Breaker::Closed,
+            BreakerState::HalfOpen => Breaker::HalfOpen,
+            BreakerState::Open => Breaker::Open,
+        };
+        if let Some(cause) = cause {
+            pipeline.connected = false;
+            pipeline.connection_error = Some(cause.to_string());
+        }
+    });
 }
 
 async fn ask(settings: &KafkaSettings, admin: &mut Option<Admin>) -> Result<ClusterStatus, Error> {

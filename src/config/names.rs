@@ -68,6 +68,17 @@ pub const SETTINGS: &[Setting] = &[
         "ms until an unanswered request is taken as of unknown outcome",
     ),
     setting("KAFKA_RETRY_MAX_MS", "10000", "ms, the longest pause between two attempts"),
+    setting(
+        "KAFKA_BREAKER_FAILURES",
+        "5",
+        "failures in a row after which only a cheap probe asks whether Kafka is back",
+    ),
+    setting("KAFKA_BREAKER_SUCCESSES", "2", "good probes in a row that end it"),
+    setting(
+        "KAFKA_BREAKER_RESET_MS",
+        "300000",
+        "ms, the longest time without a full attempt, whatever the probe says",
+    ),
     setting("DEFAULT_PARTITIONS", "10", "partitions of topics that the service creates"),
     setting("DEFAULT_REPLICATION_FACTOR", "1", "replicas of topics that the service creates"),
     setting("MESSAGE_RETENTION_DAYS", "7", "days that the events topic keeps records"),
@@ -88,6 +99,11 @@ pub const SETTINGS: &[Setting] = &[
         "records of one partition that a projector applies at once, at most",
     ),
     setting("CONSUMER_MAX_WAIT_MS", "500", "ms that a fetch waits for records"),
+    setting(
+        "CONSUMER_SESSION_TIMEOUT_MS",
+        "10000",
+        "ms that a silent instance keeps its partitions, of publisher and projectors; renewed at 3/10 of it",
+    ),
     setting("CONSUMER_GROUP_ID", "", "prefix of the group names"),
     setting(
         "PROJECTOR_FEEDS",

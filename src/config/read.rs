@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use super::names::{SETTINGS, WATCHED_PREFIXES};
 use super::{
-    Codec, CommandSettings, ConsumerSettings, DatabaseSettings, HttpSettings, KafkaSettings,
-    LogFormat, LogSettings, OutboxSettings, ProducerSettings, RetentionSettings, Secret, Settings,
-    file_path,
+    BreakerSettings, Codec, CommandSettings, ConsumerSettings, DatabaseSettings, HttpSettings,
+    KafkaSettings, LogFormat, LogSettings, OutboxSettings, ProducerSettings, RetentionSettings,
+    Secret, Settings, file_path,
 };
 
 /// Settings given as flags, by name: they win over everything.
@@ -255,6 +255,11 @@ impl Reader {
             default_partitions: self.within("DEFAULT_PARTITIONS", 1, 10_000)?,
             replication_factor: self.within("DEFAULT_REPLICATION_FACTOR", 1, 100)?,
             retention_days: self.within("MESSAGE_RETENTION_DAYS", 1, 36_500)?,
+            breaker: BreakerSettings {
+                failures: self.within("KAFKA_BREAKER_FAILURES", 1, 1000)?,
+                successes: self.within("KAFKA_BREAKER_SUCCESSES", 1, 1000)?,
+                reset: self.millis("KAFKA_BREAKER_RESET_MS")?,
+            },
         })
     }
 
@@ -267,6 +272,11 @@ impl Reader {
         Ok(ConsumerSettings {
             max_poll_records: self.within("CONSUMER_MAX_POLL_RECORDS", 1, 10_000)?,
             max_wait: self.millis("CONSUMER_MAX_WAIT_MS")?,
+            session_timeout: Duration::from_millis(self.within(
+                "CONSUMER_SESSION_TIMEOUT_MS",
+                1000,
+                600_000,
+            )?),
             group_prefix: self.text("CONSUMER_GROUP_ID")?,
             feed_kafka: named.contains(&"kafka"),
             feed_outbox: named.contains(&"outbox"),

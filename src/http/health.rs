@@ -1,5 +1,6 @@
 //! Health that tells the truth: what is alive, what is behind, what is broken.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use axum::extract::State;
@@ -11,7 +12,8 @@ use super::HttpState;
 use super::openapi::health as shapes;
 use super::openapi::problems::InternalProblems;
 use crate::envelope::timestamp;
-use crate::status::{Pipeline, ProjectorStatus};
+use crate::status::{Breaker, Pipeline, ProjectorStatus};
+use crate::store::leases::{self, Holder};
 use crate::store::{self, outbox::Backlog};
 use crate::wallet::TenantId;
 
@@ -126,17 +128,24 @@ pub(super) async fn kafka_stats(State(state): State<HttpState>) -> Response {
     let report = Report::take(&state).await;
     let mut body = report.summary();
     let publisher = &report.pipeline.publisher;
+    let holders = match &report.backlog {
+        Some(_) => within(leases::holders(&state.pool)).await.unwrap_or_default(),
+        None => Vec::new(),
+    };
+    body.insert("instance".to_owned(), json!(report.pipeline.instance));
     body.insert(
         "outbox".to_owned(),
         json!({
+            "partitions": publishers(&holders),
             "published": publisher.published,
             "errors": publisher.errors,
             "lastError": publisher.last_error,
         }),
     );
     let groups = report.pipeline.projectors.iter();
-    let groups: Map<String, Value> =
-        groups.map(|(name, status)| ((*name).to_owned(), group_detail(status))).collect();
+    let groups: Map<String, Value> = groups
+        .map(|(name, status)| ((*name).to_owned(), group_detail(name, status, &holders)))
+        .collect();
     body.insert("groups".to_owned(), Value::Object(groups));
     body.insert("cluster".to_owned(), cluster(&report.pipeline));
     let tenant = TenantId::default_tenant();
@@ -157,20 +166,43 @@ fn cluster(pipeline: &Pipeline) -> Value {
     json!({"id": cluster.id, "pingMs": cluster.ping_ms, "brokers": brokers})
 }
 
-fn group_detail(status: &ProjectorStatus) -> Value {
-    let partitions: Vec<Value> = status
-        .partitions
-        .iter()
-        .map(|(partition, at)| {
-            json!({
-                "partition": partition,
-                "committed": at.next_offset,
-                "logEnd": at.high_watermark,
-                "lag": at.lag(),
-            })
-        })
-        .collect();
+/// Which instance publishes which partition.
+fn publishers(holders: &[Holder]) -> Vec<Value> {
+    let publishers = holders.iter().filter(|holder| holder.role == leases::PUBLISHER);
+    publishers.map(|holder| json!({"partition": holder.partition, "owner": holder.owner})).collect()
+}
+
+/// The topic's end is known where this instance reads the partition. Of the others the place is
+/// known, from Postgres.
+fn group_detail(name: &str, status: &ProjectorStatus, holders: &[Holder]) -> Value {
+    let owner = |partition: i32| {
+        let mut found = holders.iter().filter(|holder| holder.role == name);
+        found.find(|holder| holder.partition == partition).and_then(|holder| holder.owner.clone())
+    };
+    let mut partitions = BTreeMap::new();
+    for holder in holders.iter().filter(|holder| holder.role == name) {
+        let entry = json!({
+            "partition": holder.partition,
+            "committed": holder.next_offset.unwrap_or(0),
+            "logEnd": null,
+            "lag": null,
+            "owner": holder.owner,
+        });
+        partitions.insert(holder.partition, entry);
+    }
+    for (partition, at) in &status.partitions {
+        let entry = json!({
+            "partition": partition,
+            "committed": at.next_offset,
+            "logEnd": at.high_watermark,
+            "lag": at.lag(),
+            "owner": owner(*partition),
+        });
+        partitions.insert(*partition, entry);
+    }
+    let partitions: Vec<Value> = partitions.into_values().collect();
     json!({
+        "rebalances": status.rebalances,
         "applied": status.applied,
         "duplicates": status.duplicates,
         "healed": status.healed,
@@ -250,7 +282,11 @@ impl Report {
                 "awaitsRepublication": self.awaits_republication,
             },
             "consumers": self.consumers(),
-            "breaker": {"state": if pipeline.connected { "closed" } else { "open" }},
+            "breaker": {"state": match pipeline.breaker {
+                Breaker::Closed => "closed",
+                Breaker::HalfOpen => "half_open",
+                Breaker::Open => "open",
+            }},
             "timestamp": now(),
         });
         match body {

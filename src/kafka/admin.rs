@@ -15,7 +15,7 @@ use krafka::error::ErrorCode;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::connect::connect_krafka;
+use super::connect::{connect_krafka, count_failure};
 use super::error::Error;
 use super::topics::{Drift, Report, TopicSpec};
 use crate::config::KafkaSettings;
@@ -60,7 +60,8 @@ impl Admin {
         let wait = settings.connection_timeout;
         let kafka = timeout(wait, connect_krafka(settings))
             .await
-            .unwrap_or_else(|_| Err(Error::timeout("connecting", wait)))?;
+            .unwrap_or_else(|_| Err(Error::timeout("connecting", wait)))
+            .inspect_err(count_failure)?;
         let wait = settings.request_timeout.min(CALL_TIMEOUT_MAX);
         Ok(Self { client: kafka.admin().default_api_timeout(wait), wait })
     }

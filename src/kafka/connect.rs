@@ -11,6 +11,7 @@ use rskafka::client::{Client, ClientBuilder};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
+use super::breaker::Breaker;
 use super::error::{Class, Error};
 use crate::config::KafkaSettings;
 
@@ -24,6 +25,7 @@ const REQUEST_TIMEOUT_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Connection {
     settings: KafkaSettings,
+    breaker: Arc<Breaker>,
     state: Mutex<State>,
 }
 
@@ -42,9 +44,18 @@ pub(super) struct Leader {
 }
 
 impl Connection {
-    /// Does not connect yet: the service starts before its brokers.
+    /// With a breaker of its own. Does not connect yet: the service starts before its brokers.
     pub fn new(settings: &KafkaSettings) -> Arc<Self> {
-        Arc::new(Self { settings: settings.clone(), state: Mutex::default() })
+        Self::behind(settings, Breaker::new(&settings.breaker))
+    }
+
+    /// Behind a breaker that others stand behind, too.
+    pub fn behind(settings: &KafkaSettings, breaker: Arc<Breaker>) -> Arc<Self> {
+        Arc::new(Self { settings: settings.clone(), breaker, state: Mutex::default() })
+    }
+
+    pub fn breaker(&self) -> &Breaker {
+        &self.breaker
     }
 
     /// The bound of one request.
@@ -63,19 +74,21 @@ impl Connection {
             Err(_) => Error::timeout("connecting to the partition's leader", wait),
         };
         count_failure(&error);
-        self.discard(&client).await;
+        self.discard(&client, &error).await;
         Err(error)
     }
 
     /// Gives up the client behind `leader`: its connections may be mute, its metadata stale.
-    pub(super) async fn discard_leader(&self, leader: &Leader) {
-        self.discard(&leader.client).await;
+    pub(super) async fn discard_leader(&self, leader: &Leader, cause: &Error) {
+        self.discard(&leader.client, cause).await;
     }
 
-    async fn discard(&self, client: &Arc<Client>) {
+    /// One client is one failure, however many partitions were behind it.
+    async fn discard(&self, client: &Arc<Client>, cause: &Error) {
         let mut state = self.state.lock().await;
         if state.client.as_ref().is_some_and(|current| Arc::ptr_eq(current, client)) {
             state.client = None;
+            self.breaker.tried(Err(cause));
         }
     }
 
@@ -90,6 +103,7 @@ impl Connection {
         {
             return Err(error.clone());
         }
+        self.breaker.allows()?;
         let wait = self.settings.connection_timeout;
         let built = timeout(wait, connect(&self.settings))
             .await
@@ -103,6 +117,7 @@ impl Connection {
             }
             Err(error) => {
                 count_failure(&error);
+                self.breaker.tried(Err(&error));
                 state.failed = Some((Instant::now(), error.clone()));
                 Err(error)
             }
@@ -161,7 +176,10 @@ async fn any_has_address(brokers: &[String]) -> bool {
     false
 }
 
-fn count_failure(error: &Error) {
-    metrics::counter!("kafka_connection_errors_total", "class" => error.class.as_str())
-        .increment(1);
+/// Counts what keeps us from the brokers; an answer of theirs is no failure of the connection.
+pub(super) fn count_failure(error: &Error) {
+    if error.is_outage() {
+        metrics::counter!("kafka_connection_errors_total", "class" => error.class.as_str())
+            .increment(1);
+    }
 }

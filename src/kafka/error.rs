@@ -74,6 +74,10 @@ impl Error {
     pub(super) fn from_krafka(error: &KrafkaError) -> Self {
         let class = match error {
             KrafkaError::Auth { .. } => Class::Auth,
+            // It tried again and again within its time: what kept it is in the text.
+            KrafkaError::Timeout { .. } if error.to_string().contains("onnection refused") => {
+                Class::Network
+            }
             KrafkaError::Timeout { .. } => Class::Timeout,
             KrafkaError::Network(cause) if cause.to_string().contains("timed out") => {
                 Class::Timeout

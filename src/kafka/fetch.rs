@@ -101,13 +101,16 @@ impl Fetcher {
     ) -> Result<Result<T, ()>, Error> {
         let wait = max_wait.saturating_add(self.connection.request_timeout());
         let error = match timeout(wait, request).await {
-            Ok(Ok(answer)) => return Ok(Ok(answer)),
+            Ok(Ok(answer)) => {
+                self.connection.breaker().tried(Ok(()));
+                return Ok(Ok(answer));
+            }
             Ok(Err(error)) if is_out_of_range(&error) => return Ok(Err(())),
             Ok(Err(error)) => Error::from_rskafka(&error),
             Err(_) => Error::timeout("fetch", wait),
         };
         self.leader = None;
-        self.connection.discard_leader(leader).await;
+        self.connection.discard_leader(leader, &error).await;
         Err(error)
     }
 

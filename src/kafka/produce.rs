@@ -79,6 +79,11 @@ impl Producer {
         Self { connection, topic: topic.to_owned(), compression, leaders: Mutex::default() }
     }
 
+    /// Connects to the partition's leader, where that is not done yet.
+    pub async fn connect(&self, partition: i32) -> Result<(), ProduceError> {
+        self.leader(partition).await.map(drop).map_err(ProduceError::Unsent)
+    }
+
     /// Appends `records` to `partition`, all of them or none; their offsets in order.
     pub async fn produce(
         &self,
@@ -89,7 +94,10 @@ impl Producer {
         let records = records.into_iter().map(Into::into).collect();
         let wait = self.connection.request_timeout();
         let error = match timeout(wait, leader.partition.produce(records, self.compression)).await {
-            Ok(Ok(offsets)) => return Ok(offsets),
+            Ok(Ok(offsets)) => {
+                self.connection.breaker().tried(Ok(()));
+                return Ok(offsets);
+            }
             Ok(Err(error)) => classify(&error),
             Err(_) => {
                 let text = format!("produce: no answer within {} ms", wait.as_millis());
@@ -98,7 +106,7 @@ impl Producer {
         };
         if !matches!(error, ProduceError::Refused { records: true, .. }) {
             self.leaders().remove(&partition);
-            self.connection.discard_leader(&leader).await;
+            self.connection.discard_leader(&leader, error.cause()).await;
         }
         Err(error)
     }

@@ -78,6 +78,11 @@ mod tests {
             connection_timeout: std::time::Duration::from_secs(1),
             request_timeout: std::time::Duration::from_secs(1),
             retry_max: std::time::Duration::from_secs(1),
+            breaker: crate::config::BreakerSettings {
+                failures: 5,
+                successes: 2,
+                reset: std::time::Duration::from_secs(300),
+            },
             default_partitions: 10,
             replication_factor,
             retention_days: 7,

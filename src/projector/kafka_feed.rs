@@ -27,6 +27,10 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 const IN_STEP: Duration = Duration::from_secs(2);
 
 pub struct KafkaFeed {
+    open: OpenPartition,
+    /// Partitions to read; each time one is begun, its reader has a new number.
+    assigned: BTreeMap<i32, u64>,
+    begun: u64,
     max_records: usize,
     max_wait: Duration,
     fetching: FuturesUnordered<BoxFuture<'static, Fetch>>,
@@ -58,9 +62,19 @@ pub enum Arrived {
     },
 }
 
+impl Arrived {
+    fn partition(&self) -> i32 {
+        match self {
+            Self::Chunk(chunk) => chunk.partition,
+            Self::OutOfRange { partition, .. } | Self::Failed { partition, .. } => *partition,
+        }
+    }
+}
+
 /// One partition's reader and its place.
 struct Reader {
     partition: i32,
+    number: u64,
     position: i64,
     /// Behind the chunk that is being applied.
     next: i64,
@@ -84,13 +98,12 @@ enum Failure {
 }
 
 impl KafkaFeed {
-    pub fn new(
-        open: &OpenPartition,
-        checkpoints: &[Checkpoint],
-        max_records: usize,
-        max_wait: Duration,
-    ) -> Self {
-        let mut feed = Self {
+    /// Reads nothing yet.
+    pub fn new(open: OpenPartition, max_records: usize, max_wait: Duration) -> Self {
+        Self {
+            open,
+            assigned: BTreeMap::new(),
+            begun: 0,
             max_records,
             max_wait,
             fetching: FuturesUnordered::new(),
@@ -99,24 +112,41 @@ impl KafkaFeed {
             places: BTreeMap::new(),
             failing: BTreeSet::new(),
             ready: Vec::new(),
-        };
+        }
+    }
+
+    /// Reads these partitions as well, each from its checkpoint.
+    pub fn begin<'a>(&mut self, checkpoints: impl Iterator<Item = &'a Checkpoint>) {
         for checkpoint in checkpoints {
-            let next_offset = checkpoint.next_offset;
+            let (partition, next_offset) = (checkpoint.partition, checkpoint.next_offset);
             // Its end is not known before the first fetch.
             let place = PartitionStatus { next_offset, high_watermark: next_offset };
-            feed.places.insert(checkpoint.partition, place);
-            feed.fetch(Reader {
-                partition: checkpoint.partition,
-                position: checkpoint.next_offset,
-                next: checkpoint.next_offset,
-                fetcher: open(checkpoint.partition),
+            self.places.insert(partition, place);
+            self.begun += 1;
+            self.assigned.insert(partition, self.begun);
+            self.fetch(Reader {
+                partition,
+                number: self.begun,
+                position: next_offset,
+                next: next_offset,
+                fetcher: (self.open)(partition),
                 rest: VecDeque::new(),
                 high_watermark: 0,
                 failures: 0,
                 pause: Duration::ZERO,
             });
         }
-        feed
+    }
+
+    /// Reads no partition but these any longer. What is on its way for another is dropped when it
+    /// comes.
+    pub fn keep(&mut self, held: &BTreeSet<i32>) {
+        self.assigned.retain(|partition, _| held.contains(partition));
+        self.waiting.retain(|partition, _| held.contains(partition));
+        self.at_end.retain(|partition, _| held.contains(partition));
+        self.places.retain(|partition, _| held.contains(partition));
+        self.failing.retain(|partition| held.contains(partition));
+        self.ready.retain(|arrived| held.contains(&arrived.partition()));
     }
 
     /// Waits until a partition has brought something. May be dropped at any time.
@@ -169,6 +199,9 @@ impl KafkaFeed {
     fn arrived(&mut self, job: &Job, fetch: Fetch) {
         let Fetch { mut reader, result } = fetch;
         let partition = reader.partition;
+        if self.assigned.get(&partition) != Some(&reader.number) {
+            return;
+        }
         match result {
             Ok(()) => {
                 reader.failures = 0;

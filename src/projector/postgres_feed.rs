@@ -1,6 +1,6 @@
 //! The second feed: events straight from Postgres.
 //!
-//! It walks all partitions on every tick. While the Kafka feed is in step it only looks, and moves
+//! It walks the instance's partitions on every tick. While the Kafka feed is in step it only looks, and moves
 //! its cursor past what is applied; an event that is not applied 2 s after it happened makes it
 //! take the partition over until the Kafka feed has caught up. Without Kafka it is all there is.
 
@@ -94,17 +94,26 @@ impl PostgresFeed {
         self.hurry();
     }
 
+    /// Only these partitions are this instance's.
+    pub fn keep(&mut self, held: &BTreeSet<i32>) {
+        self.active.retain(|partition| held.contains(partition));
+        self.ahead.retain(|partition, _| held.contains(partition));
+        self.settled.retain(|partition, _| held.contains(partition));
+        self.hurry();
+    }
+
     /// Walks no sooner than an idle tick from now.
     pub fn later(&mut self) {
         self.due = Instant::now() + TICK_IDLE;
     }
 
-    /// Walks all partitions, if it is time to. `in_step` are the partitions whose Kafka feed
+    /// Walks the partitions that are `held`, if it is time to. `in_step` are the partitions whose Kafka feed
     /// had read its topic to the end a moment ago.
     pub async fn read(
         &mut self,
         connection: &mut Connection,
         job: &Job,
+        held: &BTreeSet<i32>,
         in_step: &BTreeSet<i32>,
     ) -> store::Result<Found> {
         let mut found = Found::default();
@@ -115,7 +124,9 @@ impl PostgresFeed {
         let ahead: Vec<(i32, i64)> = self.ahead.iter().map(|(p, xid)| (*p, *xid)).collect();
         store::begin(connection).await?;
         store::feed::steady(connection).await?;
-        let walks = store::feed::walk(connection, &job.subscription, &ahead, self.limit).await?;
+        let held: Vec<i32> = held.iter().copied().collect();
+        let of = &job.subscription;
+        let walks = store::feed::walk(connection, of, &held, &ahead, self.limit).await?;
         store::commit(connection).await?;
         for walk in walks {
             let lag = Duration::from_millis(u64::try_from(walk.lag_ms).unwrap_or(0));
@@ -160,13 +171,19 @@ impl PostgresFeed {
     }
 
     /// Without Kafka: marks outbox rows that both projectors have applied.
-    pub async fn settle(&mut self, connection: &mut Connection, job: &Job) -> store::Result<()> {
+    pub async fn settle(
+        &mut self,
+        connection: &mut Connection,
+        job: &Job,
+        held: &BTreeSet<i32>,
+    ) -> store::Result<()> {
         if !self.settles || Instant::now() < self.settle_due {
             return Ok(());
         }
         self.settle_due = Instant::now() + TICK_ACTIVE;
-        let after: Vec<(i32, i64)> = (0..job.partitions)
-            .map(|partition| (partition, self.settled.get(&partition).copied().unwrap_or(i64::MIN)))
+        let after: Vec<(i32, i64)> = held
+            .iter()
+            .map(|partition| (*partition, self.settled.get(partition).copied().unwrap_or(i64::MIN)))
             .collect();
         let both = [LEDGER, READ_MODEL];
         let of = &job.subscription;

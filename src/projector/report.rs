@@ -56,6 +56,13 @@ impl Projector {
         });
     }
 
+    /// Partitions came or went: an instance did.
+    pub(super) fn report_rebalance(&self, partitions: usize) {
+        tracing::info!(projector = self.wiring.kind.name(), partitions, "rebalanced");
+        counter!("consumer_rebalances_total", "group" => self.group()).increment(1);
+        self.change(|status| status.rebalances += 1);
+    }
+
     /// Lag as the walk sees it: events of the books that are not applied, whatever the feeds say.
     pub(super) fn report_lag(&self, job: &Job, found: &Found) {
         let group = self.group();

@@ -11,14 +11,13 @@ use super::{Publisher, Topics};
 use crate::kafka;
 use crate::kafka::topics::Report;
 use crate::store;
-use crate::store::leases::Lease;
 use crate::store::outbox::OutboxRow;
 
 impl Publisher {
     pub(super) fn finish(&mut self, done: Done) {
         match done {
             Done::Prepared(result) => self.prepared(result),
-            Done::Acquired(result) => self.acquired(result),
+            Done::Leased { begun, result } => self.leased(begun, result),
             Done::ReadBack { partition, result } => self.read(partition, result),
             Done::Claimed { asked, limit, rows } => self.claimed(&asked, limit, rows),
             Done::Sent(sent) => self.sent(sent),
@@ -64,18 +63,6 @@ impl Publisher {
         self.connected();
     }
 
-    fn acquired(&mut self, result: store::Result<Vec<Lease>>) {
-        self.acquiring = false;
-        let Some(leases) = self.stored(result, "leases not acquired") else { return };
-        for lease in leases {
-            if let Some(partition) = self.partitions.get_mut(&lease.partition) {
-                partition.epoch = lease.epoch;
-                partition.last_offset = lease.last_offset;
-                partition.phase = Phase::Doubtful;
-            }
-        }
-    }
-
     fn read(&mut self, number: i32, result: Result<ReadBack, kafka::Error>) {
         match result {
             Ok(read) => {
@@ -95,6 +82,8 @@ impl Publisher {
         let rows = self.stored(rows, "outbox not read").unwrap_or_default();
         let limit_rows = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut behind = false;
+        let until = self.term.until();
+        let sends = !self.stopping && self.term.stands(Instant::now());
         let groups: Vec<&[OutboxRow]> =
             rows.chunk_by(|left, right| left.partition == right.partition).collect();
         for number in asked {
@@ -102,7 +91,7 @@ impl Publisher {
                 groups.iter().find(|group| group.first().map(|row| row.partition) == Some(*number));
             let Some(partition) = self.partitions.get_mut(number) else { continue };
             match group {
-                Some(group) if !self.stopping => {
+                Some(group) if sends && partition.after_job.is_none() => {
                     let more = group.len() >= limit_rows;
                     behind |= more;
                     self.sending += 1;
@@ -111,11 +100,12 @@ impl Publisher {
                         partition.epoch,
                         group.to_vec(),
                         more,
+                        until,
                     ));
                 }
                 _ => {
-                    partition.phase = Phase::Idle;
-                    partition.dirty |= failed;
+                    partition.rest(Phase::Idle);
+                    partition.dirty |= failed || group.is_some();
                 }
             }
         }
@@ -131,9 +121,11 @@ impl Publisher {
             // Large records: more rows would only be read in vain.
             self.limit = self.outbox.batch_size;
         }
+        if sent.refused_batch || sent.trouble.is_some() {
+            metrics::counter!("kafka_outbox_batch_failures_total").increment(1);
+        }
         match &sent.trouble {
             Some(Trouble { error, rows, .. }) => {
-                metrics::counter!("kafka_outbox_batch_failures_total").increment(1);
                 metrics::counter!("kafka_outbox_publish_errors_total").increment(*rows);
                 self.partition_failed(sent.partition, error, "batch not confirmed");
             }
@@ -190,11 +182,7 @@ impl Publisher {
             self.resume(read.partition, !read.complete);
         }
         for number in settled.lost {
-            tracing::warn!(partition = number, "lease lost to another publisher");
-            if let Some(partition) = self.partitions.get_mut(&number) {
-                partition.phase = Phase::Unowned;
-                partition.pause.fail(self.retry_max);
-            }
+            self.lost(number);
         }
         metrics::counter!("kafka_outbox_published_total").increment(published);
         self.status.update(|pipeline| pipeline.publisher.published += published);
@@ -211,7 +199,7 @@ impl Publisher {
 
     fn resume(&mut self, number: i32, doubtful: bool) {
         if let Some(partition) = self.partitions.get_mut(&number) {
-            partition.phase = if doubtful { Phase::Doubtful } else { Phase::Idle };
+            partition.rest(if doubtful { Phase::Doubtful } else { Phase::Idle });
         }
     }
 }

@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use uuid::Uuid;
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use super::Parts;
 use super::read_back::{self, ReadBack};
@@ -13,7 +14,7 @@ use super::send::{self, Sent};
 use crate::kafka::admin::Admin;
 use crate::kafka::topics::{Report, TopicSpec};
 use crate::kafka::{self, Connection, Fetcher, Producer};
-use crate::store::leases::{self, Lease, Leased};
+use crate::store::leases::{self, Leased, Member, Standing};
 use crate::store::outbox::{self, Backlog, Mark, OutboxRow, Refusal};
 use crate::store::{self, Pool};
 
@@ -22,7 +23,7 @@ pub type Job = BoxFuture<'static, Done>;
 /// How a job ended.
 pub enum Done {
     Prepared(Result<Report, kafka::Error>),
-    Acquired(store::Result<Vec<Lease>>),
+    Leased { begun: Instant, result: store::Result<Standing> },
     ReadBack { partition: i32, result: Result<ReadBack, kafka::Error> },
     Claimed { asked: Vec<i32>, limit: i64, rows: store::Result<Vec<OutboxRow>> },
     Sent(Sent),
@@ -50,7 +51,8 @@ pub struct Settled {
 pub struct Shared {
     pool: Pool,
     leased: Leased,
-    owner: String,
+    /// Set once the partitions have their rows.
+    opened: OnceCell<()>,
     parts: Settings,
     connection: Arc<Connection>,
     producer: Producer,
@@ -66,13 +68,18 @@ impl Shared {
     pub fn new(parts: Parts) -> Self {
         let topic = parts.kafka.events_topic.clone();
         let codec = parts.producer.compression;
-        let connection = Connection::new(&parts.kafka);
+        let connection = Connection::behind(&parts.kafka, parts.breaker);
         Self {
             pool: parts.pool,
-            owner: Uuid::now_v7().to_string(),
+            opened: OnceCell::new(),
             producer: Producer::new(Arc::clone(&connection), &topic, codec),
             connection,
-            leased: Leased { tenant: parts.tenant, role: "publisher", topic },
+            leased: Leased {
+                tenant: parts.tenant,
+                role: leases::PUBLISHER,
+                topic,
+                partitions: parts.partitions,
+            },
             parts: Settings {
                 specs: vec![
                     TopicSpec::events(&parts.kafka, codec, parts.partitions),
@@ -91,16 +98,38 @@ impl Shared {
     }
 
     async fn ensure_topics(&self) -> Result<Report, kafka::Error> {
-        Admin::connect(&self.parts.kafka).await?.ensure_topics(&self.parts.specs).await
+        let breaker = self.connection.breaker();
+        let result = match Admin::connect(&self.parts.kafka).await {
+            Ok(admin) => admin.ensure_topics(&self.parts.specs).await,
+            Err(error) => Err(error),
+        };
+        breaker.tried(result.as_ref().map(drop));
+        result
     }
 
-    pub fn acquire(self: &Arc<Self>, partitions: Vec<i32>) -> Job {
+    /// Gives up `given`, renews the rest and takes what is free.
+    pub fn lease(self: &Arc<Self>, given: Vec<i32>, member: Member) -> Job {
         let shared = Arc::clone(self);
         Box::pin(async move {
-            let acquiring =
-                leases::acquire(&shared.pool, &shared.leased, &partitions, &shared.owner);
-            Done::Acquired(store::bounded(store::SILENT, acquiring).await)
+            // Before the statement is sent: the lease stands at least as long as counted from here.
+            let begun = Instant::now();
+            let leasing = shared.lease_now(&given, &member);
+            Done::Leased { begun, result: store::bounded(member.lease, leasing).await }
         })
+    }
+
+    async fn lease_now(&self, given: &[i32], member: &Member) -> store::Result<Standing> {
+        let mut connection = store::acquire(&self.pool).await?;
+        self.opened.get_or_try_init(|| leases::open(&mut connection, &self.leased)).await?;
+        if !given.is_empty() {
+            leases::release(&mut connection, &self.leased, &member.owner, given).await?;
+        }
+        leases::renew(&mut connection, &self.leased, member).await
+    }
+
+    pub async fn leave(&self, owner: &str) -> store::Result<()> {
+        let mut connection = store::acquire(&self.pool).await?;
+        leases::leave(&mut connection, &self.leased, owner).await
     }
 
     pub fn read_back(self: &Arc<Self>, number: i32, epoch: i64, last_offset: Option<i64>) -> Job {
@@ -122,19 +151,20 @@ impl Shared {
         })
     }
 
-    /// `more`: the claim left rows behind.
+    /// `more`: the claim left rows behind. `until`: the lease stands so long.
     pub fn send(
         self: &Arc<Self>,
         number: i32,
         epoch: i64,
         rows: Vec<OutboxRow>,
         more: bool,
+        until: Instant,
     ) -> Job {
         let shared = Arc::clone(self);
         Box::pin(async move {
             let mut sent = Sent::new(number, epoch, more);
             let max_bytes = shared.parts.max_request_bytes;
-            send::send(&shared.producer, &mut sent, &rows, max_bytes).await;
+            send::send(&shared.producer, &mut sent, &rows, max_bytes, until).await;
             Done::Sent(sent)
         })
     }

@@ -80,8 +80,12 @@ impl Publisher {
         });
         if outage.is_some() {
             tracing::info!("Kafka is back");
-            self.kafka_pause.shorten();
-            self.partitions.values_mut().for_each(|partition| partition.pause.shorten());
+            self.shorten_pauses();
         }
+    }
+
+    pub(super) fn shorten_pauses(&mut self) {
+        self.kafka_pause.shorten();
+        self.partitions.values_mut().for_each(|partition| partition.pause.shorten());
     }
 }

@@ -3,6 +3,8 @@
 
 use std::collections::HashSet;
 
+use tokio::time::Instant;
+
 use crate::envelope::{AGGREGATE_TYPE, Envelope, timestamp};
 use crate::kafka::{self, Outgoing, ProduceError, Producer};
 use crate::store::outbox::{Mark, OutboxRow, Refusal};
@@ -17,6 +19,8 @@ pub struct Sent {
     pub last_offset: Option<i64>,
     pub refusals: Vec<Refusal>,
     pub trouble: Option<Trouble>,
+    /// The broker would not take the batch; its records went one by one.
+    pub refused_batch: bool,
     /// Rows wait that were not sent this time.
     pub more: bool,
     /// Bytes, not rows, were the limit.
@@ -42,6 +46,7 @@ impl Sent {
             last_offset: None,
             refusals: Vec::new(),
             trouble: None,
+            refused_batch: false,
             more,
             cut: false,
         }
@@ -75,8 +80,15 @@ impl Sent {
     }
 }
 
-/// Sends `rows`, or as many of them as fit into `max_bytes`, in their order.
-pub async fn send(producer: &Producer, sent: &mut Sent, rows: &[OutboxRow], max_bytes: usize) {
+/// Sends `rows`, or as many of them as fit into `max_bytes`, in their order. Begins nothing after
+/// `until`: another instance may have the partition then.
+pub async fn send(
+    producer: &Producer,
+    sent: &mut Sent,
+    rows: &[OutboxRow],
+    max_bytes: usize,
+    until: Instant,
+) {
     let mut held = HashSet::new();
     let (mut batch, mut records, mut bytes) = (Vec::new(), Vec::new(), 0_usize);
     for row in rows {
@@ -103,17 +115,35 @@ pub async fn send(producer: &Producer, sent: &mut Sent, rows: &[OutboxRow], max_
     if batch.is_empty() {
         return;
     }
+    if !is_open(producer, sent, batch.len(), until).await {
+        return;
+    }
     match producer.produce(sent.partition, records).await {
         Ok(offsets) => sent.take(&batch, &offsets),
         Err(ProduceError::Refused { cause, records: true }) => match batch.as_slice() {
             [row] => sent.refuse(row, cause.to_string()),
-            _ => send_singly(producer, sent, &batch).await,
+            _ => {
+                sent.refused_batch = true;
+                send_singly(producer, sent, &batch, until).await;
+            }
         },
         Err(error) => sent.stop(&error, batch.len()),
     }
 }
 
-async fn send_singly(producer: &Producer, sent: &mut Sent, batch: &[&OutboxRow]) {
+/// Whether something may be sent: the way is open, and the lease stands. Connecting takes its time,
+/// so the clock is looked at after it.
+async fn is_open(producer: &Producer, sent: &mut Sent, rows: usize, until: Instant) -> bool {
+    if let Err(error) = producer.connect(sent.partition).await {
+        sent.stop(&error, rows);
+        return false;
+    }
+    let open = Instant::now() < until;
+    sent.more |= !open;
+    open
+}
+
+async fn send_singly(producer: &Producer, sent: &mut Sent, batch: &[&OutboxRow], until: Instant) {
     let mut held = HashSet::new();
     for row in batch {
         if held.contains(&wallet(row)) {
@@ -121,6 +151,9 @@ async fn send_singly(producer: &Producer, sent: &mut Sent, batch: &[&OutboxRow])
         }
         // It was valid a moment ago.
         let Ok(record) = outgoing(row) else { return };
+        if !is_open(producer, sent, 1, until).await {
+            return;
+        }
         match producer.produce(sent.partition, vec![record]).await {
             Ok(offsets) => sent.take(&[row], &offsets),
             Err(ProduceError::Refused { cause, records: true }) => {

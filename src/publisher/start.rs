@@ -23,24 +23,24 @@ impl Publisher {
             self.measuring = true;
             self.jobs.push(self.shared.measure());
         }
+        if store_ready {
+            self.start_leasing(now);
+        }
+        // On a lease that may have run out nothing is begun; and nothing that must fail.
+        if self.breaker.allows().is_err() {
+            return;
+        }
         if self.topics == Topics::Due && self.kafka_pause.is_over(now) {
             self.topics = Topics::Preparing;
             self.jobs.push(self.shared.prepare());
         }
-        if store_ready && !self.acquiring {
-            let unowned = self.ready(now, |partition| partition.phase == Phase::Unowned);
-            if !unowned.is_empty() {
-                self.acquiring = true;
-                self.jobs.push(self.shared.acquire(unowned));
-            }
-        }
-        if self.topics == Topics::Ready {
+        if self.topics == Topics::Ready && self.term.stands(now) {
             self.start_reading_and_claiming(now, store_ready);
         }
     }
 
     fn start_reading_and_claiming(&mut self, now: Instant, store_ready: bool) {
-        for number in self.ready(now, |partition| partition.phase == Phase::Doubtful) {
+        for number in self.ready(now, Phase::Doubtful) {
             if let Some(partition) = self.partitions.get_mut(&number) {
                 partition.phase = Phase::Busy;
                 let job = self.shared.read_back(number, partition.epoch, partition.last_offset);
@@ -50,7 +50,7 @@ impl Publisher {
         if self.claiming || !store_ready || now < self.rest_until {
             return;
         }
-        let idle = self.ready(now, |partition| partition.phase == Phase::Idle && partition.dirty);
+        let idle = self.ready(now, Phase::Idle);
         if !idle.is_empty() {
             for number in &idle {
                 if let Some(partition) = self.partitions.get_mut(number) {
@@ -64,9 +64,9 @@ impl Publisher {
         }
     }
 
-    /// The partitions that `wanted` picks and no pause holds.
-    fn ready(&self, now: Instant, wanted: impl Fn(&Partition) -> bool) -> Vec<i32> {
-        let ready = |partition: &Partition| wanted(partition) && partition.pause.is_over(now);
+    /// The partitions in this phase that have something to do and may.
+    fn ready(&self, now: Instant, phase: Phase) -> Vec<i32> {
+        let ready = |partition: &Partition| partition.phase == phase && partition.is_ready(now);
         let found = self.partitions.iter().filter(|(_, partition)| ready(partition));
         found.map(|(number, _)| *number).collect()
     }
@@ -80,7 +80,7 @@ impl Publisher {
             .filter_map(|partition| partition.pause.until())
             .chain(topics)
             .chain(self.store_pause.until())
-            .chain(Some(self.rest_until))
+            .chain([self.rest_until, self.term.due()])
             .filter(|until| *until > now)
             .min()
     }

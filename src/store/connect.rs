@@ -21,7 +21,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A pool whose connections work as the application's role. Connects when first used: the service
 /// starts before its database.
 pub fn connect_pool(settings: &DatabaseSettings) -> Result<Pool> {
-    let options = options(&settings.url, "wallex")?;
+    let options = session(&settings.url, "wallex")?;
     Ok(PgPoolOptions::new()
         .max_connections(settings.max_connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -33,7 +33,7 @@ pub fn connect_pool(settings: &DatabaseSettings) -> Result<Pool> {
 /// One connection of a lane: as the application's role, with plans that suit batches. Small tables
 /// at first planning would otherwise freeze a plan that scans them once they have grown.
 pub async fn connect_lane(url: &Secret, lock_timeout: Duration) -> Result<Connection> {
-    let options = options(url, "wallex-lane")?.options([
+    let options = session(url, "wallex-lane")?.options([
         ("plan_cache_mode", "force_generic_plan"),
         ("enable_hashjoin", "off"),
         ("enable_mergejoin", "off"),
@@ -46,7 +46,7 @@ pub async fn connect_lane(url: &Secret, lock_timeout: Duration) -> Result<Connec
 
 /// Brings the schema up to date as the owner.
 pub async fn migrate(settings: &DatabaseSettings) -> Result<()> {
-    let options = options(&settings.migration_url, "wallex-migrate")?
+    let options = session(&settings.migration_url, "wallex-migrate")?
         .options([("statement_timeout", "0"), ("lock_timeout", "0")]);
     let mut connection = Connection::connect_with(&options).await?;
     MIGRATIONS.run(&mut connection).await.map_err(sqlx::Error::from)?;
@@ -55,7 +55,7 @@ pub async fn migrate(settings: &DatabaseSettings) -> Result<()> {
 
 /// A session of the owner, for work that takes long.
 pub async fn connect_owner(settings: &DatabaseSettings) -> Result<Connection> {
-    let options = options(&settings.migration_url, "wallex-owner")?
+    let options = session(&settings.migration_url, "wallex-owner")?
         .options([("statement_timeout", "0"), ("lock_timeout", "5000")]);
     Ok(Connection::connect_with(&options).await?)
 }
@@ -76,7 +76,7 @@ pub async fn pending_migrations(pool: &Pool) -> Result<usize> {
 }
 
 /// Session settings that every connection has: no statement, lock or silence lasts for ever.
-fn options(url: &Secret, application: &str) -> Result<PgConnectOptions> {
+pub(super) fn session(url: &Secret, application: &str) -> Result<PgConnectOptions> {
     let options = PgConnectOptions::from_str(url.expose())?;
     Ok(options.application_name(application).options([
         ("statement_timeout", "30000"),

@@ -58,12 +58,13 @@ pub async fn steady(connection: &mut Connection) -> Result<()> {
     Ok(sqlx::raw_sql(settings).execute(connection).await.map(drop)?)
 }
 
-/// Looks at the next `limit` events of every partition. A transaction's events are never split.
+/// Looks at the next `limit` events of each of `partitions`. A transaction's events are never split.
 /// Where a running transaction holds the cursor, the walk goes on from `ahead`, which is where the
 /// caller has been, by partition.
 pub async fn walk(
     connection: &mut Connection,
     of: &Subscription,
+    partitions: &[i32],
     ahead: &[(i32, i64)],
     limit: i64,
 ) -> Result<Vec<Walk>> {
@@ -98,7 +99,8 @@ pub async fn walk(
                         when c.feed_xid >= pg_snapshot_xmin(pg_current_snapshot()) \
                         then greatest(c.feed_xid, a.xid::text::xid8) else c.feed_xid end \
                     order by e.commit_xid fetch first ($4::bigint) rows with ties) e offset 0) s) w \
-         where c.tenant_id = $1 and c.projector = $2 and c.topic = $3 order by c.partition",
+         where c.tenant_id = $1 and c.projector = $2 and c.topic = $3 \
+           and c.partition = any($7) order by c.partition",
     )
     .bind(of.tenant.as_str())
     .bind(of.projector)
@@ -106,6 +108,7 @@ pub async fn walk(
     .bind(limit)
     .bind(ahead.iter().map(|(partition, _)| *partition).collect::<Vec<_>>())
     .bind(ahead.iter().map(|(_, xid)| *xid).collect::<Vec<_>>())
+    .bind(partitions)
     .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().map(|row| row.walk(limit)).collect())

@@ -9,7 +9,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::leases::{LEASE, Leased};
+use super::leases::Leased;
 use super::{Pool, Result};
 
 /// A record refused so many times is set aside; its wallet waits behind it, others flow.
@@ -121,19 +121,23 @@ pub async fn mark(pool: &Pool, leased: &Leased, marks: &[Mark]) -> Result<Vec<i3
     // index for empty, and scans the whole backlog for each row.
     let rows = || marks.iter().flat_map(|mark| mark.rows.iter().map(|row| (mark.partition, row)));
     Ok(sqlx::query_scalar(
-        "with fenced as ( \
-             update partition_leases held set last_offset = given.last_offset, \
-                 expires_at = clock_timestamp() + $7 * interval '1 ms', \
-                 updated_at = clock_timestamp() \
-             from unnest($4::integer[], $5::bigint[], $6::bigint[]) \
+        "with fenced as materialized ( \
+             select held.partition, given.last_offset \
+             from partition_leases held \
+             join unnest($4::integer[], $5::bigint[], $6::bigint[]) \
                  as given(partition, epoch, last_offset) \
+                 on held.partition = given.partition and held.epoch = given.epoch \
              where held.tenant_id = $1 and held.role = $2 and held.topic = $3 \
-               and held.partition = given.partition and held.epoch = given.epoch \
-             returning held.partition), \
+             order by held.partition for no key update of held), \
+         placed as ( \
+             update partition_leases held \
+             set last_offset = fenced.last_offset, updated_at = clock_timestamp() \
+             from fenced where held.tenant_id = $1 and held.role = $2 and held.topic = $3 \
+               and held.partition = fenced.partition), \
          marked as ( \
              update outbox sent \
              set processed_at = coalesce(sent.processed_at, clock_timestamp()), published = true \
-             from unnest($8::text[], $9::bigint[], $10::integer[]) \
+             from unnest($7::text[], $8::bigint[], $9::integer[]) \
                  as given(tenant_id, id, partition) \
              where sent.tenant_id = given.tenant_id and sent.id = given.id \
                and given.partition in (select partition from fenced)) \
@@ -145,7 +149,6 @@ pub async fn mark(pool: &Pool, leased: &Leased, marks: &[Mark]) -> Result<Vec<i3
     .bind(marks.iter().map(|mark| mark.partition).collect::<Vec<_>>())
     .bind(marks.iter().map(|mark| mark.epoch).collect::<Vec<_>>())
     .bind(marks.iter().map(|mark| mark.last_offset).collect::<Vec<_>>())
-    .bind(i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX))
     .bind(rows().map(|(_, (tenant, _))| tenant.as_str()).collect::<Vec<_>>())
     .bind(rows().map(|(_, (_, id))| *id).collect::<Vec<_>>())
     .bind(rows().map(|(partition, _)| partition).collect::<Vec<_>>())

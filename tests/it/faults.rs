@@ -5,12 +5,14 @@
 //! `WALLEX_TEST_FULL=1` runs the long form of each: more kills, longer freezes.
 
 mod altered;
+mod breaker;
 mod broker;
 mod commits;
 mod disconnects;
 mod frozen;
 mod kills;
 mod postgres;
+mod refused;
 mod shutdown;
 mod without_kafka;
 

@@ -27,6 +27,7 @@ mod docs;
 mod events;
 mod faults;
 mod idempotency;
+mod instances;
 mod load_tools;
 mod openapi;
 mod outbox;

@@ -159,6 +159,8 @@ pub struct KafkaStats {
     breaker: Breaker,
     #[schema(value_type = String, format = DateTime)]
     timestamp: String,
+    /// The name of this instance among the owners of partitions.
+    instance: String,
     outbox: Outbox,
     /// By consumer group.
     groups: BTreeMap<String, Group>,
@@ -181,11 +183,25 @@ pub struct Outbox {
     errors: i64,
     #[schema(required)]
     last_error: Option<String>,
+    partitions: Vec<Published>,
+}
+
+/// Who publishes a partition.
+#[derive(ToSchema)]
+pub struct Published {
+    #[schema(minimum = 0)]
+    partition: i32,
+    /// The instance that has its lease; null: nobody has.
+    #[schema(required)]
+    owner: Option<String>,
 }
 
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Group {
+    /// How often the set of partitions of this instance changed.
+    #[schema(minimum = 0)]
+    rebalances: i64,
     #[schema(minimum = 0)]
     applied: i64,
     #[schema(minimum = 0)]
@@ -206,8 +222,12 @@ pub struct Partition {
     partition: i32,
     #[schema(minimum = 0)]
     committed: i64,
-    #[schema(minimum = 0)]
-    log_end: i64,
-    #[schema(minimum = 0)]
-    lag: i64,
+    /// Null: another instance reads the partition.
+    #[schema(required, minimum = 0)]
+    log_end: Option<i64>,
+    #[schema(required, minimum = 0)]
+    lag: Option<i64>,
+    /// The instance that has its lease; null: nobody has.
+    #[schema(required)]
+    owner: Option<String>,
 }

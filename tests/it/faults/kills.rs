@@ -75,5 +75,8 @@ async fn one_of_two_instances_killed_under_load_loses_nothing_and_does_nothing_t
     let figures = close(&first, &journal).await;
     let topic = topic::assert_same(&servers::kafka().bootstrap, &first).await;
     println!("{} kills of one of two: {figures:?} {topic:?} {restarts:?}", restarts.len());
+    let rate = topic.duplicates as f64 * 100.0 / topic.records as f64;
+    println!("duplicates: {rate:.2} % of {} records", topic.records);
     assert!(figures.unknown >= restarts.len(), "kills that hurt nobody show nothing");
+    assert!(rate <= 2.0, "read-back keeps what is sent twice rare: {rate:.2} %");
 }

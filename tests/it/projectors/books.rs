@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 use wallex::config::{ConsumerSettings, DatabaseSettings, Secret};
 use wallex::envelope::{AGGREGATE_TYPE, Envelope, partition_of, timestamp};
+use wallex::instance::Instance;
 use wallex::kafka::Fetched;
 use wallex::projector::apply::{Outcome, apply};
 use wallex::projector::chunk::{Chunk, Feed};
@@ -128,6 +129,7 @@ impl Books {
             consumer: ConsumerSettings {
                 max_poll_records: max,
                 max_wait: Duration::from_millis(20),
+                session_timeout: Duration::from_secs(10),
                 group_prefix: String::new(),
                 feed_kafka: true,
                 feed_outbox: true,
@@ -137,6 +139,7 @@ impl Books {
             commits: Arc::new(Notify::new()),
             pressure: Default::default(),
             status: Status::default(),
+            instance: Arc::new(Instance::new(Duration::from_secs(10))),
         })
     }
 

@@ -1,0 +1,83 @@
+//! Speaks with the other instances: listens for their commits and for leases that move, and tells
+//! them of commits here, outside the hot transaction. What gets lost is found by polling.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Secret;
+use crate::instance::Instance;
+use crate::store::Pool;
+use crate::store::signals::{self, Listener, Signal};
+
+/// Between two attempts to listen.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Commits within this time are one signal.
+const FOLD: Duration = Duration::from_millis(20);
+
+/// Listens until told to stop, last of all: to the others this instance lives as long as its session
+/// does. Fires `wakes` for commits elsewhere.
+pub(super) async fn listen(
+    url: Secret,
+    instance: Arc<Instance>,
+    wakes: Vec<Arc<Notify>>,
+    stop: CancellationToken,
+) {
+    while !stop.is_cancelled() {
+        let connecting = Box::pin(Listener::connect(&url, instance.owner(), instance.key()));
+        let Some(connected) = stop.run_until_cancelled(connecting).await else { break };
+        match connected {
+            Ok(mut listener) => {
+                instance.set_listening(true);
+                // What was said before is unknown.
+                instance.announce();
+                wakes.iter().for_each(|wake| wake.notify_one());
+                hear(&mut listener, &instance, &wakes, &stop).await;
+                instance.set_listening(false);
+                // Without the lock the others take this instance for dead unless it says otherwise.
+                instance.announce();
+            }
+            Err(error) => tracing::debug!(%error, "not listening to other instances"),
+        }
+        stop.run_until_cancelled(sleep(PAUSE)).await;
+    }
+}
+
+async fn hear(
+    listener: &mut Listener,
+    instance: &Instance,
+    wakes: &[Arc<Notify>],
+    stop: &CancellationToken,
+) {
+    while let Some(heard) = stop.run_until_cancelled(listener.next()).await {
+        match heard {
+            Ok(Signal::Committed) => wakes.iter().for_each(|wake| wake.notify_one()),
+            Ok(Signal::Leases) => instance.announce(),
+            Err(error) => {
+                tracing::warn!(%error, "listening to other instances: polling goes on");
+                return;
+            }
+        }
+    }
+}
+
+/// Tells the others of commits here, as long as there are others.
+pub(super) async fn tell(
+    pool: Pool,
+    instance: Arc<Instance>,
+    committed: Arc<Notify>,
+    stop: CancellationToken,
+) {
+    while stop.run_until_cancelled(committed.notified()).await.is_some() {
+        if !instance.is_accompanied() {
+            continue;
+        }
+        if let Err(error) = signals::committed(&pool, instance.owner()).await {
+            tracing::debug!(%error, "other instances not told of a commit: they poll");
+        }
+        sleep(FOLD).await;
+    }
+}

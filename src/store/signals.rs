@@ -1,0 +1,89 @@
+//! What instances tell each other in passing: that somebody committed, that leases moved. A signal
+//! may be lost; whoever listens also looks by itself now and then.
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgListener, PgPoolOptions};
+
+use super::connect::session;
+use super::leases::LEASES_CHANNEL;
+use super::{Error, Pool, Result};
+use crate::config::Secret;
+
+const COMMITS_CHANNEL: &str = "wallex_commits";
+/// Everything but waiting takes a moment, or the way to the server is broken.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A silence this long is checked.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// What another instance said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Events were committed.
+    Committed,
+    /// An instance came, went or gave partitions up.
+    Leases,
+}
+
+/// A session that listens, and by an advisory lock shows that its process lives.
+#[derive(Debug)]
+pub struct Listener {
+    session: PgListener,
+    owner: String,
+}
+
+impl Listener {
+    /// Connects and takes the lock `key`. Signals of `owner` itself are not heard.
+    pub async fn connect(url: &Secret, owner: &str, key: i64) -> Result<Self> {
+        let connecting = async {
+            let options = session(url, "wallex-listener")?;
+            let alone = PgPoolOptions::new().max_connections(1).max_lifetime(None);
+            let pool = alone.idle_timeout(None).connect_with(options).await?;
+            let mut session = PgListener::connect_with(&pool).await?;
+            session.ignore_pool_close_event(true);
+            session.eager_reconnect(false);
+            session.listen_all([COMMITS_CHANNEL, LEASES_CHANNEL]).await?;
+            // Not waited for: who has it is this process, whose last session is about to end.
+            let lock = sqlx::query_scalar("select pg_try_advisory_lock($1)").bind(key);
+            let locked: bool = lock.fetch_one(&mut session).await?;
+            if !locked {
+                return Err(Error::from(sqlx::Error::Protocol("the lock is still held".into())));
+            }
+            Ok(Self { session, owner: owner.to_owned() })
+        };
+        super::bounded(PATIENCE, connecting).await
+    }
+
+    /// The next signal of another instance. An error ends the session: with it the lock is gone.
+    pub async fn next(&mut self) -> Result<Signal> {
+        loop {
+            let heard = tokio::time::timeout(QUIET, self.session.try_recv()).await;
+            let Ok(heard) = heard else {
+                let asked = async {
+                    Ok(sqlx::query("select 1").execute(&mut self.session).await.map(drop)?)
+                };
+                super::bounded(PATIENCE, asked).await?;
+                continue;
+            };
+            let Some(notification) = heard? else {
+                return Err(Error::no_answer(Duration::ZERO));
+            };
+            if notification.payload() == self.owner {
+                continue;
+            }
+            return Ok(match notification.channel() {
+                COMMITS_CHANNEL => Signal::Committed,
+                _ => Signal::Leases,
+            });
+        }
+    }
+}
+
+/// Tells the other instances that `owner` committed events.
+pub async fn committed(pool: &Pool, owner: &str) -> Result<()> {
+    let telling = async {
+        let tell = sqlx::query("select pg_notify($1, $2)").bind(COMMITS_CHANNEL).bind(owner);
+        Ok(tell.execute(pool).await.map(drop)?)
+    };
+    super::bounded(PATIENCE, telling).await
+}
