@@ -144,7 +144,10 @@ pub(super) async fn kafka_stats(State(state): State<HttpState>) -> Response {
     );
     let groups = report.pipeline.projectors.iter();
     let groups: Map<String, Value> = groups
-        .map(|(name, status)| ((*name).to_owned(), group_detail(name, status, &holders)))
+        .map(|(name, status)| {
+            let detail = group_detail(name, status, &report.pipeline.instance, &holders);
+            ((*name).to_owned(), detail)
+        })
         .collect();
     body.insert("groups".to_owned(), Value::Object(groups));
     body.insert("cluster".to_owned(), cluster(&report.pipeline));
@@ -174,11 +177,7 @@ fn publishers(holders: &[Holder]) -> Vec<Value> {
 
 /// The topic's end is known where this instance reads the partition. Of the others the place is
 /// known, from Postgres.
-fn group_detail(name: &str, status: &ProjectorStatus, holders: &[Holder]) -> Value {
-    let owner = |partition: i32| {
-        let mut found = holders.iter().filter(|holder| holder.role == name);
-        found.find(|holder| holder.partition == partition).and_then(|holder| holder.owner.clone())
-    };
+fn group_detail(name: &str, status: &ProjectorStatus, own: &str, holders: &[Holder]) -> Value {
     let mut partitions = BTreeMap::new();
     for holder in holders.iter().filter(|holder| holder.role == name) {
         let entry = json!({
@@ -190,13 +189,19 @@ fn group_detail(name: &str, status: &ProjectorStatus, holders: &[Holder]) -> Val
         });
         partitions.insert(holder.partition, entry);
     }
-    for (partition, at) in &status.partitions {
+    // A partition that was given up a moment ago is another's; without Postgres all is as it was.
+    let is_own = |partition: &i32| {
+        let mut found = holders.iter().filter(|holder| holder.role == name);
+        let holder = found.find(|holder| holder.partition == *partition);
+        holder.is_none_or(|holder| holder.owner.as_deref() == Some(own))
+    };
+    for (partition, at) in status.partitions.iter().filter(|(partition, _)| is_own(partition)) {
         let entry = json!({
             "partition": partition,
             "committed": at.next_offset,
             "logEnd": at.high_watermark,
             "lag": at.lag(),
-            "owner": owner(*partition),
+            "owner": own,
         });
         partitions.insert(*partition, entry);
     }
