@@ -90,7 +90,7 @@ fn grouped(value: f64) -> String {
     let count = digits.len();
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (count - i) % 3 == 0 {
+        if i > 0 && (count - i).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

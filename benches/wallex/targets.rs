@@ -68,111 +68,70 @@ fn ratio(figure: Option<f64>, to: Option<f64>) -> Option<f64> {
     figure.zip(to).filter(|(_, to)| *to > 0.0).map(|(figure, to)| figure / to)
 }
 
+fn least(name: &'static str, [wanted, aim]: [&'static str; 2], measured: Option<f64>) -> Target {
+    let (bound, unit) = bound(wanted);
+    Target { name, wanted, aim, measured, unit, bound, most: false }
+}
+
+fn most(name: &'static str, words: [&'static str; 2], measured: Option<f64>) -> Target {
+    Target { most: true, ..least(name, words, measured) }
+}
+
+/// The number and the unit of "1.5 ×" or "30,000 /s".
+fn bound(wanted: &'static str) -> (f64, &'static str) {
+    let (number, unit) = wanted.split_once(' ').unwrap_or((wanted, ""));
+    (number.replace(',', "").parse().unwrap_or(f64::NAN), unit)
+}
+
 /// The table that ends every report.
 pub fn targets(found: &Found<'_>) -> Vec<Target> {
-    let least = |name, wanted, aim, unit, bound, measured| Target {
-        name,
-        wanted,
-        aim,
-        measured,
-        unit,
-        bound,
-        most: false,
-    };
-    let most = |name, wanted, aim, unit, bound, measured| Target {
-        name,
-        wanted,
-        aim,
-        measured,
-        unit,
-        bound,
-        most: true,
-    };
+    let mut all = commands(found);
+    all.extend(pipeline(found));
+    all
+}
+
+fn commands(found: &Found<'_>) -> Vec<Target> {
     let uniform = found.rate("credit, 1,000 wallets, 128 connections");
     let hot = found.rate("credit, hot wallet, 128 connections");
     let one = found.p50("credit, 1,000 wallets, 1 connections");
-    let readable = found.line("answer to readable entry, at 1000/s");
-    let quantile = |of: fn(&crate::reading::Reading) -> Option<f64>| readable?.median(of);
-    let memory = found.line("resident memory, 512 connections");
-    let gzip = found.rate("publisher drains a full outbox, gzip");
-    let lz4 = found.rate("publisher drains a full outbox, lz4");
+    let bulk = found.rate("POST /bulk of 100, 8 connections");
     let grown = found.rate("credit, 128 connections, grown tables");
     let empty = found.rate("credit, 128 connections, empty tables");
+    let memory = found.line("resident memory, 512 connections");
+    let one_row = ratio(hot, found.pgbench_one_row());
+    let single = ratio(one, found.p50("pgbench, 1 clients"));
+    let highest = memory.and_then(|line| line.note("MB highest"));
     vec![
-        least(
-            "128 connections, 1,000 wallets, against pgbench",
-            "3 ×",
-            "5 ×",
-            "×",
-            3.0,
-            ratio(uniform, found.pgbench()),
-        ),
-        least(
-            "hot wallet against pgbench on one row",
-            "10 ×",
-            "17 ×",
-            "×",
-            10.0,
-            ratio(hot, found.pgbench_one_row()),
-        ),
+        least("128 connections against pgbench", ["3 ×", "5 ×"], ratio(uniform, found.pgbench())),
+        least("hot wallet against pgbench on one row", ["10 ×", "17 ×"], one_row),
         least(
             "bulk of 100 against the batched writer",
-            "0.5 ×",
-            "1.0 ×",
-            "×",
-            0.5,
-            ratio(found.rate("POST /bulk of 100, 8 connections"), found.batched_100()),
+            ["0.5 ×", "1.0 ×"],
+            ratio(bulk, found.batched_100()),
         ),
-        most(
-            "one connection, p50 of a credit, against pgbench",
-            "1.5 ×",
-            "1.0 ×",
-            "×",
-            1.5,
-            ratio(one, found.p50("pgbench, 1 clients")),
-        ),
+        most("p50 of a credit, one connection, against pgbench", ["1.5 ×", "1.0 ×"], single),
+        least("hot wallet against 1,000 wallets", ["0.9 ×", "1.1 ×"], ratio(hot, uniform)),
+        least("grown tables against empty ones", ["0.85 ×", "0.97 ×"], ratio(grown, empty)),
+        most("resident memory under full load", ["150 MB", "60 MB"], highest),
+    ]
+}
+
+fn pipeline(found: &Found<'_>) -> Vec<Target> {
+    let in_step = found.rate("pipeline within 1 s of the answers");
+    let readable = found.line("answer to readable entry, at 1000/s");
+    let p50 = readable.and_then(|line| line.median(|reading| reading.p50_ms));
+    let p99 = readable.and_then(|line| line.median(|reading| reading.p99_ms));
+    let gzip = found.rate("publisher drains a full outbox, gzip");
+    let lz4 = found.rate("publisher drains a full outbox, lz4");
+    vec![
         least(
-            "pipeline kept in step (1 s), against pgbench",
-            "1.5 ×",
-            "3 ×",
-            "×",
-            1.5,
-            ratio(found.rate("pipeline within 1 s of the answers"), found.pgbench()),
+            "pipeline in step (1 s) against pgbench",
+            ["1.5 ×", "3 ×"],
+            ratio(in_step, found.pgbench()),
         ),
-        most(
-            "answer to readable entry at 1,000/s, p50",
-            "20 ms",
-            "8 ms",
-            "ms",
-            20.0,
-            quantile(|reading| reading.p50_ms),
-        ),
-        most(
-            "answer to readable entry at 1,000/s, p99",
-            "100 ms",
-            "",
-            "ms",
-            100.0,
-            quantile(|reading| reading.p99_ms),
-        ),
-        least("drain of a full outbox, gzip", "30,000/s", "50,000/s", "/s", 30_000.0, gzip),
-        least("drain of a full outbox, lz4", "30,000/s", "100,000/s", "/s", 30_000.0, lz4),
-        least(
-            "grown tables against empty ones",
-            "0.85 ×",
-            "0.97 ×",
-            "×",
-            0.85,
-            ratio(grown, empty),
-        ),
-        least("hot wallet against 1,000 wallets", "0.9 ×", "1.1 ×", "×", 0.9, ratio(hot, uniform)),
-        most(
-            "resident memory under full load",
-            "150 MB",
-            "60 MB",
-            "MB",
-            150.0,
-            memory.and_then(|line| line.note("MB highest")),
-        ),
+        most("answer to readable entry at 1,000/s, p50", ["20 ms", "8 ms"], p50),
+        most("answer to readable entry at 1,000/s, p99", ["100 ms", ""], p99),
+        least("drain of a full outbox, gzip", ["30,000 /s", "50,000 /s"], gzip),
+        least("drain of a full outbox, lz4", ["30,000 /s", "100,000 /s"], lz4),
     ]
 }
