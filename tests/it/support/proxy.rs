@@ -48,6 +48,8 @@ struct Shared {
     /// Every n-th COMMIT of these sessions is lost; 0: none.
     every: AtomicUsize,
     application: &'static str,
+    /// PostgreSQL's messages are told apart; else bytes are bytes.
+    framed: bool,
     fates: Vec<Fate>,
     commits: AtomicUsize,
     lost: AtomicUsize,
@@ -73,6 +75,20 @@ impl Proxy {
     /// The same; COMMITs that are lost meet these fates in turn. Only those of sessions whose
     /// application name begins like this.
     pub async fn with_fates(target: u16, application: &'static str, fates: Vec<Fate>) -> Self {
+        Self::listen(target, application, fates, true).await
+    }
+
+    /// A proxy to a server that does not speak PostgreSQL's protocol.
+    pub async fn of_bytes(target: u16) -> Self {
+        Self::listen(target, "", Vec::new(), false).await
+    }
+
+    async fn listen(
+        target: u16,
+        application: &'static str,
+        fates: Vec<Fate>,
+        framed: bool,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared {
@@ -82,6 +98,7 @@ impl Proxy {
             alive: watch::Sender::new(CancellationToken::new()),
             every: AtomicUsize::new(0),
             application,
+            framed,
             fates,
             commits: AtomicUsize::new(0),
             lost: AtomicUsize::new(0),
@@ -189,6 +206,13 @@ async fn upstream(
     let mut started = false;
     let mut meant = false;
     while let Ok(read @ 1..) = from.read(&mut bytes).await {
+        if !shared.framed {
+            shared.held(&shared.to_server, number).await;
+            match to.write_all(&bytes[..read]).await {
+                Ok(()) => continue,
+                Err(_) => return,
+            }
+        }
         waiting.extend_from_slice(&bytes[..read]);
         while let Some(length) = message(&waiting, started) {
             let message: Vec<u8> = waiting.drain(..length).collect();
