@@ -17,7 +17,7 @@ pub use operations::Figures;
 use crate::journal;
 
 /// Every check, in the order of the report, with what it says when it holds.
-pub const CHECKS: [(&str, &str); 36] = [
+pub const CHECKS: [(&str, &str); 37] = [
     ("acknowledged-is-there", "every 2xx is in the events, whole"),
     ("one-effect-per-key", "no operation was done twice"),
     ("refused-left-nothing", "no refusal and no \"not done\" left an effect"),
@@ -57,6 +57,7 @@ pub const CHECKS: [(&str, &str); 36] = [
     ("replay-changes-nothing", "projecting the topic again from its start changes no row"),
     ("checkpoints-only-advance", "no checkpoint ever went back"),
     ("stale-owner-writes-nothing", "nobody wrote under a lease that another had taken"),
+    ("kafka-fails-no-command", "with faults of Kafka alone, every command got its answer"),
     ("nobody-deadlocks", "PostgreSQL never had to break a deadlock"),
     ("nothing-panics", "no instance's log has a panic"),
     ("recovers-by-itself", "served after every fault, came to rest, left no transaction open"),

@@ -17,6 +17,10 @@ use crate::world::{TOPIC, World};
 
 /// After a fault has healed, the service must serve again within this time.
 const RECOVERY: Duration = Duration::from_secs(60);
+/// Answers of COMMITs that each of these faults loses.
+const LOST_AT_LEAST: usize = 10;
+/// Records behind a poisoned one must be applied within this time.
+const PASSED: Duration = Duration::from_secs(20);
 const USURPER: &str = "chaos-usurper";
 
 /// What injecting came to.
@@ -28,6 +32,8 @@ pub struct Injected {
     pub recoveries: BTreeMap<&'static str, Vec<Duration>>,
     /// From SIGKILL's restart to ready.
     pub restarts: Vec<Duration>,
+    /// From appending poison until both projectors had passed it.
+    pub passed: Vec<Duration>,
     pub lost_commits: usize,
     pub injected_records: usize,
     /// What did not recover.
@@ -102,8 +108,12 @@ async fn inject(world: &mut World, load: &Arc<Load>, fault: &Fault, injected: &m
             proxy.flow(Flow::Through, Flow::Through);
         }
         Kind::LostCommit => {
+            let before = instance.postgres.lost();
             instance.postgres.lose_commits(2);
             tokio::time::sleep(fault.lasts).await;
+            let enough =
+                async || (instance.postgres.lost() >= before + LOST_AT_LEAST).then_some(());
+            within(Duration::from_secs(30), enough).await;
             instance.postgres.lose_commits(0);
         }
         Kind::LateCommit => late_commit(world, load, fault).await,
@@ -133,12 +143,12 @@ async fn kill(world: &mut World, fault: &Fault, injected: &mut Injected) {
     let instance = &mut world.instances[fault.instance];
     if fault.variant.is_multiple_of(2) {
         let before = instance.postgres.lost();
-        instance.postgres.lose_commits(1);
+        instance.postgres.hold_commits(true);
         within(Duration::from_secs(5), async || (instance.postgres.lost() > before).then_some(()))
             .await;
     }
     instance.signal(Signal::SIGKILL);
-    instance.postgres.lose_commits(0);
+    instance.postgres.hold_commits(false);
     let begun = Instant::now();
     instance.spawn();
     match instance.ready().await {
@@ -229,7 +239,7 @@ async fn usurp(world: &World, fault: &Fault) {
 
 /// Bad UTF-8, bad JSON, an unknown type, a schema of the future, a version far ahead, no value.
 async fn poison(world: &World, load: &Load, fault: &Fault, injected: &mut Injected) {
-    let wallet = load.wallet(fault.variant % 60);
+    let wallet = load.wallet(fault.variant % load.wallets);
     let row: (i32, String) = sqlx::query_as(
         "select partition, payload::text from events where wallet_id = $1 and version = 1",
     )
@@ -262,6 +272,23 @@ async fn poison(world: &World, load: &Load, fault: &Fault, injected: &mut Inject
         Record { partition, offset: -1, key, value }
     });
     put(world, load, &records, true, injected).await;
+    let begun = Instant::now();
+    let end = topic::ends(&world.kafka.bootstrap, TOPIC).await[&partition];
+    let passed = within(PASSED, async || {
+        let query = "select count(*) from projector_checkpoints where partition = $1 \
+                     and next_offset >= $2";
+        let projectors: i64 = sqlx::query_scalar(query)
+            .bind(partition)
+            .bind(end)
+            .fetch_one(&world.pool)
+            .await
+            .ok()?;
+        (projectors == 2).then_some(())
+    });
+    match passed.await {
+        Some(()) => injected.passed.push(begun.elapsed()),
+        None => injected.stuck.push(format!("partition {partition} stands at a poison record")),
+    }
 }
 
 /// Appends up to thirty records of the topic once more, oldest first.

@@ -16,18 +16,21 @@ const PAUSE: Duration = Duration::from_millis(50);
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// All that is unknown must be settled within this time.
 const SETTLE: Duration = Duration::from_secs(120);
-const WALLETS: u64 = 60;
 
 /// Shared by all workers.
 #[derive(Debug)]
 pub struct Load {
     pub journal: Journal,
     pub workers: usize,
+    /// Wallets that money moves between.
+    pub wallets: u64,
     seed: u64,
     bases: Vec<String>,
     client: reqwest::Client,
     next: AtomicU64,
-    /// Operations acknowledged, by instance.
+    /// Operations acknowledged.
+    done: AtomicUsize,
+    /// Answers that acknowledged one, by instance.
     acknowledged: Vec<AtomicUsize>,
     paused: AtomicBool,
     stopped: AtomicBool,
@@ -45,11 +48,19 @@ pub struct Op {
 }
 
 impl Load {
-    pub fn new(journal: Journal, seed: u64, workers: usize, bases: Vec<String>) -> Arc<Self> {
+    pub fn new(
+        journal: Journal,
+        seed: u64,
+        workers: usize,
+        wallets: u64,
+        bases: Vec<String>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             journal,
             workers,
+            wallets,
             seed,
+            done: AtomicUsize::new(0),
             acknowledged: bases.iter().map(|_| AtomicUsize::new(0)).collect(),
             bases,
             client: reqwest::Client::builder().timeout(TIMEOUT).build().unwrap(),
@@ -64,7 +75,7 @@ impl Load {
 
     /// Opens the wallets and starts the workers.
     pub async fn start(self: &Arc<Self>) -> JoinSet<()> {
-        for number in 0..WALLETS {
+        for number in 0..self.wallets {
             let op = self.note(Ask::Create { wallet: self.wallet(number), amount: 5_000 }, true);
             let (verdict, body) = self.send(&op, 0, false).await;
             assert_eq!(verdict, Verdict::Done, "the service takes the first wallets: {body}");
@@ -112,6 +123,7 @@ impl Load {
             (false, true) => self.open.lock().unwrap().push(op),
             (_, false) => {}
         }
+        self.done.fetch_add(usize::from(verdict == Verdict::Done), Ordering::Relaxed);
         if verdict == Verdict::Done && draw.below(8) == 0 {
             self.read(&body, self.via(draw)).await;
         }
@@ -205,7 +217,7 @@ impl Load {
     fn draw(&self, draw: &mut Draw) -> Ask {
         let mut any = || {
             let hot = draw.below(4) == 0;
-            self.wallet(draw.below(if hot { 2 } else { WALLETS }))
+            self.wallet(draw.below(if hot { 2 } else { self.wallets }))
         };
         let (wallet, other) = (any(), any());
         let amount = 1 + i64::try_from(draw.below(4_000)).unwrap();
@@ -223,7 +235,7 @@ impl Load {
     }
 
     pub fn acknowledged(&self) -> usize {
-        self.acknowledged.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+        self.done.load(Ordering::Relaxed)
     }
 
     pub fn acknowledged_by(&self, instance: usize) -> usize {

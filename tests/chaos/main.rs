@@ -29,6 +29,8 @@ mod load;
 mod report;
 mod run;
 mod schedule;
+#[cfg(feature = "seeded-bugs")]
+mod seeded;
 #[allow(dead_code, reason = "the integration tests use more of it")]
 mod support;
 mod topic;
@@ -43,6 +45,9 @@ use schedule::Kind;
 /// The run that `scripts/chaos` asks for, or the short one.
 fn asked() -> Plan {
     let mut plan = Plan::default();
+    if std::env::var("WALLEX_TEST_FULL").is_ok_and(|full| full == "1") {
+        (plan.lasts, plan.least_unknown) = (Duration::from_secs(600), 100);
+    }
     if let Some(seed) = number("SEED") {
         plan.seed = seed;
     }
@@ -56,6 +61,7 @@ fn asked() -> Plan {
     if let Some(each) = number("EACH") {
         plan.each = each as usize;
     }
+    plan.each_lasts = number("LASTS").map(Duration::from_secs);
     if let Some(operations) = number("OPERATIONS") {
         plan.operations = operations as usize;
     }
@@ -81,4 +87,17 @@ fn number(name: &str) -> Option<u64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_seeded_run_loses_nothing_and_does_nothing_twice() {
     run::passes(asked()).await;
+}
+
+/// What `--version` says is what the binary holds: a normal build has none of the seeded bugs.
+#[test]
+fn a_build_contains_seeded_bugs_only_where_it_says_so() {
+    let program = env!("CARGO_BIN_EXE_wallex");
+    let version = std::process::Command::new(program).arg("--version").output().unwrap();
+    let version = String::from_utf8(version.stdout).unwrap();
+    let bytes = std::fs::read(program).unwrap();
+    let name = b"WALLEX_SEEDED_BUG";
+    let holds = bytes.windows(name.len()).any(|window| window == name);
+    let wanted = cfg!(feature = "seeded-bugs");
+    assert_eq!((version.contains("seeded bugs"), holds), (wanted, wanted), "{version}");
 }

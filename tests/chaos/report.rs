@@ -35,6 +35,10 @@ impl Report {
         Self { plan, injected, figures, findings, rest, took }
     }
 
+    pub fn keeps(&self) -> bool {
+        self.plan.keep
+    }
+
     pub fn passed(&self) -> bool {
         self.findings.red.is_empty() && self.missing().is_empty()
     }
@@ -157,6 +161,10 @@ impl fmt::Display for Report {
         }
         let (median, worst) = spread(&self.injected.restarts);
         writeln!(f, "ready after a start: {median:.1?} median, {worst:.1?} worst")?;
+        if !self.injected.passed.is_empty() {
+            let (median, worst) = spread(&self.injected.passed);
+            writeln!(f, "past poison in its partition: {median:.1?} median, {worst:.1?} worst")?;
+        }
         writeln!(
             f,
             "operations {operations}: acknowledged {acknowledged}, refused {refused}, \

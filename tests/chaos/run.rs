@@ -10,7 +10,7 @@ use crate::faults;
 use crate::journal::Journal;
 use crate::load::Load;
 use crate::report::Report;
-use crate::schedule::{self, Kind};
+use crate::schedule::{self, Fault, Kind};
 use crate::support::within;
 use crate::watch;
 use crate::world::{TOPIC, World};
@@ -22,14 +22,20 @@ pub struct Plan {
     /// Faults are drawn for about so long; each kind at least `each` times in any case.
     pub lasts: Duration,
     pub kinds: Vec<Kind>,
+    pub instances: usize,
     pub each: usize,
+    /// How long each fault goes on; none: as drawn.
+    pub each_lasts: Option<Duration>,
     /// The load goes on until so many operations are acknowledged.
     pub operations: usize,
     pub workers: usize,
+    pub wallets: u64,
     /// A run that left fewer outcomes unknown has shown too little.
     pub least_unknown: usize,
     /// More settings of the service.
     pub settings: Vec<(String, String)>,
+    /// Journal and logs of a run that did not pass stay.
+    pub keep: bool,
     /// How long everything may take to come to rest.
     pub rest: Duration,
 }
@@ -40,11 +46,15 @@ impl Default for Plan {
             seed: uuid::Uuid::now_v7().as_u64_pair().1 >> 16,
             lasts: Duration::from_secs(90),
             kinds: Kind::ALL.to_vec(),
+            instances: 2,
             each: 1,
+            each_lasts: None,
             operations: 0,
             workers: 24,
+            wallets: 60,
             least_unknown: 20,
             settings: Vec::new(),
+            keep: true,
             rest: Duration::from_secs(120),
         }
     }
@@ -53,15 +63,19 @@ impl Default for Plan {
 /// Runs the plan.
 pub async fn run(plan: Plan) -> Report {
     let begun = Instant::now();
-    let schedule = schedule::draw(plan.seed, &plan.kinds, plan.each, plan.lasts, 2);
-    println!("seed {}: {} faults for two instances", plan.seed, schedule.len());
-    let mut world = World::start(2, &plan.settings).await;
+    let schedule: Vec<Fault> =
+        schedule::draw(plan.seed, &plan.kinds, plan.each, plan.lasts, plan.instances)
+            .into_iter()
+            .map(|fault| fault.lasting(plan.each_lasts))
+            .collect();
+    println!("seed {}: {} faults for {} instances", plan.seed, schedule.len(), plan.instances);
+    let mut world = World::start(plan.instances, &plan.settings).await;
     watch::install(&world.pool).await;
     let stop = CancellationToken::new();
     let open = watch::open_transactions(world.pool.clone(), stop.clone());
     let journal = Journal::create(&world.folder.join("journal.jsonl"));
     let bases = world.instances.iter().map(|instance| instance.base.clone()).collect();
-    let load = Load::new(journal, plan.seed, plan.workers, bases);
+    let load = Load::new(journal, plan.seed, plan.workers, plan.wallets, bases);
     let workers = load.start().await;
 
     let injected = faults::run(&mut world, &load, &schedule).await;
@@ -70,13 +84,13 @@ pub async fn run(plan: Plan) -> Report {
     })
     .await;
     load.settle(workers).await;
+    load.again(200).await;
     let mut findings = Findings::default();
     findings.examined("recovers-by-itself", schedule.len() + 1);
     for what in &injected.stuck {
         findings.red("recovers-by-itself", what.clone());
     }
     let rest = come_to_rest(&world, plan.rest, &mut findings).await;
-    load.again(200).await;
     left_open(&world.pool, open.load(std::sync::atomic::Ordering::Relaxed), &mut findings).await;
     stop.cancel();
     audit(&world, &mut findings).await;
@@ -85,9 +99,16 @@ pub async fn run(plan: Plan) -> Report {
     let (pool, bootstrap) = (world.pool.clone(), world.kafka.bootstrap.clone());
     let evidence = Evidence { journal: &path, pool: &pool, bootstrap: &bootstrap, topic: TOPIC };
     let figures = checker::check(&evidence, &mut findings).await;
+    if !plan.kinds.is_empty() && plan.kinds.iter().all(|kind| kind.is_of_kafka()) {
+        findings.examined("kafka-fails-no-command", figures.operations);
+        let failed = figures.not_done_answers + figures.unknown + figures.unknown_keyless;
+        if failed > 0 {
+            findings.red("kafka-fails-no-command", format!("{failed} commands had no answer"));
+        }
+    }
     project_again(&mut world, plan.rest, &mut findings).await;
     let report = Report::new(plan, injected, figures, findings, rest, begun.elapsed());
-    if !report.passed() {
+    if report.keeps() && !report.passed() {
         world.keep();
         println!("journal and logs are kept in {}", world.folder.display());
     }

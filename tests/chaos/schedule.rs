@@ -88,6 +88,21 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
+    /// It happens to Kafka alone, where no command goes.
+    pub fn is_of_kafka(self) -> bool {
+        matches!(
+            self,
+            Self::KafkaKill
+                | Self::KafkaFreeze
+                | Self::KafkaDelay
+                | Self::KafkaReset
+                | Self::KafkaDrop
+                | Self::Poison
+                | Self::Duplicates
+                | Self::RecreatedTopic
+        )
+    }
+
     /// How long it lasts, from and to, in milliseconds.
     fn span(self) -> (u64, u64) {
         match self {
@@ -166,6 +181,13 @@ impl Draw {
 
     fn millis(&mut self, (from, to): (u64, u64)) -> Duration {
         Duration::from_millis(from + self.below(to - from))
+    }
+}
+
+impl Fault {
+    /// The same for another time.
+    pub fn lasting(self, lasts: Option<Duration>) -> Self {
+        Self { lasts: lasts.unwrap_or(self.lasts), ..self }
     }
 }
 

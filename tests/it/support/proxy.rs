@@ -3,7 +3,7 @@
 //! knows a COMMIT when it sees one, and can lose its answer.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -47,6 +47,8 @@ struct Shared {
     alive: watch::Sender<CancellationToken>,
     /// Every n-th COMMIT of these sessions is lost; 0: none.
     every: AtomicUsize,
+    /// All of them are held, whatever the fates.
+    hold: AtomicBool,
     application: &'static str,
     /// PostgreSQL's messages are told apart; else bytes are bytes.
     framed: bool,
@@ -97,6 +99,7 @@ impl Proxy {
             to_client: watch::Sender::new(Flow::Through),
             alive: watch::Sender::new(CancellationToken::new()),
             every: AtomicUsize::new(0),
+            hold: AtomicBool::new(false),
             application,
             framed,
             fates,
@@ -130,6 +133,11 @@ impl Proxy {
     /// From now on the answer of every n-th COMMIT is lost; 0 ends it.
     pub fn lose_commits(&self, every: usize) {
         self.shared.every.store(every, Ordering::Relaxed);
+    }
+
+    /// While this is on, every COMMIT of these sessions goes through and its answer never comes.
+    pub fn hold_commits(&self, hold: bool) {
+        self.shared.hold.store(hold, Ordering::Relaxed);
     }
 
     /// COMMITs whose answer was lost so far.
@@ -280,6 +288,10 @@ impl Shared {
         let every = self.every.load(Ordering::Relaxed);
         let commit = message.first() == Some(&b'Q')
             && message.get(5..11).is_some_and(|text| text.eq_ignore_ascii_case(b"commit"));
+        if commit && meant && self.hold.load(Ordering::Relaxed) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return Some(Fate::Held);
+        }
         if every == 0 || !commit || !meant {
             return None;
         }
