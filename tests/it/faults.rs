@@ -10,6 +10,7 @@ mod commits;
 mod disconnects;
 mod frozen;
 mod kills;
+mod overload;
 mod postgres;
 mod shutdown;
 mod without_kafka;
