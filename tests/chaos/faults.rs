@@ -18,7 +18,7 @@ use crate::world::{TOPIC, World};
 /// After a fault has healed, the service must serve again within this time.
 const RECOVERY: Duration = Duration::from_secs(60);
 /// Answers of COMMITs that each of these faults loses.
-const LOST_AT_LEAST: usize = 10;
+pub const LOST_AT_LEAST: usize = 10;
 /// Records behind a poisoned one must be applied within this time.
 const PASSED: Duration = Duration::from_secs(20);
 const USURPER: &str = "chaos-usurper";

@@ -52,7 +52,7 @@ impl Default for Plan {
             operations: 0,
             workers: 24,
             wallets: 60,
-            least_unknown: 20,
+            least_unknown: 15,
             settings: Vec::new(),
             keep: true,
             rest: Duration::from_secs(120),

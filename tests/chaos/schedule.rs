@@ -201,6 +201,10 @@ pub fn draw(
 ) -> Vec<Fault> {
     let mut draw = Draw(seed);
     let mut deck: Vec<Kind> = kinds.iter().flat_map(|kind| vec![*kind; each]).collect();
+    // One kill leaves few outcomes unknown.
+    if kinds.contains(&Kind::Kill) && !budget.is_zero() {
+        deck.extend([Kind::Kill; 2]);
+    }
     for at in (1..deck.len()).rev() {
         let other = usize::try_from(draw.below(at as u64 + 1)).unwrap_or(0);
         deck.swap(at, other);
