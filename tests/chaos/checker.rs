@@ -17,7 +17,7 @@ pub use operations::Figures;
 use crate::journal;
 
 /// Every check, in the order of the report, with what it says when it holds.
-pub const CHECKS: [(&str, &str); 37] = [
+pub const CHECKS: [(&str, &str); 38] = [
     ("acknowledged-is-there", "every 2xx is in the events, whole"),
     ("one-effect-per-key", "no operation was done twice"),
     ("refused-left-nothing", "no refusal and no \"not done\" left an effect"),
@@ -56,6 +56,7 @@ pub const CHECKS: [(&str, &str); 37] = [
     ("nothing-parked", "no wallet is parked"),
     ("replay-changes-nothing", "projecting the topic again from its start changes no row"),
     ("checkpoints-only-advance", "no checkpoint ever went back"),
+    ("versions-only-advance", "no projection of a wallet ever went back to an older version"),
     ("stale-owner-writes-nothing", "nobody wrote under a lease that another had taken"),
     ("kafka-fails-no-command", "with faults of Kafka alone, every command got its answer"),
     ("nobody-deadlocks", "PostgreSQL never had to break a deadlock"),

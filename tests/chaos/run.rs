@@ -142,7 +142,9 @@ async fn left_open(pool: &PgPool, seen: usize, findings: &mut Findings) {
 
 /// What triggers and logs have noted.
 async fn audit(world: &World, findings: &mut Findings) {
-    for check in ["checkpoints-only-advance", "stale-owner-writes-nothing"] {
+    let audited =
+        ["checkpoints-only-advance", "versions-only-advance", "stale-owner-writes-nothing"];
+    for check in audited {
         findings.examined(check, 1);
     }
     for (what, detail) in watch::audit(&world.pool).await {

@@ -31,6 +31,16 @@ begin
 end $$;
 create trigger chaos_checkpoint before update on projector_checkpoints
     for each row execute function chaos_checkpoint();
+create function chaos_version() returns trigger language plpgsql security definer as $$
+begin
+    if new.version < old.version then
+        insert into public.chaos_audit (what, detail) values ('versions-only-advance',
+            format('%s %s from %s to %s', new.projector, new.wallet_id, old.version, new.version));
+    end if;
+    return new;
+end $$;
+create trigger chaos_version before update on projected_versions
+    for each row execute function chaos_version();
 create function chaos_lease() returns trigger language plpgsql security definer as $$
 begin
     if old.owner = 'chaos-usurper' and new.epoch = old.epoch
