@@ -118,7 +118,7 @@ impl Background {
             pipeline.instance = instance.owner().to_owned();
         });
         Ok(Self {
-            pool: store::connect_pool(&settings.database)
+            pool: store::connect_service(&settings.database)
                 .context("DATABASE_URL: not a usable postgres:// URL")?,
             status,
             tasks: TaskTracker::new(),

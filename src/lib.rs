@@ -30,4 +30,5 @@ pub mod store;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod seeded;
 pub mod telemetry;
