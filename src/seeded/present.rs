@@ -49,8 +49,10 @@ pub fn statement(sql: &'static str) -> &'static str {
     let text = if on(Bug::NoRowLock) && sql.contains(" from wallets ") {
         sql.replace(" for no key update skip locked", "").replace(" for no key update", "")
     } else if on(Bug::UnsortedLocks) {
-        sql.replace("order by id for no key update skip locked", "order by id for no key update")
-            .replace("order by id for", "order by md5(id || random()::text) for")
+        sql.replace("for no key update skip locked) w", "for no key update) w").replace(
+            "unnest($2::text[]) as wanted(id)",
+            "(select id from unnest($2::text[]) as i(id) order by random()) as wanted",
+        )
     } else if on(Bug::NoFencing) {
         sql.replace("and held.epoch = given.epoch ", "")
     } else {

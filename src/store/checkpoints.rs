@@ -149,9 +149,10 @@ pub async fn versions_lock(
     wallets: &[&str],
 ) -> Result<HashMap<WalletId, i64>> {
     let rows: Vec<(String, i64)> = sqlx::query_as(
-        "select wallet_id, version from projected_versions \
-         where tenant_id = $1 and projector = $2 and wallet_id = any($3) \
-         order by wallet_id for no key update",
+        "select v.wallet_id, v.version from unnest($3::text[]) as wanted(id) cross join lateral ( \
+             select wallet_id, version from projected_versions \
+             where tenant_id = $1 and projector = $2 and wallet_id = wanted.id \
+             for no key update) v",
     )
     .bind(of.tenant.as_str())
     .bind(of.projector)
