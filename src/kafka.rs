@@ -10,6 +10,7 @@ mod connect;
 mod error;
 mod fetch;
 mod produce;
+mod secure;
 pub mod topics;
 
 pub use breaker::{Breaker, BreakerState};
