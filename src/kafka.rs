@@ -12,6 +12,7 @@ mod fetch;
 mod produce;
 mod secure;
 pub mod topics;
+pub mod verify;
 
 pub use breaker::{Breaker, BreakerState};
 pub use connect::Connection;
