@@ -173,7 +173,10 @@ fn hint(class: Class, message: &str) -> Option<&'static str> {
         }
         Class::Timeout => "the broker is unreachable, frozen or overloaded",
         Class::Topic if says("Authorization") => "the user lacks rights on the topic",
-        Class::Topic => "the topic or the partition does not exist: `wallex topics ensure`",
+        Class::Topic => {
+            "the topic or the partition does not exist: start the service, which makes its topics, or \
+             run `wallex topics ensure`"
+        }
         Class::Refused if says("MessageTooLarge") => "the topic's max.message.bytes is too low",
         Class::Refused if says("Authorization") => {
             "the user lacks rights: docs/OPERATIONS.md lists what it needs"

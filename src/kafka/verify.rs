@@ -286,15 +286,17 @@ impl Walk {
         for group in &self.plan.groups {
             let options = ListConsumerGroupOffsetsOptions::default();
             let asking = admin.list_consumer_group_offsets(group, options);
-            let answer = timeout(wait, asking)
-                .await
-                .map_err(|_| Error::timeout("group offsets", wait))?
-                .map_err(|error| Error::from_krafka(&error))?;
-            for offset in answer.into_values() {
-                offset.map_err(|error| Error::from_krafka(&error))?;
-            }
+            let answer =
+                timeout(wait, asking).await.map_err(|_| Error::timeout("group offsets", wait))?;
+            let read = answer.and_then(|offsets| {
+                offsets.into_values().collect::<krafka::Result<Vec<_>>>().map(drop)
+            });
+            read.map_err(|error| {
+                let error = Error::from_krafka(&error);
+                Error::new(error.class, format!("{group}: {}", error.message))
+            })?;
         }
-        Ok(Some(format!("those of {} can be read", self.plan.groups.join(", "))))
+        Ok(Some(format!("those of {} groups can be read", self.plan.groups.len())))
     }
 }
 
