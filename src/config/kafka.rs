@@ -302,5 +302,24 @@ mod tests {
         refused(&[("KAFKA_BROKERS", "SASL_SSL://kafka:9094")], "KAFKA_BROKERS", "scheme");
         refused(&[("KAFKA_DLQ_TOPIC", "wallet-events")], "KAFKA_DLQ_TOPIC", "of their own");
         refused(&[("PRODUCER_ACKS", "1")], "PRODUCER_ACKS", "use all");
+        refused(&[("OUTBOX_BATCH_SIZE", "2000")], "OUTBOX_BATCH_MAX", "at least");
+        let keys = [("IDEMPOTENCY_KEY_RETENTION_DAYS", "1"), ("IDEMPOTENCY_RETENTION_HOURS", "48")];
+        refused(&keys, "IDEMPOTENCY_KEY_RETENTION_DAYS", "at least");
+    }
+
+    #[test]
+    fn a_misspelt_name_is_told_and_a_file_of_a_setting_is_none() {
+        let names =
+            ["KAFKA_SSL_CA_FIL", "KAFKA_SASL_PASWORD", "KAFKA_SASL_PASSWORD_FILE", "KAFKA_TLS"];
+        let mut variables: HashMap<String, String> =
+            names.iter().map(|name| ((*name).to_owned(), String::new())).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("password");
+        std::fs::write(&file, "secret\n").unwrap();
+        variables.insert("KAFKA_SASL_PASSWORD_FILE".to_owned(), file.display().to_string());
+        variables.insert("KAFKA_SASL_USERNAME".to_owned(), "svc".to_owned());
+        let (settings, unknown) = load_from(&variables, &Overrides::new()).unwrap();
+        assert_eq!(unknown, ["KAFKA_SASL_PASWORD", "KAFKA_SSL_CA_FIL"]);
+        assert_eq!(settings.kafka.sasl.unwrap().password, SecretSource::File(file));
     }
 }

@@ -215,19 +215,8 @@ impl Reader {
                 max_request_bytes: self.within("PRODUCER_MAX_REQUEST_BYTES", 1000, 10_485_760)?,
             },
             consumer: self.consumer()?,
-            outbox: OutboxSettings {
-                batch_size: self.within("OUTBOX_BATCH_SIZE", 1, 10_000)?,
-                batch_max: self.within("OUTBOX_BATCH_MAX", 1, 10_000)?,
-                poll_interval: self.millis("OUTBOX_POLL_INTERVAL_MS")?,
-            },
-            retention: RetentionSettings {
-                outbox: self.hours("OUTBOX_RETENTION_HOURS", 1)?,
-                answers: self.hours("IDEMPOTENCY_RETENTION_HOURS", 1)?,
-                keys: self.hours("IDEMPOTENCY_KEY_RETENTION_DAYS", 24)?,
-                batches: Duration::from_hours(1),
-                rest: Duration::from_secs(10),
-                rest_of_keys: Duration::from_mins(10),
-            },
+            outbox: self.outbox()?,
+            retention: self.retention()?,
             log: LogSettings {
                 level: self.text("LOG_LEVEL")?,
                 format: self.one_of(
@@ -267,6 +256,35 @@ impl Reader {
             }),
             url: Secret::new(url),
             max_connections: self.within("DATABASE_MAX_CONNECTIONS", 2, 1000)?,
+        })
+    }
+
+    fn outbox(&self) -> Result<OutboxSettings, ConfigError> {
+        let batch_size = self.within("OUTBOX_BATCH_SIZE", 1, 10_000)?;
+        let batch_max = self.within("OUTBOX_BATCH_MAX", 1, 10_000)?;
+        if batch_max < batch_size {
+            let problem = format!("use at least OUTBOX_BATCH_SIZE, {batch_size}");
+            return Err(invalid("OUTBOX_BATCH_MAX", &batch_max.to_string(), &problem));
+        }
+        let poll_interval = self.millis("OUTBOX_POLL_INTERVAL_MS")?;
+        Ok(OutboxSettings { batch_size, batch_max, poll_interval })
+    }
+
+    fn retention(&self) -> Result<RetentionSettings, ConfigError> {
+        let answers = self.hours("IDEMPOTENCY_RETENTION_HOURS", 1)?;
+        let keys = self.hours("IDEMPOTENCY_KEY_RETENTION_DAYS", 24)?;
+        if keys < answers {
+            let days = self.text("IDEMPOTENCY_KEY_RETENTION_DAYS")?;
+            let problem = "an answer goes with its key: use at least IDEMPOTENCY_RETENTION_HOURS";
+            return Err(invalid("IDEMPOTENCY_KEY_RETENTION_DAYS", &days, problem));
+        }
+        Ok(RetentionSettings {
+            outbox: self.hours("OUTBOX_RETENTION_HOURS", 1)?,
+            answers,
+            keys,
+            batches: Duration::from_hours(1),
+            rest: Duration::from_secs(10),
+            rest_of_keys: Duration::from_mins(10),
         })
     }
 
