@@ -108,7 +108,10 @@ async fn read_tls(file: Option<&Path>) -> Result<Tls, Error> {
             Some(pem)
         }
         None => {
-            let found = rustls_native_certs::load_native_certs();
+            // Many files, read one after the other.
+            let reading = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs);
+            let found =
+                reading.await.map_err(|error| Error::new(Class::Auth, error.to_string()))?;
             roots.add_parsable_certificates(found.certs);
             if roots.is_empty() {
                 let text = "KAFKA_SSL_CA_FILE is not set, and this system has no certificate \

@@ -186,8 +186,12 @@ impl Walk {
         let wait = self.plan.kafka.connection_timeout;
         let mut found = Vec::new();
         for broker in &self.open {
+            let connecting = tokio::net::TcpStream::connect(broker.as_str());
+            let socket = within(wait, connecting).await.map_err(|error| network(&error))?;
+            let socket = socket.into_std().map_err(|error| network(&error))?;
             let (broker, client) = (broker.clone(), Arc::clone(&client));
-            let shaking = tokio::task::spawn_blocking(move || handshake(&broker, client, wait));
+            let shaking =
+                tokio::task::spawn_blocking(move || handshake(&broker, socket, client, wait));
             let shaken = timeout(wait, shaking).await;
             let shaken = shaken.map_err(|_| Error::timeout("TLS handshake", wait))?;
             found.push(shaken.unwrap_or_else(|panic| Err(network(&panic)))?);
@@ -301,10 +305,15 @@ impl Walk {
 }
 
 /// A TLS handshake as the clients do it. Blocks for `wait` at most per read.
-fn handshake(broker: &str, client: Arc<ClientConfig>, wait: Duration) -> Result<String, Error> {
+fn handshake(
+    broker: &str,
+    mut socket: TcpStream,
+    client: Arc<ClientConfig>,
+    wait: Duration,
+) -> Result<String, Error> {
     let host = broker.rsplit_once(':').map_or(broker, |(host, _)| host).to_owned();
     let name = ServerName::try_from(host).map_err(|error| network(&error))?;
-    let mut socket = TcpStream::connect(broker).map_err(|error| network(&error))?;
+    socket.set_nonblocking(false).map_err(|error| network(&error))?;
     socket.set_read_timeout(Some(wait)).map_err(|error| network(&error))?;
     let mut connection = ClientConnection::new(client, name).map_err(|error| network(&error))?;
     while connection.is_handshaking() {

@@ -128,12 +128,10 @@ async fn a_service_that_shall_look_first_does_not_start_where_it_is_not_let_in()
     let output = wallex(&with(wrong, "PORT", "0"), &["serve"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
-    for word in ["KAFKA_VALIDATE_ON_STARTUP", "auth:", USER_HINT, "verify-kafka"] {
+    for word in ["KAFKA_VALIDATE_ON_STARTUP", "auth:", "KAFKA_SASL_USERNAME", "verify-kafka"] {
         assert!(said.contains(word), "no {word}: {said}");
     }
     assert!(!said.contains(WRONG_PASSWORD), "{said}");
     assert!(!said.contains(USER), "{said}");
     secured.setup(&right).start().await;
 }
-
-const USER_HINT: &str = "KAFKA_SASL_USERNAME";
