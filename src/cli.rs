@@ -14,6 +14,7 @@ mod projections;
 mod reconcile;
 mod serve;
 mod settings;
+mod verify_kafka;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -49,6 +50,8 @@ enum Command {
     /// Where the projections stand, and one made anew
     #[command(subcommand)]
     Projections(projections::ProjectionsCommand),
+    /// Walk the way to Kafka step by step, and say where it ends and why
+    VerifyKafka(verify_kafka::VerifyArgs),
     /// Show or check the settings
     #[command(subcommand)]
     Config(settings::ConfigCommand),
@@ -93,6 +96,7 @@ async fn run(command: Command) -> anyhow::Result<bool> {
         Command::Projections(command) => {
             projections::run(command, settings(&Overrides::new())?).await
         }
+        Command::VerifyKafka(args) => verify_kafka::run(&args, settings(&Overrides::new())?).await,
         Command::Config(command) => settings::run(&command),
         Command::Completions { shell } => {
             let command = &mut <Arguments as clap::CommandFactory>::command();

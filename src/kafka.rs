@@ -10,7 +10,9 @@ mod connect;
 mod error;
 mod fetch;
 mod produce;
+mod secure;
 pub mod topics;
+pub mod verify;
 
 pub use breaker::{Breaker, BreakerState};
 pub use connect::Connection;

@@ -86,6 +86,9 @@ mod tests {
             default_partitions: 10,
             replication_factor,
             retention_days: 7,
+            tls: None,
+            sasl: None,
+            validate_on_startup: false,
         }
     }
 
