@@ -32,7 +32,7 @@ pub enum Bug {
     CheckpointFirst,
     /// `no-version-check`: a projector applies versions that it has applied.
     NoVersionCheck,
-    /// `no-compare-and-set`: a checkpoint moves from wherever it stands.
+    /// `no-compare-and-set`: a checkpoint moves from wherever it stands, leased or not.
     NoCompareAndSet,
     /// `answer-before-commit`: callers are answered before COMMIT.
     AnswerBeforeCommit,

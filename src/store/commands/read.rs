@@ -78,6 +78,7 @@ pub async fn wallets_lock(
                 where tenant_id = $1 and id = wanted.id for no key update skip locked) w"
         }
     };
+    let statement = crate::seeded::statement(statement);
     let rows = sqlx::query(statement).bind(tenant.as_str()).bind(ids).fetch_all(connection).await?;
     rows.iter().map(|row| wallet_of(row).map(|wallet| (wallet.id.clone(), wallet))).collect()
 }
