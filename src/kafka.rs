@@ -9,6 +9,7 @@ mod breaker;
 mod connect;
 mod error;
 mod fetch;
+mod offsets;
 mod produce;
 pub mod topics;
 
@@ -16,4 +17,5 @@ pub use breaker::{Breaker, BreakerState};
 pub use connect::Connection;
 pub use error::{Class, Error};
 pub use fetch::{FetchError, Fetched, Fetcher};
+pub use offsets::{Committed, OffsetsWatch};
 pub use produce::{Copied, Outgoing, ProduceError, Producer};

@@ -17,6 +17,7 @@ pub mod wallet;
 
 pub mod dead_letters;
 pub mod execute;
+pub mod group_mirror;
 pub mod http;
 pub mod instance;
 pub mod kafka;

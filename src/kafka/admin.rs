@@ -1,5 +1,5 @@
-//! Topics and cluster, through krafka, which nothing outside this file and `connect` knows. Creates
-//! what is missing; never changes what exists: drift is reported.
+//! Topics and cluster, through krafka, which nothing outside this file, `connect` and `offsets`
+//! knows. Creates what is missing; never changes what exists: drift is reported.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -12,12 +12,12 @@ use krafka::admin::{
     TopicDescription, TopicPartition,
 };
 use krafka::error::ErrorCode;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::connect::{connect_krafka, count_failure};
 use super::error::Error;
-use super::topics::{Drift, Report, TopicSpec};
+use super::topics::{Drift, PartitionState, Report, Topic, TopicSpec};
 use crate::config::KafkaSettings;
 
 /// A broker that takes no connection within this is out of reach.
@@ -29,6 +29,7 @@ const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cluster {
     pub id: String,
+    pub controller: i32,
     pub brokers: Vec<Broker>,
 }
 
@@ -40,18 +41,19 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Whether its advertised address takes connections from here.
-    pub async fn is_reachable(&self) -> bool {
+    /// How long its advertised address takes to take a connection from here; none: it does not.
+    pub async fn latency(&self) -> Option<Duration> {
+        let begun = Instant::now();
         let port = u16::try_from(self.port).unwrap_or(0);
         let connecting = tokio::net::TcpStream::connect((self.host.as_str(), port));
-        matches!(timeout(REACH_TIMEOUT, connecting).await, Ok(Ok(_)))
+        matches!(timeout(REACH_TIMEOUT, connecting).await, Ok(Ok(_))).then(|| begun.elapsed())
     }
 }
 
 /// Administers one cluster; recovers by itself when the cluster does.
 #[derive(Debug)]
 pub struct Admin {
-    client: AdminClient,
+    pub(super) client: AdminClient,
     wait: Duration,
 }
 
@@ -92,10 +94,22 @@ impl Admin {
         let brokers = answer.brokers.into_iter();
         Ok(Cluster {
             id: answer.cluster_id,
+            controller: answer.controller_id,
             brokers: brokers
                 .map(|broker| Broker { id: broker.id, host: broker.host, port: broker.port })
                 .collect(),
         })
+    }
+
+    /// Those of `names` that are there, with the state of their partitions, by name.
+    pub async fn topics<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Vec<Topic>, Error> {
+        let described = self.described(names).await?.into_values().flatten();
+        let mut topics: Vec<Topic> = described.map(topic).collect();
+        topics.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(topics)
     }
 
     /// How many partitions a topic has; none: there is no such topic.
@@ -199,7 +213,7 @@ impl Admin {
     }
 
     /// The call's own bound should do; this one holds if it does not.
-    async fn bounded<T>(
+    pub(super) async fn bounded<T>(
         &self,
         what: &str,
         call: impl Future<Output = krafka::Result<T>>,
@@ -210,6 +224,17 @@ impl Admin {
             Err(_) => Err(Error::timeout(what, wait)),
         }
     }
+}
+
+fn topic(described: TopicDescription) -> Topic {
+    let partitions = described.partitions.into_iter().map(|partition| PartitionState {
+        number: partition.partition,
+        leader: partition.leader,
+        replicas: partition.replicas,
+        in_sync: partition.isr,
+    });
+    let id = Uuid::from_bytes(described.topic_id);
+    Topic { name: described.name, id, partitions: partitions.collect() }
 }
 
 fn count(partitions: usize) -> i32 {

@@ -1,5 +1,8 @@
 //! The topics as they should be, pure: names, partitions, replicas and configurations.
 
+use serde::Serialize;
+use uuid::Uuid;
+
 use crate::config::{Codec, KafkaSettings};
 
 const DLQ_PARTITIONS: i32 = 5;
@@ -13,6 +16,38 @@ pub struct TopicSpec {
     pub partitions: i32,
     pub replication_factor: i16,
     pub configs: Vec<(&'static str, String)>,
+}
+
+/// A topic as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Topic {
+    pub name: String,
+    pub id: Uuid,
+    pub partitions: Vec<PartitionState>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PartitionState {
+    #[serde(rename = "partition")]
+    pub number: i32,
+    /// None: it is offline.
+    pub leader: Option<i32>,
+    pub replicas: Vec<i32>,
+    pub in_sync: Vec<i32>,
+}
+
+impl Topic {
+    /// Partitions with fewer replicas in sync than they have replicas.
+    pub fn under_replicated(&self) -> usize {
+        let lacking = |p: &&PartitionState| p.in_sync.len() < p.replicas.len();
+        self.partitions.iter().filter(lacking).count()
+    }
+
+    /// Partitions without a leader: nobody can write to or read from them.
+    pub fn offline(&self) -> usize {
+        self.partitions.iter().filter(|p| p.leader.is_none()).count()
+    }
 }
 
 /// What was done and what differs.

@@ -26,6 +26,7 @@ mod dead_letters;
 mod docs;
 mod events;
 mod faults;
+mod groups;
 mod idempotency;
 mod instances;
 mod load_tools;

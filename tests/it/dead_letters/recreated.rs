@@ -47,7 +47,7 @@ async fn read_to_the_end(app: &App) {
     eventually("every partition read to its end", PATIENCE, async || {
         let stats = app.get("/health/kafka/stats").await.json();
         let done = ["ledger-projector", "read-model-projector"].iter().all(|group| {
-            let partitions = stats["groups"][group]["partitions"].as_array();
+            let partitions = stats["groups"][app.group(group)]["partitions"].as_array();
             partitions.is_some_and(|all| {
                 all.len() == PARTITIONS as usize && all.iter().all(|p| p["lag"] == 0)
             })
@@ -80,7 +80,7 @@ async fn a_topic_made_anew_under_load_loses_nothing_that_is_derived() {
     assert_whole(&app).await;
     assert!(app.log_text().contains("was made anew"), "it is reported");
     let stats = app.get("/health/kafka/stats").await.json();
-    let said = stats["groups"]["ledger-projector"]["lastError"].to_string();
+    let said = stats["groups"][app.group("ledger-projector")]["lastError"].to_string();
     assert!(said.contains("was made anew") || said.contains("is not in the topic"), "{said}");
     read_to_the_end(&app).await;
 }
