@@ -35,5 +35,7 @@ begin
     if exists (select 1 from pg_roles where rolname = 'wallex_app') then
         grant select, insert, update, delete on group_offsets to wallex_app;
         grant select, insert on consumer_resets to wallex_app;
+        -- A tenant's topics are forgotten once they are deleted.
+        grant delete on topics to wallex_app;
     end if;
 end $$;

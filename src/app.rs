@@ -35,6 +35,7 @@ use crate::republisher::Republisher;
 use crate::retention::Retention;
 use crate::status::Status;
 use crate::store;
+use crate::topics;
 use crate::wallet::TenantId;
 
 /// After the last request, COMMITs in doubt get this long to be settled.
@@ -277,6 +278,11 @@ impl Background {
         Repairs {
             database: settings.database.clone(),
             events_topic: settings.kafka.events_topic.clone(),
+            topics: topics::Wiring {
+                pool: self.pool.clone(),
+                kafka: settings.kafka.clone(),
+                codec: settings.producer.compression,
+            },
             publisher: Arc::clone(&self.wake_publisher),
             republisher: Arc::clone(&self.wake_republisher),
             tasks: self.tasks.clone(),

@@ -14,6 +14,7 @@ mod projections;
 mod reconcile;
 mod serve;
 mod settings;
+mod topics;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -49,6 +50,9 @@ enum Command {
     /// Where the projections stand, and one made anew
     #[command(subcommand)]
     Projections(projections::ProjectionsCommand),
+    /// Topics: what is there, create what is missing, tenants' own, how many partitions
+    #[command(subcommand)]
+    Topics(topics::TopicsCommand),
     /// Show or check the settings
     #[command(subcommand)]
     Config(settings::ConfigCommand),
@@ -93,6 +97,7 @@ async fn run(command: Command) -> anyhow::Result<bool> {
         Command::Projections(command) => {
             projections::run(command, settings(&Overrides::new())?).await
         }
+        Command::Topics(command) => topics::run(command).await,
         Command::Config(command) => settings::run(&command),
         Command::Completions { shell } => {
             let command = &mut <Arguments as clap::CommandFactory>::command();

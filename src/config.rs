@@ -71,7 +71,18 @@ pub struct KafkaSettings {
     pub default_partitions: i32,
     pub replication_factor: i16,
     pub retention_days: u32,
+    /// Of the events topic.
+    pub cleanup: Cleanup,
     pub breaker: BreakerSettings,
+}
+
+/// What the broker does with old records, by its configuration name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cleanup {
+    Delete,
+    /// Keeps the last record of each key only: a wallet's history goes.
+    Compact,
+    CompactDelete,
 }
 
 /// When Kafka counts as out of reach, and as back.
@@ -185,6 +196,16 @@ impl Codec {
             Self::Snappy => "snappy",
             Self::Lz4 => "lz4",
             Self::Zstd => "zstd",
+        }
+    }
+}
+
+impl Cleanup {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Delete => "delete",
+            Self::Compact => "compact",
+            Self::CompactDelete => "compact,delete",
         }
     }
 }

@@ -27,6 +27,7 @@ pub mod publisher;
 pub mod republisher;
 pub mod retention;
 pub mod store;
+pub mod topics;
 
 pub mod app;
 pub mod cli;

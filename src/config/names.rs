@@ -61,6 +61,16 @@ pub const SETTINGS: &[Setting] = &[
     setting("KAFKA_CLIENT_ID", "wallex-app", "client id shown to the brokers"),
     setting("KAFKA_EVENTS_TOPIC", "wallet-events", "topic of the events"),
     setting("KAFKA_DLQ_TOPIC", "wallet-events-dlq", "topic of the dead letters"),
+    setting(
+        "KAFKA_TOPIC_TEMPLATE",
+        "",
+        "topic of the events by template, billing-engine.{aggregate}.events; wins over both above",
+    ),
+    setting(
+        "KAFKA_CLEANUP_POLICY",
+        "delete",
+        "of the events topic: delete, compact,delete, or compact, which drops history by wallet",
+    ),
     setting("KAFKA_CONNECTION_TIMEOUT", "10000", "ms until a connection attempt is given up"),
     setting(
         "KAFKA_REQUEST_TIMEOUT",

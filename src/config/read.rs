@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use super::names::{SETTINGS, WATCHED_PREFIXES};
 use super::{
-    BreakerSettings, Codec, CommandSettings, ConsumerSettings, DatabaseSettings, HttpSettings,
-    KafkaSettings, LogFormat, LogSettings, OutboxSettings, ProducerSettings, RetentionSettings,
-    Secret, Settings, file_path,
+    BreakerSettings, Cleanup, Codec, CommandSettings, ConsumerSettings, DatabaseSettings,
+    HttpSettings, KafkaSettings, LogFormat, LogSettings, OutboxSettings, ProducerSettings,
+    RetentionSettings, Secret, Settings, file_path,
 };
 
 /// Settings given as flags, by name: they win over everything.
@@ -156,6 +156,14 @@ fn unknown_names(variables: &HashMap<String, String>) -> Vec<String> {
 
 struct Reader(config::Config);
 
+/// A topic's name, where Kafka takes it.
+fn legal(name: &str, topic: String) -> Result<String, ConfigError> {
+    let legal = (1..=249).contains(&topic.len())
+        && topic.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        && !matches!(topic.as_str(), "." | "..");
+    if legal { Ok(topic) } else { Err(invalid(name, &topic, "use 1 to 249 of a-z A-Z 0-9 . _ -")) }
+}
+
 impl Reader {
     fn settings(&self) -> Result<Settings, ConfigError> {
         self.one_of("PRODUCER_ACKS", &[("all", ())])?;
@@ -243,18 +251,27 @@ impl Reader {
     }
 
     fn kafka(&self) -> Result<KafkaSettings, ConfigError> {
+        let (events_topic, dlq_topic) = self.topics()?;
         Ok(KafkaSettings {
             enabled: self.flag("KAFKA_ENABLED")?,
             brokers: self.brokers()?,
             client_id: self.text("KAFKA_CLIENT_ID")?,
-            events_topic: self.topic("KAFKA_EVENTS_TOPIC")?,
-            dlq_topic: self.topic("KAFKA_DLQ_TOPIC")?,
+            events_topic,
+            dlq_topic,
             connection_timeout: self.millis("KAFKA_CONNECTION_TIMEOUT")?,
             request_timeout: self.millis("KAFKA_REQUEST_TIMEOUT")?,
             retry_max: self.millis("KAFKA_RETRY_MAX_MS")?,
             default_partitions: self.within("DEFAULT_PARTITIONS", 1, 10_000)?,
             replication_factor: self.within("DEFAULT_REPLICATION_FACTOR", 1, 100)?,
             retention_days: self.within("MESSAGE_RETENTION_DAYS", 1, 36_500)?,
+            cleanup: self.one_of(
+                "KAFKA_CLEANUP_POLICY",
+                &[
+                    ("delete", Cleanup::Delete),
+                    ("compact", Cleanup::Compact),
+                    ("compact,delete", Cleanup::CompactDelete),
+                ],
+            )?,
             breaker: BreakerSettings {
                 failures: self.within("KAFKA_BREAKER_FAILURES", 1, 1000)?,
                 successes: self.within("KAFKA_BREAKER_SUCCESSES", 1, 1000)?,
@@ -297,15 +314,21 @@ impl Reader {
         Err(invalid("KAFKA_BROKERS", &list, "use host:port,host:port without a scheme"))
     }
 
-    fn topic(&self, name: &str) -> Result<String, ConfigError> {
-        let topic = self.text(name)?;
-        let legal = (1..=249).contains(&topic.len())
-            && topic.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-            && !matches!(topic.as_str(), "." | "..");
-        if legal {
-            return Ok(topic);
+    /// The topics of events and of dead letters.
+    fn topics(&self) -> Result<(String, String), ConfigError> {
+        let (name, template) = ("KAFKA_TOPIC_TEMPLATE", self.text("KAFKA_TOPIC_TEMPLATE")?);
+        if template.is_empty() {
+            return Ok((self.topic("KAFKA_EVENTS_TOPIC")?, self.topic("KAFKA_DLQ_TOPIC")?));
         }
-        Err(invalid(name, &topic, "use 1 to 249 of a-z A-Z 0-9 . _ -"))
+        let events = template.replace("{aggregate}", "wallet");
+        if events == template || events.contains(['{', '}']) {
+            return Err(invalid(name, &template, "use {aggregate} once, and no other braces"));
+        }
+        Ok((legal(name, events.clone())?, legal(name, format!("{events}-dlq"))?))
+    }
+
+    fn topic(&self, name: &str) -> Result<String, ConfigError> {
+        legal(name, self.text(name)?)
     }
 
     fn text(&self, name: &str) -> Result<String, ConfigError> {

@@ -1,5 +1,6 @@
 //! Topics and cluster, through krafka, which nothing outside this file, `connect` and `offsets`
-//! knows. Creates what is missing; never changes what exists: drift is reported.
+//! knows. Creates what is missing; never changes what exists: drift is reported. Deletes only what it
+//! is told to.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use krafka::KrafkaError;
 use krafka::admin::{
-    AdminClient, ConfigResource, CreateTopicsOptions, DescribeClusterOptions,
+    AdminClient, ConfigResource, CreateTopicsOptions, DeleteTopicsOptions, DescribeClusterOptions,
     DescribeConfigsOptions, DescribeTopicsOptions, ListOffsetsOptions, NewTopic, OffsetSpec,
     TopicDescription, TopicPartition,
 };
@@ -70,12 +71,11 @@ impl Admin {
 
     /// Creates those of `specs` that are missing and compares the others.
     pub async fn ensure_topics(&self, specs: &[TopicSpec]) -> Result<Report, Error> {
-        let mut described = self.described(specs.iter().map(|spec| spec.name.as_str())).await?;
         let mut report = Report::default();
         let mut missing = Vec::new();
-        for spec in specs {
-            match described.remove(&spec.name).flatten() {
-                Some(topic) => report.drift.extend(self.drift(spec, &topic).await?),
+        for (spec, found) in specs.iter().zip(self.compare(specs).await?) {
+            match found {
+                Some((_, drift)) => report.drift.extend(drift),
                 None => missing.push(spec),
             }
         }
@@ -84,6 +84,40 @@ impl Admin {
             self.await_leaders(&missing).await;
         }
         Ok(report)
+    }
+
+    /// Each of `specs` as it is, and how it differs; none: there is no such topic.
+    pub async fn compare(
+        &self,
+        specs: &[TopicSpec],
+    ) -> Result<Vec<Option<(Topic, Vec<Drift>)>>, Error> {
+        let mut described = self.described(specs.iter().map(|spec| spec.name.as_str())).await?;
+        let mut found = Vec::new();
+        for spec in specs {
+            found.push(match described.remove(&spec.name).flatten() {
+                Some(described) => {
+                    let drift = self.drift(spec, &described).await?;
+                    Some((topic(described), drift))
+                }
+                None => None,
+            });
+        }
+        Ok(found)
+    }
+
+    /// Deletes topics with all that is in them; those that are not there are passed over.
+    pub async fn delete_topics(&self, names: &[String]) -> Result<Vec<String>, Error> {
+        let call = self.client.delete_topics(names, DeleteTopicsOptions::default());
+        let mut deleted = Vec::new();
+        for (name, answer) in self.bounded("delete topics", call).await? {
+            match answer {
+                Ok(()) => deleted.push(name),
+                Err(KrafkaError::Broker { code: ErrorCode::UnknownTopicOrPartition, .. }) => {}
+                Err(error) => return Err(Error::from_krafka(&error)),
+            }
+        }
+        deleted.sort();
+        Ok(deleted)
     }
 
     /// The cluster's id and brokers.

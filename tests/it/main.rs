@@ -38,4 +38,5 @@ mod refusals;
 mod retention;
 mod spine;
 mod tidy;
+mod topics;
 mod tour;
