@@ -124,7 +124,7 @@ impl Background {
             pipeline.group_prefix.clone_from(&settings.consumer.group_prefix);
         });
         Ok(Self {
-            pool: store::connect_pool(&settings.database)
+            pool: store::connect_service(&settings.database)
                 .context("DATABASE_URL: not a usable postgres:// URL")?,
             status,
             tasks: TaskTracker::new(),

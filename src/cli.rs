@@ -25,7 +25,7 @@ use crate::config::{self, Overrides, Settings};
 
 /// A wallet and billing service: exact money over Postgres, every event to Kafka in order.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version = crate::seeded::VERSION, about)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,

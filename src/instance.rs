@@ -94,7 +94,10 @@ impl Term {
     /// Renewed by a statement that was sent at `begun`: the database's clock read it later.
     pub fn renewed(&mut self, begun: Instant) {
         self.until = begun + self.lease;
-        self.due = begun + self.lease * 3 / 10;
+        // Hurried while it was on its way: it knew nothing of that.
+        if self.due <= begun {
+            self.due = begun + self.lease * 3 / 10;
+        }
     }
 
     /// Nothing may be sent on leases after this: others may have them.
@@ -144,6 +147,9 @@ mod tests {
         assert!(term.is_due(begun + Duration::from_secs(3)));
         assert!(term.stands(begun + Duration::from_millis(9999)));
         assert!(!term.stands(begun + Duration::from_secs(10)), "counted from the sending");
+        term.hurry();
+        term.renewed(begun);
+        assert!(term.is_due(Instant::now()), "a hurry during a renewal is kept");
         instance.announce();
         tokio::time::timeout(Duration::from_secs(30), term.moved()).await.unwrap();
     }

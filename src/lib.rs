@@ -32,4 +32,5 @@ pub mod topics;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod seeded;
 pub mod telemetry;

@@ -27,7 +27,9 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 
-pub use connect::{Pool, connect_owner, connect_pool, migrate, pending_migrations};
+pub use connect::{
+    Pool, connect_owner, connect_pool, connect_service, migrate, pending_migrations,
+};
 pub use error::{Class, Error, Result};
 pub use lag::ping;
 

@@ -122,6 +122,8 @@ impl Session {
         let fold = Fold::new(wallets, &skipped, known, self.partitions);
         let Folded { outcomes, mut writes } = fold.run(jobs);
         let read_only = writes.is_empty();
+        #[cfg(feature = "seeded-bugs")]
+        crate::seeded::keys_later(&shared.database, tenant, &shared.topic.name, now, &mut writes);
         if !read_only {
             write_batch(connection, tenant, &shared.topic.name, now, &mut writes).await?;
         }

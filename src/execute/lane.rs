@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::batch::{Prepared, Session};
 use super::{Failure, Job, Shared, doubt, fail_all, side};
+use crate::seeded::{self, Bug};
 use crate::store::commands::Locking;
 use crate::store::{self, Class};
 
@@ -191,6 +192,11 @@ async fn commit(
     if prepared.read_only {
         answer(shared, jobs, prepared);
         return session.rollback().await.then_some(session);
+    }
+    if seeded::on(Bug::AnswerBeforeCommit) {
+        answer(shared, jobs, prepared);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        return session.commit().await.is_ok().then_some(session);
     }
     match session.commit().await {
         Ok(()) => {

@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use super::Job;
 use super::chunk::{Chunk, Feed, Seen, dead_letter, unknown};
 use super::project::{Projected, Targets, project};
+use crate::seeded::{self, Bug};
 use crate::store::checkpoints::{Advance, Checkpoint};
 use crate::store::dead_letters::DeadLetter;
 use crate::store::{self, Class, Connection};
@@ -138,9 +139,12 @@ async fn pass(
 ) -> store::Result<Option<Outcome>> {
     let of = &job.subscription;
     let stands = lock(connection, job, chunks).await?;
-    let (current, stale): (Vec<&Chunk>, Vec<&Chunk>) =
-        chunks.iter().partition(|chunk| place(&stands, chunk) == chunk.expected);
+    let (current, stale): (Vec<&Chunk>, Vec<&Chunk>) = chunks.iter().partition(|chunk| {
+        place(&stands, chunk) == chunk.expected || seeded::on(Bug::NoCompareAndSet)
+    });
     let targets = targets(&current);
+    #[cfg(feature = "seeded-bugs")]
+    seeded::checkpoint_first(connection, of, &advances(&current)).await?;
     let projected = project(connection, job, &targets, EVENTS_MAX).await?;
     let tally = tally.get_or_insert_with(|| Tally::of(&current, &projected));
     tally.outcome.applied += projected.applied;
@@ -155,7 +159,7 @@ async fn pass(
     if !letters.is_empty() {
         outcome.dead_letters = store::dead_letters::insert(connection, of, &letters).await?;
     }
-    let moves: Vec<Advance> = current.iter().filter_map(|chunk| chunk.advance()).collect();
+    let moves = advances(&current);
     if !moves.is_empty() {
         store::checkpoints::advance(connection, of, &moves).await?;
     }
@@ -254,6 +258,10 @@ fn place(stands: &HashMap<i32, Checkpoint>, chunk: &Chunk) -> i64 {
         Feed::Kafka => checkpoint.map_or(0, |c| c.next_offset),
         Feed::Postgres => checkpoint.map_or(0, |c| c.feed_xid),
     }
+}
+
+fn advances(chunks: &[&Chunk]) -> Vec<Advance> {
+    chunks.iter().filter_map(|chunk| chunk.advance()).collect()
 }
 
 fn targets(chunks: &[&Chunk]) -> Targets {

@@ -164,6 +164,8 @@ impl Shared {
         Box::pin(async move {
             let mut sent = Sent::new(number, epoch, more);
             let max_bytes = shared.parts.max_request_bytes;
+            #[cfg(feature = "seeded-bugs")]
+            crate::seeded::mark_first(&shared.pool, &shared.leased, number, epoch, &rows).await;
             send::send(&shared.producer, &mut sent, &rows, max_bytes, until).await;
             Done::Sent(sent)
         })

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use super::{Connection, Result};
+use crate::seeded::{self, Bug};
 use crate::wallet::{TenantId, WalletId};
 
 /// One projector over one topic of one tenant: whose checkpoints these are.
@@ -103,7 +104,8 @@ pub async fn advance(
     of: &Subscription,
     moves: &[Advance],
 ) -> Result<Vec<i32>> {
-    let from = |pair: Option<(i64, i64)>| pair.map(|(from, _)| from);
+    let blind = seeded::on(Bug::NoCompareAndSet);
+    let from = |pair: Option<(i64, i64)>| pair.map(|(from, _)| from).filter(|_| !blind);
     let to = |pair: Option<(i64, i64)>| pair.map(|(_, to)| to);
     Ok(sqlx::query_scalar(
         "update projector_checkpoints c \
@@ -147,9 +149,10 @@ pub async fn versions_lock(
     wallets: &[&str],
 ) -> Result<HashMap<WalletId, i64>> {
     let rows: Vec<(String, i64)> = sqlx::query_as(
-        "select wallet_id, version from projected_versions \
-         where tenant_id = $1 and projector = $2 and wallet_id = any($3) \
-         order by wallet_id for no key update",
+        "select v.wallet_id, v.version from unnest($3::text[]) as wanted(id) cross join lateral ( \
+             select wallet_id, version from projected_versions \
+             where tenant_id = $1 and projector = $2 and wallet_id = wanted.id \
+             for no key update) v",
     )
     .bind(of.tenant.as_str())
     .bind(of.projector)

@@ -18,10 +18,31 @@ static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 /// Waiting for a connection longer than this is overload.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A pool whose connections work as the application's role. Connects when first used: the service
-/// starts before its database.
+/// Every statement of the service looks rows up by an index, a few or some thousands of them. A plan
+/// made while tables are small would scan or hash them, and be kept when they have grown: until the
+/// next ANALYZE the same round cost five times as much.
+const BY_INDEX: [(&str, &str); 4] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+];
+/// What [`BY_INDEX`] forbids, for statements that read whole tables.
+pub(super) const OVER_ALL: &str = "set local plan_cache_mode = auto; set local enable_seqscan = on; \
+     set local enable_hashjoin = on; set local enable_mergejoin = on";
+
+/// The pool of the service: its connections work as the application's role, with plans that suit
+/// its statements. Connects when first used: the service starts before its database.
+pub fn connect_service(settings: &DatabaseSettings) -> Result<Pool> {
+    pool(settings, session(&settings.url, "wallex")?.options(BY_INDEX))
+}
+
+/// A pool for a command's own work, as the application's role.
 pub fn connect_pool(settings: &DatabaseSettings) -> Result<Pool> {
-    let options = session(&settings.url, "wallex")?;
+    pool(settings, session(&settings.url, "wallex")?)
+}
+
+fn pool(settings: &DatabaseSettings, options: PgConnectOptions) -> Result<Pool> {
     Ok(PgPoolOptions::new()
         .max_connections(settings.max_connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -30,15 +51,11 @@ pub fn connect_pool(settings: &DatabaseSettings) -> Result<Pool> {
         .connect_lazy_with(options))
 }
 
-/// One connection of a lane: as the application's role, with plans that suit batches. Small tables
-/// at first planning would otherwise freeze a plan that scans them once they have grown.
+/// One connection of a lane: as the application's role, with plans that suit batches.
 pub async fn connect_lane(url: &Secret, lock_timeout: Duration) -> Result<Connection> {
-    let options = session(url, "wallex-lane")?.options([
-        ("plan_cache_mode", "force_generic_plan"),
-        ("enable_hashjoin", "off"),
-        ("enable_mergejoin", "off"),
-        ("lock_timeout", &lock_timeout.as_millis().to_string()),
-    ]);
+    let options = session(url, "wallex-lane")?
+        .options(BY_INDEX)
+        .options([("lock_timeout", &lock_timeout.as_millis().to_string())]);
     let mut connection = Connection::connect_with(&options).await?;
     take_role(&mut connection).await?;
     Ok(connection)
@@ -56,6 +73,7 @@ pub async fn migrate(settings: &DatabaseSettings) -> Result<()> {
 /// A session of the owner, for work that takes long.
 pub async fn connect_owner(settings: &DatabaseSettings) -> Result<Connection> {
     let options = session(&settings.migration_url, "wallex-owner")?
+        .options(BY_INDEX)
         .options([("statement_timeout", "0"), ("lock_timeout", "5000")]);
     Ok(Connection::connect_with(&options).await?)
 }

@@ -121,29 +121,54 @@ pub async fn insert(
     if letters.is_empty() {
         return Ok(again);
     }
-    let done = sqlx::query(
-        "insert into dead_letters as d (tenant_id, projectors, topic, partition, \"offset\", key, \
-             value, headers, record_hash, error_class, error_message) \
-         select $1, array[$2], $3, r.* from unnest($4::int[], $5::bigint[], $6::bytea[], \
-             $7::bytea[], $8::json[], $9::bytea[], $10::text[], $11::text[]) r \
-         on conflict on constraint dead_letters_record \
-         do update set projectors = d.projectors || excluded.projectors \
-         where not d.projectors @> excluded.projectors",
+    // Both projectors meet a record at the same time. Whoever is second waits here and finds it:
+    // a conflict would use up an id, and ids are what people type.
+    sqlx::query("select pg_advisory_xact_lock(hashtextextended('dead_letters ' || $1, 0))")
+        .bind(of.tenant.as_str())
+        .execute(&mut *connection)
+        .await?;
+    let partitions: Vec<i32> = letters.iter().map(|l| l.partition).collect();
+    let offsets: Vec<i64> = letters.iter().map(|l| l.offset).collect();
+    let hashes: Vec<&[u8]> = letters.iter().map(|l| l.record_hash.as_slice()).collect();
+    let met = sqlx::query(
+        "update dead_letters d set projectors = d.projectors || $2 \
+         from unnest($4::int[], $5::bigint[], $6::bytea[]) r(partition, place, hash) \
+         where d.tenant_id = $1 and d.topic = $3 and d.partition = r.partition \
+           and d.\"offset\" = r.place and d.record_hash = r.hash \
+           and not d.projectors @> array[$2]",
     )
     .bind(of.tenant.as_str())
     .bind(of.projector)
     .bind(&of.topic)
-    .bind(letters.iter().map(|l| l.partition).collect::<Vec<_>>())
-    .bind(letters.iter().map(|l| l.offset).collect::<Vec<_>>())
+    .bind(&partitions)
+    .bind(&offsets)
+    .bind(&hashes)
+    .execute(&mut *connection)
+    .await?;
+    let new = sqlx::query(
+        "insert into dead_letters (tenant_id, projectors, topic, partition, \"offset\", record_hash, \
+             key, value, headers, error_class, error_message) \
+         select $1, array[$2], $3, r.* from unnest($4::int[], $5::bigint[], $6::bytea[], \
+             $7::bytea[], $8::bytea[], $9::json[], $10::text[], $11::text[]) \
+             r(partition, place, hash, key, value, headers, class, message) \
+         where not exists (select from dead_letters d where d.tenant_id = $1 and d.topic = $3 \
+             and d.partition = r.partition and d.\"offset\" = r.place and d.record_hash = r.hash) \
+         on conflict on constraint dead_letters_record do nothing",
+    )
+    .bind(of.tenant.as_str())
+    .bind(of.projector)
+    .bind(&of.topic)
+    .bind(&partitions)
+    .bind(&offsets)
+    .bind(&hashes)
     .bind(letters.iter().map(|l| l.key.as_deref()).collect::<Vec<_>>())
     .bind(letters.iter().map(|l| l.value.as_deref()).collect::<Vec<_>>())
     .bind(letters.iter().map(|l| l.headers.as_str()).collect::<Vec<_>>())
-    .bind(letters.iter().map(|l| l.record_hash.as_slice()).collect::<Vec<_>>())
     .bind(letters.iter().map(|l| l.error_class).collect::<Vec<_>>())
     .bind(letters.iter().map(|l| printable(&l.error_message)).collect::<Vec<_>>())
     .execute(connection)
     .await?;
-    Ok(again + done.rows_affected())
+    Ok(again + met.rows_affected() + new.rows_affected())
 }
 
 /// Notes replays that failed; returns how many are news, and the places of those letters that are

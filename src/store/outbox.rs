@@ -81,7 +81,7 @@ pub async fn claim(
 ) -> Result<Vec<OutboxRow>> {
     // Shaped to be linear whatever the planner believes: the held wallets are read once, and the
     // limit on the look-up of the event keeps it from scanning all events.
-    Ok(sqlx::query_as(
+    let rows = sqlx::query_as(
         "with held as materialized ( \
              select tenant_id, aggregate_id, -9223372036854775808 as from_id from outbox \
              where processed_at is null and last_error is not null and attempts >= $4 \
@@ -110,7 +110,10 @@ pub async fn claim(
     .bind(limit)
     .bind(ATTEMPTS_BEFORE_HELD)
     .fetch_all(pool)
-    .await?)
+    .await?;
+    #[cfg(feature = "seeded-bugs")]
+    let rows = crate::seeded::some_rows(rows);
+    Ok(rows)
 }
 
 /// Marks rows of several partitions as published, in one statement, which is one transaction.
@@ -120,7 +123,7 @@ pub async fn mark(pool: &Pool, leased: &Leased, marks: &[Mark]) -> Result<Vec<i3
     // No "processed_at is null" here: on a table without statistics the planner takes the partial
     // index for empty, and scans the whole backlog for each row.
     let rows = || marks.iter().flat_map(|mark| mark.rows.iter().map(|row| (mark.partition, row)));
-    Ok(sqlx::query_scalar(
+    Ok(sqlx::query_scalar(crate::seeded::statement(
         "with fenced as materialized ( \
              select held.partition, given.last_offset \
              from partition_leases held \
@@ -142,7 +145,7 @@ pub async fn mark(pool: &Pool, leased: &Leased, marks: &[Mark]) -> Result<Vec<i3
              where sent.tenant_id = given.tenant_id and sent.id = given.id \
                and given.partition in (select partition from fenced)) \
          select partition from fenced",
-    )
+    ))
     .bind(&leased.tenant)
     .bind(leased.role)
     .bind(&leased.topic)

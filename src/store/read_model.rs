@@ -92,9 +92,12 @@ pub async fn change(
     let changed: Vec<String> = sqlx::query_scalar(
         "update wallets_read_model w set balance = c.balance, version = c.version, \
              updated_at = greatest(w.updated_at, c.updated_at) \
-         from unnest($2::text[], $3::numeric[], $4::bigint[], $5::timestamptz[]) \
-             c(id, balance, version, updated_at) \
-         where w.tenant_id = $1 and w.id = c.id returning w.id",
+         from (select c.balance, c.version, c.updated_at, found.place \
+             from unnest($2::text[], $3::numeric[], $4::bigint[], $5::timestamptz[]) \
+                 c(id, balance, version, updated_at) \
+             cross join lateral (select ctid as place from wallets_read_model \
+                 where tenant_id = $1 and id = c.id limit 1) found) c \
+         where w.ctid = c.place returning w.id",
     )
     .bind(tenant.as_str())
     .bind(changes.iter().map(|c| c.wallet_id.as_str()).collect::<Vec<_>>())

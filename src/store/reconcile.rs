@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::connect::OVER_ALL;
 use super::{Connection, Pool, Result};
 use crate::wallet::TenantId;
 use equations::EQUATIONS;
@@ -116,7 +117,8 @@ pub async fn snapshot(connection: &mut Connection) -> Result<()> {
     let settings = "set transaction isolation level repeatable read, read only; \
                     set local statement_timeout = '30min'; \
                     set local idle_in_transaction_session_timeout = '10min'";
-    Ok(sqlx::raw_sql(settings).execute(connection).await.map(drop)?)
+    sqlx::raw_sql(settings).execute(&mut *connection).await?;
+    Ok(sqlx::raw_sql(OVER_ALL).execute(connection).await.map(drop)?)
 }
 
 /// Checks every equation for one tenant.

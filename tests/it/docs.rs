@@ -37,6 +37,7 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
     ("README.md", "python3 scripts/quick_load_test.py", "a load test has its own tests"),
     ("CONTRIBUTING.md", "scripts/dev", "see README.md"),
     ("CONTRIBUTING.md", "cargo test", "it would run this test"),
+    ("docs/RELIABILITY.md", "scripts/chaos", "takes minutes, and has servers of its own"),
     ("docs/OPERATIONS.md", "export PATH", "sets up the reader's own shell"),
     ("docs/OPERATIONS.md", "docker exec kafka", "needs a container engine"),
     ("docs/OPERATIONS.md", "wallex outbox republish", "the document's service has Kafka all along"),

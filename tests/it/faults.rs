@@ -11,6 +11,7 @@ mod commits;
 mod disconnects;
 mod frozen;
 mod kills;
+mod overload;
 mod postgres;
 mod refused;
 mod shutdown;

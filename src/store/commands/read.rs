@@ -62,16 +62,20 @@ pub async fn wallets_lock(
     ids: &[&str],
     locking: Locking,
 ) -> Result<Locked> {
+    // One look-up an id, in their order, which is the order of the locks. (With "id = any" a plan
+    // made while the table is small reads all of a tenant's wallets.)
     let statement = match locking {
         Locking::Wait => {
-            "select id, owner_id, currency, status, balance, held_balance, overdraft_limit, \
-             version, metadata, created_at, updated_at from wallets \
-             where tenant_id = $1 and id = any($2) order by id for no key update"
+            "select w.* from unnest($2::text[]) as wanted(id) cross join lateral ( \
+                select id, owner_id, currency, status, balance, held_balance, overdraft_limit, \
+                    version, metadata, created_at, updated_at from wallets \
+                where tenant_id = $1 and id = wanted.id for no key update) w"
         }
         Locking::Skip => {
-            "select id, owner_id, currency, status, balance, held_balance, overdraft_limit, \
-             version, metadata, created_at, updated_at from wallets \
-             where tenant_id = $1 and id = any($2) order by id for no key update skip locked"
+            "select w.* from unnest($2::text[]) as wanted(id) cross join lateral ( \
+                select id, owner_id, currency, status, balance, held_balance, overdraft_limit, \
+                    version, metadata, created_at, updated_at from wallets \
+                where tenant_id = $1 and id = wanted.id for no key update skip locked) w"
         }
     };
     let rows = sqlx::query(statement).bind(tenant.as_str()).bind(ids).fetch_all(connection).await?;
@@ -84,12 +88,14 @@ pub async fn wallets_existing(
     tenant: &TenantId,
     ids: &[&str],
 ) -> Result<Vec<WalletId>> {
-    let found: Vec<String> =
-        sqlx::query_scalar("select id from wallets where tenant_id = $1 and id = any($2)")
-            .bind(tenant.as_str())
-            .bind(ids)
-            .fetch_all(connection)
-            .await?;
+    let found: Vec<String> = sqlx::query_scalar(
+        "select id from unnest($2::text[]) as wanted(id) \
+             where exists (select from wallets w where w.tenant_id = $1 and w.id = wanted.id)",
+    )
+    .bind(tenant.as_str())
+    .bind(ids)
+    .fetch_all(connection)
+    .await?;
     Ok(found.iter().map(|id| WalletId::stored(id)).collect())
 }
 

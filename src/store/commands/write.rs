@@ -81,6 +81,9 @@ impl Writes {
     }
 }
 
+/// Wallets are moved by the place of their row, which is locked and stays: joined by their ids, a
+/// plan made while the table is small would compare every wallet with every change.
+///
 /// Postgres runs the parts that modify: `moved` first, because the main query reads it, then the
 /// others in the order they are written down. That order matters only between keys and new
 /// wallets, the two parts that can wait for another transaction.
@@ -105,9 +108,12 @@ opened as (
 ),
 moved as (
     update wallets w set balance = m.balance, version = m.version, updated_at = m.at
-    from unnest($16::text[], $17::numeric[], $18::int8[], $19::timestamptz[])
-        as m(id, balance, version, at)
-    where w.tenant_id = $1 and w.id = m.id
+    from (select m.balance, m.version, m.at, found.place
+        from unnest($16::text[], $17::numeric[], $18::int8[], $19::timestamptz[])
+            as m(id, balance, version, at)
+        cross join lateral (
+            select ctid as place from wallets where tenant_id = $1 and id = m.id limit 1) found) m
+    where w.ctid = m.place
     returning 1
 ),
 recorded as (

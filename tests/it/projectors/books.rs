@@ -39,6 +39,8 @@ pub struct Books {
     pub wallets: HashMap<WalletId, Wallet>,
     /// Written and not published yet: partition and record.
     pub unpublished: Vec<(i32, Fetched)>,
+    /// All projectors are of one process: none has to wait for the lease of another.
+    instance: Arc<Instance>,
 }
 
 /// One log per partition.
@@ -64,7 +66,8 @@ impl Books {
             .await
             .unwrap();
         let url = url.expose().to_owned();
-        Self { url, pool, wallets: HashMap::new(), unpublished: Vec::new() }
+        let instance = Arc::new(Instance::new(Duration::from_secs(10)));
+        Self { url, pool, wallets: HashMap::new(), unpublished: Vec::new(), instance }
     }
 
     /// The owner's way to the database.
@@ -139,7 +142,7 @@ impl Books {
             commits: Arc::new(Notify::new()),
             pressure: Default::default(),
             status: Status::default(),
-            instance: Arc::new(Instance::new(Duration::from_secs(10))),
+            instance: Arc::clone(&self.instance),
         })
     }
 

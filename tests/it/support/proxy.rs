@@ -3,7 +3,7 @@
 //! knows a COMMIT when it sees one, and can lose its answer.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -47,7 +47,11 @@ struct Shared {
     alive: watch::Sender<CancellationToken>,
     /// Every n-th COMMIT of these sessions is lost; 0: none.
     every: AtomicUsize,
+    /// All of them are held, whatever the fates.
+    hold: AtomicBool,
     application: &'static str,
+    /// PostgreSQL's messages are told apart; else bytes are bytes.
+    framed: bool,
     fates: Vec<Fate>,
     commits: AtomicUsize,
     lost: AtomicUsize,
@@ -73,6 +77,20 @@ impl Proxy {
     /// The same; COMMITs that are lost meet these fates in turn. Only those of sessions whose
     /// application name begins like this.
     pub async fn with_fates(target: u16, application: &'static str, fates: Vec<Fate>) -> Self {
+        Self::listen(target, application, fates, true).await
+    }
+
+    /// A proxy to a server that does not speak PostgreSQL's protocol.
+    pub async fn of_bytes(target: u16) -> Self {
+        Self::listen(target, "", Vec::new(), false).await
+    }
+
+    async fn listen(
+        target: u16,
+        application: &'static str,
+        fates: Vec<Fate>,
+        framed: bool,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared {
@@ -81,7 +99,9 @@ impl Proxy {
             to_client: watch::Sender::new(Flow::Through),
             alive: watch::Sender::new(CancellationToken::new()),
             every: AtomicUsize::new(0),
+            hold: AtomicBool::new(false),
             application,
+            framed,
             fates,
             commits: AtomicUsize::new(0),
             lost: AtomicUsize::new(0),
@@ -113,6 +133,11 @@ impl Proxy {
     /// From now on the answer of every n-th COMMIT is lost; 0 ends it.
     pub fn lose_commits(&self, every: usize) {
         self.shared.every.store(every, Ordering::Relaxed);
+    }
+
+    /// While this is on, every COMMIT of these sessions goes through and its answer never comes.
+    pub fn hold_commits(&self, hold: bool) {
+        self.shared.hold.store(hold, Ordering::Relaxed);
     }
 
     /// COMMITs whose answer was lost so far.
@@ -189,6 +214,13 @@ async fn upstream(
     let mut started = false;
     let mut meant = false;
     while let Ok(read @ 1..) = from.read(&mut bytes).await {
+        if !shared.framed {
+            shared.held(&shared.to_server, number).await;
+            match to.write_all(&bytes[..read]).await {
+                Ok(()) => continue,
+                Err(_) => return,
+            }
+        }
         waiting.extend_from_slice(&bytes[..read]);
         while let Some(length) = message(&waiting, started) {
             let message: Vec<u8> = waiting.drain(..length).collect();
@@ -256,6 +288,10 @@ impl Shared {
         let every = self.every.load(Ordering::Relaxed);
         let commit = message.first() == Some(&b'Q')
             && message.get(5..11).is_some_and(|text| text.eq_ignore_ascii_case(b"commit"));
+        if commit && meant && self.hold.load(Ordering::Relaxed) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return Some(Fate::Held);
+        }
         if every == 0 || !commit || !meant {
             return None;
         }

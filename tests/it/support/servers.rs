@@ -38,10 +38,16 @@ pub fn own_postgres() -> Postgres {
 
 /// A Kafka that the test may kill, freeze, stop and start again; gone when dropped.
 pub fn own_kafka() -> Broker {
+    own_kafka_with(0, Vec::new())
+}
+
+/// The same on a given port (0: a free one), with more lines of its `server.properties`.
+pub fn own_kafka_with(port: u16, properties: Vec<(String, String)>) -> Broker {
     let folder = temporary_folder("kafka");
     let home = std::env::var_os("WALLEX_KAFKA_HOME").unwrap_or_default();
     let (data, log) = (folder.join("data"), folder.join("kafka.log"));
-    let mut options = broker::Options::new(Path::new(&home), 0, &data, &log);
+    let mut options = broker::Options::new(Path::new(&home), port, &data, &log);
+    options.properties = properties;
     if let Some(java_home) = std::env::var_os("JAVA_HOME") {
         options.java = Path::new(&java_home).join("bin/java");
     }

@@ -1,0 +1,355 @@
+//! Injecting each fault, healing it, and seeing the service serve again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::journal::{Ask, Line, Record, Verdict};
+use crate::load::Load;
+use crate::schedule::{Fault, Kind};
+use crate::support::proxy::Flow;
+use crate::support::within;
+use crate::topic;
+use crate::world::{TOPIC, World};
+
+/// After a fault has healed, the service must serve again within this time.
+const RECOVERY: Duration = Duration::from_secs(60);
+/// Answers of COMMITs that each of these faults loses.
+pub const LOST_AT_LEAST: usize = 10;
+/// Records behind a poisoned one must be applied within this time.
+const PASSED: Duration = Duration::from_secs(20);
+const USURPER: &str = "chaos-usurper";
+
+/// What injecting came to.
+#[derive(Debug, Default)]
+pub struct Injected {
+    pub counts: BTreeMap<&'static str, usize>,
+    /// From the healing of each fault to the next operation acknowledged by the instance that was
+    /// hit, by kind.
+    pub recoveries: BTreeMap<&'static str, Vec<Duration>>,
+    /// From SIGKILL's restart to ready.
+    pub restarts: Vec<Duration>,
+    /// From appending poison until both projectors had passed it.
+    pub passed: Vec<Duration>,
+    pub lost_commits: usize,
+    pub injected_records: usize,
+    /// What did not recover.
+    pub stuck: Vec<String>,
+}
+
+/// Injects faults one after the other.
+pub async fn run(world: &mut World, load: &Arc<Load>, faults: &[Fault]) -> Injected {
+    let mut injected = Injected::default();
+    let begun = load.journal.now();
+    for (number, fault) in faults.iter().enumerate() {
+        tokio::time::sleep(fault.after).await;
+        println!("{:>4} {:>7.1} s {fault}", number + 1, seconds(load.journal.now() - begun));
+        inject(world, load, fault, &mut injected).await;
+        *injected.counts.entry(fault.kind.name()).or_default() += 1;
+        let healed = Instant::now();
+        let before = load.acknowledged_by(fault.instance);
+        let serves = within(RECOVERY, async || {
+            (load.acknowledged_by(fault.instance) > before).then_some(())
+        });
+        match serves.await {
+            Some(()) => {
+                let times = injected.recoveries.entry(fault.kind.name()).or_default();
+                times.push(healed.elapsed());
+            }
+            None => injected.stuck.push(format!("after fault {} ({fault})", number + 1)),
+        }
+    }
+    injected.lost_commits = world.instances.iter().map(|i| i.postgres.lost()).sum();
+    load.journal.note(&Line::Faults { begun, ended: load.journal.now() });
+    injected
+}
+
+fn seconds(micros: u64) -> f64 {
+    Duration::from_micros(micros).as_secs_f64()
+}
+
+async fn inject(world: &mut World, load: &Arc<Load>, fault: &Fault, injected: &mut Injected) {
+    let instance = &mut world.instances[fault.instance];
+    match fault.kind {
+        Kind::Kill => kill(world, fault, injected).await,
+        Kind::Freeze | Kind::Zombie => {
+            instance.signal(Signal::SIGSTOP);
+            tokio::time::sleep(fault.lasts).await;
+            instance.signal(Signal::SIGCONT);
+        }
+        Kind::PostgresCrash => {
+            world.postgres.kill(Signal::SIGQUIT).unwrap();
+            tokio::time::sleep(fault.lasts).await;
+            tokio::task::block_in_place(|| world.postgres.restart()).unwrap();
+        }
+        Kind::KafkaKill => {
+            world.kafka.kill(Signal::SIGKILL).unwrap();
+            tokio::time::sleep(fault.lasts).await;
+            tokio::task::block_in_place(|| world.kafka.restart()).unwrap();
+        }
+        Kind::KafkaFreeze => {
+            world.kafka.kill(Signal::SIGSTOP).unwrap();
+            tokio::time::sleep(fault.lasts).await;
+            world.kafka.kill(Signal::SIGCONT).unwrap();
+        }
+        Kind::PostgresReset => instance.postgres.cut(),
+        Kind::KafkaReset => instance.kafka.cut(),
+        Kind::PostgresDelay | Kind::PostgresDrop | Kind::KafkaDelay | Kind::KafkaDrop => {
+            let (there, back) = flows(fault);
+            let proxy = match fault.kind {
+                Kind::PostgresDelay | Kind::PostgresDrop => &instance.postgres,
+                _ => &instance.kafka,
+            };
+            proxy.flow(there, back);
+            tokio::time::sleep(fault.lasts).await;
+            proxy.flow(Flow::Through, Flow::Through);
+        }
+        Kind::LostCommit => {
+            let before = instance.postgres.lost();
+            instance.postgres.lose_commits(2);
+            tokio::time::sleep(fault.lasts).await;
+            let enough =
+                async || (instance.postgres.lost() >= before + LOST_AT_LEAST).then_some(());
+            within(Duration::from_secs(30), enough).await;
+            instance.postgres.lose_commits(0);
+        }
+        Kind::LateCommit => late_commit(world, load, fault).await,
+        Kind::Usurper => usurp(world, fault).await,
+        Kind::Poison => poison(world, load, fault, injected).await,
+        Kind::Duplicates => duplicates(world, load, fault, injected).await,
+        Kind::RecreatedTopic => recreate(world, load).await,
+    }
+}
+
+fn flows(fault: &Fault) -> (Flow, Flow) {
+    let change = match fault.kind {
+        Kind::PostgresDelay | Kind::KafkaDelay => {
+            Flow::Late(Duration::from_millis(5 + fault.variant % 45))
+        }
+        _ => Flow::Silent,
+    };
+    match fault.variant % 3 {
+        0 => (change, Flow::Through),
+        1 => (Flow::Through, change),
+        _ => (change, change),
+    }
+}
+
+/// Every second kill waits for a COMMIT whose answer is on its way.
+async fn kill(world: &mut World, fault: &Fault, injected: &mut Injected) {
+    let instance = &mut world.instances[fault.instance];
+    if fault.variant.is_multiple_of(2) {
+        let before = instance.postgres.lost();
+        instance.postgres.hold_commits(true);
+        within(Duration::from_secs(5), async || (instance.postgres.lost() > before).then_some(()))
+            .await;
+    }
+    instance.signal(Signal::SIGKILL);
+    instance.postgres.hold_commits(false);
+    let begun = Instant::now();
+    instance.spawn();
+    match instance.ready().await {
+        Some(()) => injected.restarts.push(begun.elapsed()),
+        None => injected.stuck.push("an instance is not ready after a kill".to_owned()),
+    }
+}
+
+/// A credit written by hand, as any transaction of the service would: its outbox row is taken
+/// early and seen late. Others commit meanwhile.
+async fn late_commit(world: &World, load: &Load, fault: &Fault) {
+    let wallet = load.wallet(5_000_000 + fault.variant);
+    let key = format!("late-{wallet}-{}", load.journal.now());
+    let client = reqwest::Client::new();
+    let base = &world.instances[fault.instance].base;
+    let opening = format!("{key}-opening");
+    let note = |key: &str, ask: &Ask| {
+        let (at, key, ask) = (load.journal.now(), key.to_owned(), ask.clone());
+        load.journal.note(&Line::Ask { at, key, keyed: false, ask });
+    };
+    let done = |key: &str, begun: u64| Line::Answer {
+        begun,
+        at: load.journal.now(),
+        key: key.to_owned(),
+        verdict: Verdict::Done,
+        status: 201,
+        code: String::new(),
+        retry_after: false,
+        replayed: false,
+        body: String::new(),
+    };
+    note(&opening, &Ask::Create { wallet: wallet.clone(), amount: 500 });
+    let begun = load.journal.now();
+    let body = json!({"walletId": wallet, "ownerId": opening, "initialBalance": "5.00"});
+    let created = client.post(format!("{base}/wallets")).json(&body).send().await.unwrap();
+    assert_eq!(created.status().as_u16(), 201, "a wallet for the late commit");
+    load.journal.note(&done(&opening, begun));
+    note(&key, &Ask::Credit { wallet: wallet.clone(), amount: 100 });
+    let begun = load.journal.now();
+    let mut transaction = world.pool.begin().await.unwrap();
+    for statement in LATE {
+        let written = sqlx::query(statement)
+            .bind(&wallet)
+            .bind(&key)
+            .execute(&mut *transaction)
+            .await
+            .unwrap();
+        assert_eq!(written.rows_affected(), 1, "{statement}");
+    }
+    tokio::time::sleep(fault.lasts).await;
+    transaction.commit().await.unwrap();
+    load.journal.note(&done(&key, begun));
+}
+
+/// Wallet, event and outbox row, in the order of the service's own transactions.
+const LATE: [&str; 3] = [
+    "update wallets set balance = balance + 1, version = version + 1, updated_at = \
+         date_trunc('milliseconds', clock_timestamp()) where id = $1 and $2 <> ''",
+    "insert into events (tenant_id, wallet_id, version, event_id, event_type, payload, \
+         transaction_id, partition, created_at) \
+     select w.tenant_id, w.id, w.version, gen_random_uuid(), 'WalletCredited', \
+         (e.payload::jsonb || jsonb_build_object('reference', $2, 'transactionId', t.id, \
+         'changeAmount', '1.00', 'previousBalance', '5.00', 'newBalance', '6.00'))::json, \
+         t.id, e.partition, w.updated_at \
+     from wallets w cross join (select gen_random_uuid() as id) t \
+     join events e on e.tenant_id = w.tenant_id and e.wallet_id = w.id and e.version = 2 \
+     where w.id = $1",
+    "insert into outbox (tenant_id, aggregate_id, event_type, event_version, topic, partition, \
+         created_at) \
+     select e.tenant_id, e.wallet_id, e.event_type, e.version, o.topic, e.partition, e.created_at \
+     from events e join outbox o on o.aggregate_id = e.wallet_id and o.event_version = 2 \
+     where e.wallet_id = $1 and e.version = 3 and $2 <> ''",
+];
+
+/// Takes all leases as another owner would, raising their epochs, and lets go after a while. The
+/// audit (see `watch`) notes whoever writes under an epoch that has ended.
+async fn usurp(world: &World, fault: &Fault) {
+    let taking = sqlx::query(
+        "update partition_leases set owner = $1, epoch = epoch + 1, \
+             expires_at = clock_timestamp() + interval '1 min'",
+    );
+    taking.bind(USURPER).execute(&world.pool).await.unwrap();
+    tokio::time::sleep(fault.lasts).await;
+    let leaving =
+        sqlx::query("update partition_leases set expires_at = clock_timestamp() where owner = $1");
+    leaving.bind(USURPER).execute(&world.pool).await.unwrap();
+}
+
+/// Bad UTF-8, bad JSON, an unknown type, a schema of the future, a version far ahead, no value.
+async fn poison(world: &World, load: &Load, fault: &Fault, injected: &mut Injected) {
+    let wallet = load.wallet(fault.variant % load.wallets);
+    let row: (i32, String) = sqlx::query_as(
+        "select partition, payload::text from events where wallet_id = $1 and version = 1",
+    )
+    .bind(&wallet)
+    .fetch_one(&world.pool)
+    .await
+    .unwrap();
+    let (partition, payload) = row;
+    let payload: serde_json::Value = serde_json::from_str(&payload).unwrap();
+    let envelope = |kind: &str, schema: i64, version: i64| {
+        json!({
+            "eventId": uuid::Uuid::now_v7(), "eventType": kind, "aggregateType": "Wallet",
+            "aggregateId": wallet, "aggregateVersion": version, "schemaVersion": schema,
+            "tenantId": "default", "timestamp": "2026-01-01T00:00:00.000Z",
+            "correlationId": null, "causationId": null, "data": payload,
+        })
+        .to_string()
+        .into_bytes()
+    };
+    let values = [
+        Some(b"\xc3\x28\xff".to_vec()),
+        Some(b"{\"eventId\":".to_vec()),
+        Some(envelope("WalletExploded", 1, 1)),
+        Some(envelope("WalletCredited", 2, 1)),
+        Some(envelope("WalletCredited", 1, 1_000_000)),
+        None,
+    ];
+    let records = values.map(|value| {
+        let key = Some(wallet.clone().into_bytes());
+        Record { partition, offset: -1, key, value }
+    });
+    put(world, load, &records, true, injected).await;
+    let begun = Instant::now();
+    let end = topic::ends(&world.kafka.bootstrap, TOPIC).await[&partition];
+    let passed = within(PASSED, async || {
+        let query = "select count(*) from projector_checkpoints where partition = $1 \
+                     and next_offset >= $2";
+        let projectors: i64 = sqlx::query_scalar(query)
+            .bind(partition)
+            .bind(end)
+            .fetch_one(&world.pool)
+            .await
+            .ok()?;
+        (projectors == 2).then_some(())
+    });
+    match passed.await {
+        Some(()) => injected.passed.push(begun.elapsed()),
+        None => injected.stuck.push(format!("partition {partition} stands at a poison record")),
+    }
+}
+
+/// Appends up to thirty records of the topic once more, oldest first.
+async fn duplicates(world: &World, load: &Load, fault: &Fault, injected: &mut Injected) {
+    let read = topic::read(&world.kafka.bootstrap, TOPIC).await;
+    let step = (read.len() / 30).max(1);
+    let from = usize::try_from(fault.variant).unwrap() % step;
+    let ours = read.into_iter().filter(|record| {
+        let value = record.value.as_deref().unwrap_or_default();
+        serde_json::from_slice::<serde_json::Value>(value).is_ok()
+    });
+    let chosen: Vec<Record> = ours.skip(from).step_by(step).take(30).collect();
+    put(world, load, &chosen, false, injected).await;
+}
+
+async fn put(
+    world: &World,
+    load: &Load,
+    records: &[Record],
+    poison: bool,
+    injected: &mut Injected,
+) {
+    let offsets = topic::append(&world.kafka.bootstrap, TOPIC, records).await;
+    for (record, offset) in records.iter().zip(offsets) {
+        let (partition, value) = (record.partition, record.value.clone());
+        load.journal.note(&Line::Injected { partition, offset, poison, value });
+        injected.injected_records += 1;
+    }
+}
+
+/// While nothing is on its way: what the topic held goes into the journal, and the topic goes.
+async fn recreate(world: &World, load: &Load) {
+    load.pause().await;
+    drained(world).await;
+    let records = topic::read(&world.kafka.bootstrap, TOPIC).await;
+    load.journal.note(&Line::Recreated { records });
+    crate::watch::topic_recreated(&world.pool).await;
+    tokio::task::block_in_place(|| {
+        tool(world, &["--delete", "--topic", TOPIC]);
+        let made = ["--create", "--topic", TOPIC, "--partitions", "10"];
+        // Deleting goes on for a moment after the tool has ended.
+        let mut tries = 0;
+        while !tool(world, &made) {
+            tries += 1;
+            assert!(tries < 20, "the topic cannot be made anew");
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    });
+    load.resume();
+}
+
+fn tool(world: &World, arguments: &[&str]) -> bool {
+    let class = "org.apache.kafka.tools.TopicCommand";
+    crate::support::servers::kafka_tool_on(&world.kafka, class, arguments).status.success()
+}
+
+/// Everything published and read by both projectors.
+async fn drained(world: &World) {
+    let bootstrap = &world.kafka.bootstrap;
+    let drained = within(Duration::from_secs(90), async || {
+        crate::watch::in_step(&world.pool, bootstrap).await.then_some(())
+    });
+    drained.await.expect("the backlog drains before the topic is made anew");
+}
