@@ -5,6 +5,7 @@
 //! COMMITs settle → publisher and projectors finish what they have in hand and give their partitions
 //! up → the listening session ends.
 
+mod admission;
 mod identity;
 mod signals;
 mod watch;
@@ -66,6 +67,9 @@ pub async fn run(
             "cannot listen on {address}: set PORT (or HOST) to a free one, or stop what uses it"
         )
     })?;
+    if settings.kafka.enabled {
+        admission::check(&settings.kafka).await?;
+    }
     let background = Background::new(&settings)?;
     let (executor, lanes) = background.lanes(&settings);
     background.spawn_lanes(lanes, &shutdown);

@@ -15,6 +15,7 @@ mod reconcile;
 mod serve;
 mod settings;
 mod topics;
+mod verify_kafka;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -53,6 +54,8 @@ enum Command {
     /// Topics: what is there, create what is missing, tenants' own, how many partitions
     #[command(subcommand)]
     Topics(topics::TopicsCommand),
+    /// Walk the way to Kafka step by step, and say where it ends and why
+    VerifyKafka(verify_kafka::VerifyArgs),
     /// Show or check the settings
     #[command(subcommand)]
     Config(settings::ConfigCommand),
@@ -98,6 +101,7 @@ async fn run(command: Command) -> anyhow::Result<bool> {
             projections::run(command, settings(&Overrides::new())?).await
         }
         Command::Topics(command) => topics::run(command).await,
+        Command::VerifyKafka(args) => verify_kafka::run(&args, settings(&Overrides::new())?).await,
         Command::Config(command) => settings::run(&command),
         Command::Completions { shell } => {
             let command = &mut <Arguments as clap::CommandFactory>::command();

@@ -4,6 +4,7 @@
 //! `wallex.toml` where there is one) > default. Every name, its default and its meaning stand in
 //! [`names::SETTINGS`]; `.env.example` is compared with that table by a test.
 
+mod kafka;
 pub mod names;
 mod read;
 
@@ -11,6 +12,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use kafka::{
+    BreakerSettings, Cleanup, KafkaSettings, SaslMechanism, SaslSettings, SecretSource, TlsSettings,
+};
 pub use read::{ConfigError, Explained, Overrides, explain, load, load_from};
 
 /// All settings, handed out piecewise: no room gets more than its own struct.
@@ -54,46 +58,6 @@ pub struct CommandSettings {
     pub batch_max: usize,
     /// Commands waiting in one lane, at most; more are answered 429.
     pub queue_max: usize,
-}
-
-#[derive(Debug, Clone)]
-pub struct KafkaSettings {
-    pub enabled: bool,
-    /// `host:port`, at least one.
-    pub brokers: Vec<String>,
-    pub client_id: String,
-    pub events_topic: String,
-    pub dlq_topic: String,
-    pub connection_timeout: Duration,
-    pub request_timeout: Duration,
-    /// The longest pause between two attempts.
-    pub retry_max: Duration,
-    pub default_partitions: i32,
-    pub replication_factor: i16,
-    pub retention_days: u32,
-    /// Of the events topic.
-    pub cleanup: Cleanup,
-    pub breaker: BreakerSettings,
-}
-
-/// What the broker does with old records, by its configuration name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cleanup {
-    Delete,
-    /// Keeps the last record of each key only: a wallet's history goes.
-    Compact,
-    CompactDelete,
-}
-
-/// When Kafka counts as out of reach, and as back.
-#[derive(Debug, Clone)]
-pub struct BreakerSettings {
-    /// Failures in a row that open it.
-    pub failures: u32,
-    /// Good probes in a row that close it.
-    pub successes: u32,
-    /// The longest time without a full attempt.
-    pub reset: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -196,16 +160,6 @@ impl Codec {
             Self::Snappy => "snappy",
             Self::Lz4 => "lz4",
             Self::Zstd => "zstd",
-        }
-    }
-}
-
-impl Cleanup {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Delete => "delete",
-            Self::Compact => "compact",
-            Self::CompactDelete => "compact,delete",
         }
     }
 }

@@ -11,7 +11,9 @@ mod error;
 mod fetch;
 mod offsets;
 mod produce;
+mod secure;
 pub mod topics;
+pub mod verify;
 
 pub use breaker::{Breaker, BreakerState};
 pub use connect::Connection;

@@ -71,6 +71,34 @@ pub const SETTINGS: &[Setting] = &[
         "delete",
         "of the events topic: delete, compact,delete, or compact, which drops history by wallet",
     ),
+    setting(
+        "KAFKA_SSL",
+        "",
+        "TLS to the brokers, true or false; unset: true where every port is 9094",
+    ),
+    setting("KAFKA_TLS", "", "another name for KAFKA_SSL"),
+    setting("KAFKA_SSL_ENABLED", "", "another name for KAFKA_SSL"),
+    setting(
+        "KAFKA_SSL_CA_FILE",
+        "",
+        "PEM file of the authorities that may sign the brokers' certificates; unset: the system's",
+    ),
+    setting(
+        "KAFKA_SASL_ENABLED",
+        "",
+        "log in to the brokers, true or false; unset: true where a user is given",
+    ),
+    setting("KAFKA_SASL_MECHANISM", "plain", "plain, scram-sha-256 or scram-sha-512"),
+    setting("KAFKA_SASL_USERNAME", "", "user at the brokers"),
+    secret(
+        "KAFKA_SASL_PASSWORD",
+        "its password; KAFKA_SASL_PASSWORD_FILE reads it from a file, anew for each connection",
+    ),
+    setting(
+        "KAFKA_VALIDATE_ON_STARTUP",
+        "false",
+        "do not start where the brokers cannot be reached or do not let the service in",
+    ),
     setting("KAFKA_CONNECTION_TIMEOUT", "10000", "ms until a connection attempt is given up"),
     setting(
         "KAFKA_REQUEST_TIMEOUT",

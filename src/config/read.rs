@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use super::names::{SETTINGS, WATCHED_PREFIXES};
 use super::{
-    BreakerSettings, Cleanup, Codec, CommandSettings, ConsumerSettings, DatabaseSettings,
-    HttpSettings, KafkaSettings, LogFormat, LogSettings, OutboxSettings, ProducerSettings,
-    RetentionSettings, Secret, Settings, file_path,
+    Codec, CommandSettings, ConsumerSettings, DatabaseSettings, HttpSettings, LogFormat,
+    LogSettings, OutboxSettings, ProducerSettings, RetentionSettings, Secret, Settings, file_path,
 };
 
 /// Settings given as flags, by name: they win over everything.
@@ -35,9 +34,34 @@ pub enum ConfigError {
     #[error("{name}_FILE={path}: {problem}")]
     File { name: String, path: String, problem: String },
     #[error("settings file: {0}")]
-    Source(#[from] config::ConfigError),
+    Source(String),
     #[error(".env: {0}")]
-    DotEnv(#[from] dotenvy::Error),
+    DotEnv(String),
+}
+
+/// The parsers quote the line that they cannot read, and a password may stand there: the place is
+/// told, the line is not.
+impl From<config::ConfigError> for ConfigError {
+    fn from(error: config::ConfigError) -> Self {
+        let text = error.to_string();
+        let place = text.split_once(['\n', '|']).map_or(text.as_str(), |(place, _)| place);
+        Self::Source(match &error {
+            config::ConfigError::FileParse { uri: Some(file), .. } => format!("{file}: {place}"),
+            _ => place.to_owned(),
+        })
+    }
+}
+
+impl From<dotenvy::Error> for ConfigError {
+    fn from(error: dotenvy::Error) -> Self {
+        Self::DotEnv(match error {
+            dotenvy::Error::LineParse(line, at) => {
+                let name = line.split('=').next().unwrap_or_default().trim();
+                format!("{name}: the value cannot be read at character {at}: quote it with ''")
+            }
+            other => other.to_string(),
+        })
+    }
 }
 
 /// Reads the process's environment, `.env` and the settings file. Unknown names that look like
@@ -87,6 +111,7 @@ pub fn explain(flags: &Overrides) -> Result<Vec<Explained>, ConfigError> {
         };
         let value = merged.get_string(&name.to_lowercase())?;
         let value = if setting.secret && !value.is_empty() { REDACTED.to_owned() } else { value };
+        let value = without_password(&value);
         Ok(Explained { name, value, origin })
     });
     explained.collect()
@@ -103,6 +128,9 @@ fn merged(
         builder = builder.set_default(&key, setting.default)?;
         if let Some(value) = from_variables(variables, setting.name)? {
             builder = builder.set_override(&key, value)?;
+        }
+        if let Some(path) = variables.get(&format!("{}_FILE", setting.name)) {
+            builder = builder.set_override(format!("{key}_file"), path.as_str())?;
         }
         if let Some(value) = flags.get(setting.name) {
             builder = builder.set_override(&key, value.as_str())?;
@@ -141,8 +169,8 @@ fn from_variables(
 
 fn unknown_names(variables: &HashMap<String, String>) -> Vec<String> {
     let known = |name: &str| {
-        let name = name.strip_suffix("_FILE").unwrap_or(name);
-        SETTINGS.iter().any(|setting| setting.name == name)
+        let bare = name.strip_suffix("_FILE").unwrap_or(name);
+        SETTINGS.iter().any(|setting| setting.name == name || setting.name == bare)
     };
     let mut names: Vec<String> = variables
         .keys()
@@ -154,15 +182,7 @@ fn unknown_names(variables: &HashMap<String, String>) -> Vec<String> {
     names
 }
 
-struct Reader(config::Config);
-
-/// A topic's name, where Kafka takes it.
-fn legal(name: &str, topic: String) -> Result<String, ConfigError> {
-    let legal = (1..=249).contains(&topic.len())
-        && topic.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-        && !matches!(topic.as_str(), "." | "..");
-    if legal { Ok(topic) } else { Err(invalid(name, &topic, "use 1 to 249 of a-z A-Z 0-9 . _ -")) }
-}
+pub(super) struct Reader(config::Config);
 
 impl Reader {
     fn settings(&self) -> Result<Settings, ConfigError> {
@@ -195,19 +215,8 @@ impl Reader {
                 max_request_bytes: self.within("PRODUCER_MAX_REQUEST_BYTES", 1000, 10_485_760)?,
             },
             consumer: self.consumer()?,
-            outbox: OutboxSettings {
-                batch_size: self.within("OUTBOX_BATCH_SIZE", 1, 10_000)?,
-                batch_max: self.within("OUTBOX_BATCH_MAX", 1, 10_000)?,
-                poll_interval: self.millis("OUTBOX_POLL_INTERVAL_MS")?,
-            },
-            retention: RetentionSettings {
-                outbox: self.hours("OUTBOX_RETENTION_HOURS", 1)?,
-                answers: self.hours("IDEMPOTENCY_RETENTION_HOURS", 1)?,
-                keys: self.hours("IDEMPOTENCY_KEY_RETENTION_DAYS", 24)?,
-                batches: Duration::from_hours(1),
-                rest: Duration::from_secs(10),
-                rest_of_keys: Duration::from_mins(10),
-            },
+            outbox: self.outbox()?,
+            retention: self.retention()?,
             log: LogSettings {
                 level: self.text("LOG_LEVEL")?,
                 format: self.one_of(
@@ -250,33 +259,32 @@ impl Reader {
         })
     }
 
-    fn kafka(&self) -> Result<KafkaSettings, ConfigError> {
-        let (events_topic, dlq_topic) = self.topics()?;
-        Ok(KafkaSettings {
-            enabled: self.flag("KAFKA_ENABLED")?,
-            brokers: self.brokers()?,
-            client_id: self.text("KAFKA_CLIENT_ID")?,
-            events_topic,
-            dlq_topic,
-            connection_timeout: self.millis("KAFKA_CONNECTION_TIMEOUT")?,
-            request_timeout: self.millis("KAFKA_REQUEST_TIMEOUT")?,
-            retry_max: self.millis("KAFKA_RETRY_MAX_MS")?,
-            default_partitions: self.within("DEFAULT_PARTITIONS", 1, 10_000)?,
-            replication_factor: self.within("DEFAULT_REPLICATION_FACTOR", 1, 100)?,
-            retention_days: self.within("MESSAGE_RETENTION_DAYS", 1, 36_500)?,
-            cleanup: self.one_of(
-                "KAFKA_CLEANUP_POLICY",
-                &[
-                    ("delete", Cleanup::Delete),
-                    ("compact", Cleanup::Compact),
-                    ("compact,delete", Cleanup::CompactDelete),
-                ],
-            )?,
-            breaker: BreakerSettings {
-                failures: self.within("KAFKA_BREAKER_FAILURES", 1, 1000)?,
-                successes: self.within("KAFKA_BREAKER_SUCCESSES", 1, 1000)?,
-                reset: self.millis("KAFKA_BREAKER_RESET_MS")?,
-            },
+    fn outbox(&self) -> Result<OutboxSettings, ConfigError> {
+        let batch_size = self.within("OUTBOX_BATCH_SIZE", 1, 10_000)?;
+        let batch_max = self.within("OUTBOX_BATCH_MAX", 1, 10_000)?;
+        if batch_max < batch_size {
+            let problem = format!("use at least OUTBOX_BATCH_SIZE, {batch_size}");
+            return Err(invalid("OUTBOX_BATCH_MAX", &batch_max.to_string(), &problem));
+        }
+        let poll_interval = self.millis("OUTBOX_POLL_INTERVAL_MS")?;
+        Ok(OutboxSettings { batch_size, batch_max, poll_interval })
+    }
+
+    fn retention(&self) -> Result<RetentionSettings, ConfigError> {
+        let answers = self.hours("IDEMPOTENCY_RETENTION_HOURS", 1)?;
+        let keys = self.hours("IDEMPOTENCY_KEY_RETENTION_DAYS", 24)?;
+        if keys < answers {
+            let days = self.text("IDEMPOTENCY_KEY_RETENTION_DAYS")?;
+            let problem = "an answer goes with its key: use at least IDEMPOTENCY_RETENTION_HOURS";
+            return Err(invalid("IDEMPOTENCY_KEY_RETENTION_DAYS", &days, problem));
+        }
+        Ok(RetentionSettings {
+            outbox: self.hours("OUTBOX_RETENTION_HOURS", 1)?,
+            answers,
+            keys,
+            batches: Duration::from_hours(1),
+            rest: Duration::from_secs(10),
+            rest_of_keys: Duration::from_mins(10),
         })
     }
 
@@ -300,47 +308,16 @@ impl Reader {
         })
     }
 
-    fn brokers(&self) -> Result<Vec<String>, ConfigError> {
-        let list = self.text("KAFKA_BROKERS")?;
-        let valid = |broker: &str| {
-            broker.rsplit_once(':').is_some_and(|(host, port)| {
-                !host.is_empty() && !host.contains("//") && port.parse::<u16>().is_ok()
-            })
-        };
-        let brokers: Vec<String> = list.split(',').map(|b| b.trim().to_owned()).collect();
-        if brokers.iter().all(|broker| valid(broker)) {
-            return Ok(brokers);
-        }
-        Err(invalid("KAFKA_BROKERS", &list, "use host:port,host:port without a scheme"))
-    }
-
-    /// The topics of events and of dead letters.
-    fn topics(&self) -> Result<(String, String), ConfigError> {
-        let (name, template) = ("KAFKA_TOPIC_TEMPLATE", self.text("KAFKA_TOPIC_TEMPLATE")?);
-        if template.is_empty() {
-            return Ok((self.topic("KAFKA_EVENTS_TOPIC")?, self.topic("KAFKA_DLQ_TOPIC")?));
-        }
-        let events = template.replace("{aggregate}", "wallet");
-        if events == template || events.contains(['{', '}']) {
-            return Err(invalid(name, &template, "use {aggregate} once, and no other braces"));
-        }
-        Ok((legal(name, events.clone())?, legal(name, format!("{events}-dlq"))?))
-    }
-
-    fn topic(&self, name: &str) -> Result<String, ConfigError> {
-        legal(name, self.text(name)?)
-    }
-
-    fn text(&self, name: &str) -> Result<String, ConfigError> {
+    pub(super) fn text(&self, name: &str) -> Result<String, ConfigError> {
         Ok(self.0.get_string(&name.to_lowercase())?)
     }
 
-    fn parsed<T: FromStr>(&self, name: &str, wanted: &str) -> Result<T, ConfigError> {
+    pub(super) fn parsed<T: FromStr>(&self, name: &str, wanted: &str) -> Result<T, ConfigError> {
         let text = self.text(name)?;
         text.trim().parse().map_err(|_| invalid(name, &text, &format!("use {wanted}")))
     }
 
-    fn within<T>(&self, name: &str, least: T, most: T) -> Result<T, ConfigError>
+    pub(super) fn within<T>(&self, name: &str, least: T, most: T) -> Result<T, ConfigError>
     where
         T: FromStr + PartialOrd + Display,
     {
@@ -352,7 +329,7 @@ impl Reader {
         Ok(value)
     }
 
-    fn millis(&self, name: &str) -> Result<Duration, ConfigError> {
+    pub(super) fn millis(&self, name: &str) -> Result<Duration, ConfigError> {
         self.within(name, 1, 86_400_000).map(Duration::from_millis)
     }
 
@@ -361,12 +338,27 @@ impl Reader {
         self.within(name, 1, 87_600 / unit).map(|count: u64| Duration::from_hours(count * unit))
     }
 
-    fn flag(&self, name: &str) -> Result<bool, ConfigError> {
+    pub(super) fn flag(&self, name: &str) -> Result<bool, ConfigError> {
         let accepted = [("true", true), ("1", true), ("false", false), ("0", false)];
         self.one_of(name, &accepted)
     }
 
-    fn one_of<T: Copy>(&self, name: &str, accepted: &[(&str, T)]) -> Result<T, ConfigError> {
+    /// None where it is not set.
+    pub(super) fn optional_flag(&self, name: &str) -> Result<Option<bool>, ConfigError> {
+        if self.text(name)?.is_empty() { Ok(None) } else { self.flag(name).map(Some) }
+    }
+
+    /// The file that holds a secret; none: the secret itself was given.
+    pub(super) fn file_of(&self, name: &str) -> Option<PathBuf> {
+        let path = self.0.get_string(&format!("{}_file", name.to_lowercase())).ok()?;
+        Some(PathBuf::from(path))
+    }
+
+    pub(super) fn one_of<T: Copy>(
+        &self,
+        name: &str,
+        accepted: &[(&str, T)],
+    ) -> Result<T, ConfigError> {
         let text = self.text(name)?;
         let found = accepted.iter().find(|(word, _)| text.eq_ignore_ascii_case(word));
         found.map(|(_, value)| *value).ok_or_else(|| {
@@ -376,12 +368,23 @@ impl Reader {
     }
 }
 
-fn invalid(name: &str, value: &str, problem: &str) -> ConfigError {
+pub(super) fn invalid(name: &str, value: &str, problem: &str) -> ConfigError {
     let secret = SETTINGS.iter().any(|setting| setting.name == name && setting.secret);
     ConfigError::Value {
         name: name.to_owned(),
-        value: if secret { REDACTED } else { value }.to_owned(),
+        value: if secret { REDACTED.to_owned() } else { without_password(value) },
         problem: problem.to_owned(),
+    }
+}
+
+/// A URL as it may be shown; anything else as it is.
+fn without_password(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    // A password may itself have an @, a slash or a ?, however wrong that is: the last @ counts.
+    let Some((credentials, host)) = rest.rsplit_once('@') else { return text.to_owned() };
+    match credentials.split_once(':') {
+        Some((user, _)) => format!("{scheme}://{user}:{REDACTED}@{host}"),
+        None => text.to_owned(),
     }
 }
 
@@ -396,4 +399,28 @@ fn percent_encoded(text: &str) -> String {
         }
     }
     encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_error_and_no_list_shows_a_password() {
+        let url = without_password("postgres://fred:can@ry/x@db:5432/wallex?a=b");
+        assert_eq!(url, "postgres://fred:[redacted]@db:5432/wallex?a=b");
+        assert_eq!(without_password("postgres://fred@db/wallex"), "postgres://fred@db/wallex");
+        assert_eq!(without_password("kafka:9092"), "kafka:9092");
+
+        let line = "KAFKA_SASL_PASSWORD=\"canary";
+        let read = dotenvy::from_read_iter(line.as_bytes()).find_map(Result::err).unwrap();
+        let error = ConfigError::from(read).to_string();
+        assert!(error.contains("KAFKA_SASL_PASSWORD") && !error.contains("canary"), "{error}");
+
+        let text = "port = 1\nkafka_sasl_password = canary";
+        let file = config::File::from_str(text, config::FileFormat::Toml);
+        let read = config::Config::builder().add_source(file).build().unwrap_err();
+        let error = ConfigError::from(read).to_string();
+        assert!(error.contains("line 2") && !error.contains("canary"), "{error}");
+    }
 }

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use super::breaker::Breaker;
 use super::error::{Class, Error};
+use super::secure::Access;
 use crate::config::KafkaSettings;
 
 /// Room for one record of the largest size that a topic of ours takes, and its batch.
@@ -127,7 +128,15 @@ impl Connection {
 
 /// Connects with krafka. Its own bounds are the settings'.
 pub(super) async fn connect_krafka(settings: &KafkaSettings) -> Result<krafka::Kafka, Error> {
-    match krafka_builder(settings).connect().await {
+    let access = Access::read(settings).await?;
+    connect_krafka_with(settings, &access).await
+}
+
+async fn connect_krafka_with(
+    settings: &KafkaSettings,
+    access: &Access,
+) -> Result<krafka::Kafka, Error> {
+    match krafka_builder(settings, access).connect().await {
         Ok(kafka) => Ok(kafka),
         Err(error) => {
             let error = Error::from_krafka(&error);
@@ -139,29 +148,32 @@ pub(super) async fn connect_krafka(settings: &KafkaSettings) -> Result<krafka::K
 }
 
 async fn connect(settings: &KafkaSettings) -> Result<Client, Error> {
+    let access = Access::read(settings).await?;
     // rskafka hides authentication and certificate errors behind silence: ask krafka first.
-    connect_krafka(settings).await?;
-    rskafka_builder(settings).build().await.map_err(|error| Error::from_rskafka(&error))
+    connect_krafka_with(settings, &access).await?;
+    rskafka_builder(settings, &access).build().await.map_err(|error| Error::from_rskafka(&error))
 }
 
-/// How krafka gets in. TLS and SASL go here and into [`rskafka_builder`], nowhere else.
-fn krafka_builder(settings: &KafkaSettings) -> KafkaBuilder {
+/// How krafka gets in.
+fn krafka_builder(settings: &KafkaSettings, access: &Access) -> KafkaBuilder {
     krafka::Kafka::builder(settings.brokers.join(","))
         .client_id(settings.client_id.as_str())
+        .security(access.krafka())
         .connect_timeout(settings.connection_timeout)
         // krafka refuses a request timeout below its connection timeout.
         .request_timeout(settings.request_timeout.max(settings.connection_timeout))
 }
 
 /// How rskafka gets in. Its own retry is off: it would send a batch twice by itself.
-fn rskafka_builder(settings: &KafkaSettings) -> ClientBuilder {
-    ClientBuilder::new(settings.brokers.clone())
+fn rskafka_builder(settings: &KafkaSettings, access: &Access) -> ClientBuilder {
+    let builder = ClientBuilder::new(settings.brokers.clone())
         .client_id(settings.client_id.as_str())
         .max_message_size(MAX_MESSAGE_SIZE)
         .backoff_config(BackoffConfig {
             deadline: Some(Duration::ZERO),
             ..BackoffConfig::default()
-        })
+        });
+    access.rskafka(builder)
 }
 
 async fn any_has_address(brokers: &[String]) -> bool {

@@ -106,7 +106,7 @@ impl Error {
             // The topic has fewer partitions than asked for.
             RskafkaError::InvalidResponse(text) if text.contains("find metadata") => Class::Topic,
             RskafkaError::Timeout => Class::Timeout,
-            other if other.to_string().to_lowercase().contains("sasl") => Class::Auth,
+            other if is_about_access(&other.to_string()) => Class::Auth,
             _ => Class::Network,
         };
         match error {
@@ -118,6 +118,12 @@ impl Error {
             other => Self::new(class, other.to_string()),
         }
     }
+}
+
+/// rskafka has no class of its own for what keeps us out.
+fn is_about_access(text: &str) -> bool {
+    let text = text.to_lowercase();
+    text.contains("sasl") || text.contains("certificate")
 }
 
 /// With its own retries off, rskafka wraps what it would have retried: the cause is inside.
@@ -135,20 +141,46 @@ fn hint(class: Class, message: &str) -> Option<&'static str> {
     let says = |text: &str| message.contains(text);
     Some(match class {
         Class::Dns => "no broker of KAFKA_BROKERS has an address: check the names",
-        Class::Auth if says("ertificate") || says("UnknownIssuer") => {
-            "the broker's certificate is not trusted: check the CA and the host names"
+        Class::Auth if says("_FILE") => "the file must be readable and hold what its name says",
+        Class::Auth if says("NotValidForName") || says("not valid for name") => {
+            "the broker's certificate is for other names: use one of them in KAFKA_BROKERS, and in \
+             the brokers' advertised.listeners"
         }
-        Class::Auth => "check user, password and mechanism",
+        Class::Auth if says("Expired") || says("expired") => "the broker's certificate has expired",
+        Class::Auth if says("ertificate") || says("UnknownIssuer") => {
+            "the broker's certificate is not trusted: set KAFKA_SSL_CA_FILE to the authority that \
+             signed it"
+        }
+        Class::Auth if says("IllegalSaslState") || says("UnsupportedSaslMechanism") => {
+            "the port does not offer this login: check KAFKA_SASL_MECHANISM and the port, or set \
+             KAFKA_SASL_ENABLED=false"
+        }
+        Class::Auth => {
+            "check KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and KAFKA_SASL_MECHANISM; a user is made \
+             for each mechanism apart"
+        }
         Class::Network if says("onnection refused") => {
             "nothing listens there: is Kafka running, and is KAFKA_BROKERS right?"
         }
-        Class::Network if says("tls handshake eof") => "the port does not seem to speak TLS",
-        Class::Network if says("exceeds maximum") => "the port seems to expect TLS",
-        Class::Network if says("connection closed") => "the port may expect TLS or SASL",
+        Class::Network if says("tls handshake eof") || says("InvalidContentType") => {
+            "the port does not seem to speak TLS: check the port, or set KAFKA_SSL=false"
+        }
+        Class::Network if says("exceeds maximum") || says("pre-authentication response length") => {
+            "the port seems to expect TLS: set KAFKA_SSL=true, and KAFKA_SSL_CA_FILE"
+        }
+        Class::Network if says("onnection closed") => {
+            "the port may expect a login (KAFKA_SASL_*) or TLS (KAFKA_SSL)"
+        }
         Class::Timeout => "the broker is unreachable, frozen or overloaded",
         Class::Topic if says("Authorization") => "the user lacks rights on the topic",
-        Class::Topic => "the topic or the partition does not exist: `wallex topics ensure`",
+        Class::Topic => {
+            "the topic or the partition does not exist: start the service, which makes its topics, or \
+             run `wallex topics ensure`"
+        }
         Class::Refused if says("MessageTooLarge") => "the topic's max.message.bytes is too low",
+        Class::Refused if says("Authorization") => {
+            "the user lacks rights: docs/OPERATIONS.md lists what it needs"
+        }
         _ => return None,
     })
 }

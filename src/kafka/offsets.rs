@@ -21,6 +21,9 @@ use super::fetch::{FetchError, Fetcher};
 /// Where the broker keeps the offsets of all groups.
 const OFFSETS_TOPIC: &str = "__consumer_offsets";
 const FETCH_BYTES: i32 = 256 * 1024;
+/// The topic was made a moment ago, and not every broker knows it yet.
+const HIDDEN_TRIES: u32 = 5;
+const HIDDEN_PAUSE: Duration = Duration::from_millis(500);
 
 /// What was written of a group's offsets.
 #[derive(Debug, Default)]
@@ -99,9 +102,16 @@ impl OffsetsWatch {
     ) -> Result<Self, Error> {
         // Asking for a group's offsets makes the topic, on a new cluster.
         admin.group_offsets(group, topic).await?;
-        let Some(partitions) = admin.partitions(OFFSETS_TOPIC).await? else {
-            return Err(Error::new(Class::Refused, format!("{OFFSETS_TOPIC} is not there yet")));
-        };
+        let mut partitions = admin.partitions(OFFSETS_TOPIC).await?;
+        for _ in 0..HIDDEN_TRIES {
+            if partitions.is_none() {
+                sleep(HIDDEN_PAUSE).await;
+                partitions = admin.partitions(OFFSETS_TOPIC).await?;
+            }
+        }
+        // A broker may hide what the user may not see.
+        let hidden = || Error::new(Class::Topic, format!("{OFFSETS_TOPIC} is not shown"));
+        let partitions = partitions.ok_or_else(hidden)?;
         let home = home_of(group, partitions);
         let mut fetcher = Fetcher::new(connection, OFFSETS_TOPIC, home);
         let position = fetcher.latest().await?;

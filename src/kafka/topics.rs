@@ -198,6 +198,9 @@ mod tests {
             replication_factor,
             retention_days: 7,
             cleanup: Cleanup::Delete,
+            tls: None,
+            sasl: None,
+            validate_on_startup: false,
         }
     }
 

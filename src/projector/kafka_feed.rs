@@ -19,8 +19,9 @@ use crate::store::checkpoints::Checkpoint;
 /// Makes the reader of one partition.
 pub type OpenPartition = Arc<dyn Fn(i32) -> Fetcher + Send + Sync>;
 
-/// Bytes of one fetch.
-const FETCH_BYTES: i32 = 1024 * 1024;
+/// Bytes of one answer, as the topic has them: gzip makes ten times as much of it in memory, and
+/// every partition of both projectors may have one at hand.
+const FETCH_BYTES: i32 = 64 * 1024;
 /// The longest pause between two attempts.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// A partition that had read its topic to the end this long ago is in step.

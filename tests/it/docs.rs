@@ -45,6 +45,7 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
     ("docs/OPERATIONS.md", "psql -c", "who has what is of the moment"),
     ("docs/OPERATIONS.md", "kill -TERM", "the fixture's process is not the reader's"),
     ("docs/OPERATIONS.md", "scripts/container_check", "a check of its own, needs root"),
+    ("docs/OPERATIONS.md", "scripts/production_secrets", "needs a container engine"),
     ("docs/OPERATIONS.md", "python3 scripts/quick_load_test.py", "a load test has its own tests"),
 ];
 

@@ -36,6 +36,7 @@ mod projectors;
 mod rebuild;
 mod refusals;
 mod retention;
+mod security;
 mod spine;
 mod tidy;
 mod topics;

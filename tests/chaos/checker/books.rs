@@ -139,7 +139,7 @@ async fn dead_letters(pool: &PgPool, lines: &[Line], findings: &mut Findings) {
         }
     }
     let rows: Vec<(String, i32, i64, Option<Vec<u8>>)> =
-        sqlx::query_as("select projector, partition, \"offset\", value from dead_letters")
+        sqlx::query_as("select unnest(projectors), partition, \"offset\", value from dead_letters")
             .fetch_all(pool)
             .await
             .unwrap();

@@ -1,0 +1,364 @@
+//! Kafka's settings: where the brokers are, how to get in, what the topics are called.
+//!
+//! What cannot work is refused here, by name, before anything is started: a password without a user,
+//! a CA without TLS, names of one switch that contradict each other.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Secret;
+use super::read::{ConfigError, Reader, invalid};
+
+/// The port on which brokers speak TLS by custom.
+const TLS_PORT: &str = "9094";
+
+/// Three names of one switch, since all of them are in use.
+const TLS_SWITCHES: [&str; 3] = ["KAFKA_SSL", "KAFKA_TLS", "KAFKA_SSL_ENABLED"];
+
+#[derive(Debug, Clone)]
+pub struct KafkaSettings {
+    pub enabled: bool,
+    /// `host:port`, at least one.
+    pub brokers: Vec<String>,
+    pub client_id: String,
+    pub events_topic: String,
+    pub dlq_topic: String,
+    pub connection_timeout: Duration,
+    pub request_timeout: Duration,
+    /// The longest pause between two attempts.
+    pub retry_max: Duration,
+    pub default_partitions: i32,
+    pub replication_factor: i16,
+    pub retention_days: u32,
+    /// Of the events topic.
+    pub cleanup: Cleanup,
+    pub breaker: BreakerSettings,
+    /// None: plain text.
+    pub tls: Option<TlsSettings>,
+    /// None: no login.
+    pub sasl: Option<SaslSettings>,
+    /// The service does not start where the brokers do not let it in.
+    pub validate_on_startup: bool,
+}
+
+/// What the broker does with old records, by its configuration name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cleanup {
+    Delete,
+    /// Keeps the last record of each key only: a wallet's history goes.
+    Compact,
+    CompactDelete,
+}
+
+/// When Kafka counts as out of reach, and as back.
+#[derive(Debug, Clone)]
+pub struct BreakerSettings {
+    /// Failures in a row that open it.
+    pub failures: u32,
+    /// Good probes in a row that close it.
+    pub successes: u32,
+    /// The longest time without a full attempt.
+    pub reset: Duration,
+}
+
+/// TLS; the broker's certificate is always checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// PEM; none: the system's authorities. Read again for each connection.
+    pub ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SaslSettings {
+    pub mechanism: SaslMechanism,
+    pub username: String,
+    pub password: SecretSource,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SaslMechanism {
+    Plain,
+    ScramSha256,
+    ScramSha512,
+}
+
+/// A secret, or the file that holds it as of now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    Value(Secret),
+    /// Read again for each connection: a changed password needs no restart.
+    File(PathBuf),
+}
+
+impl Cleanup {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Delete => "delete",
+            Self::Compact => "compact",
+            Self::CompactDelete => "compact,delete",
+        }
+    }
+}
+
+impl SaslMechanism {
+    /// As in the setting.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::ScramSha256 => "scram-sha-256",
+            Self::ScramSha512 => "scram-sha-512",
+        }
+    }
+}
+
+/// A topic's name, where Kafka takes it.
+fn legal(name: &str, topic: String) -> Result<String, ConfigError> {
+    let legal = (1..=249).contains(&topic.len())
+        && topic.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        && !matches!(topic.as_str(), "." | "..");
+    if legal { Ok(topic) } else { Err(invalid(name, &topic, "use 1 to 249 of a-z A-Z 0-9 . _ -")) }
+}
+
+impl Reader {
+    pub(super) fn kafka(&self) -> Result<KafkaSettings, ConfigError> {
+        let brokers = self.brokers()?;
+        let tls = self.tls(&brokers)?;
+        let (events_topic, dlq_topic) = self.topics()?;
+        if events_topic == dlq_topic {
+            return Err(invalid(
+                "KAFKA_DLQ_TOPIC",
+                &dlq_topic,
+                "the dead letters need a topic of their own, other than KAFKA_EVENTS_TOPIC",
+            ));
+        }
+        Ok(KafkaSettings {
+            enabled: self.flag("KAFKA_ENABLED")?,
+            brokers,
+            client_id: self.text("KAFKA_CLIENT_ID")?,
+            events_topic,
+            dlq_topic,
+            connection_timeout: self.millis("KAFKA_CONNECTION_TIMEOUT")?,
+            request_timeout: self.millis("KAFKA_REQUEST_TIMEOUT")?,
+            retry_max: self.millis("KAFKA_RETRY_MAX_MS")?,
+            default_partitions: self.within("DEFAULT_PARTITIONS", 1, 10_000)?,
+            replication_factor: self.within("DEFAULT_REPLICATION_FACTOR", 1, 100)?,
+            retention_days: self.within("MESSAGE_RETENTION_DAYS", 1, 36_500)?,
+            cleanup: self.one_of(
+                "KAFKA_CLEANUP_POLICY",
+                &[
+                    ("delete", Cleanup::Delete),
+                    ("compact", Cleanup::Compact),
+                    ("compact,delete", Cleanup::CompactDelete),
+                ],
+            )?,
+            breaker: BreakerSettings {
+                failures: self.within("KAFKA_BREAKER_FAILURES", 1, 1000)?,
+                successes: self.within("KAFKA_BREAKER_SUCCESSES", 1, 1000)?,
+                reset: self.millis("KAFKA_BREAKER_RESET_MS")?,
+            },
+            tls,
+            sasl: self.sasl()?,
+            validate_on_startup: self.flag("KAFKA_VALIDATE_ON_STARTUP")?,
+        })
+    }
+
+    fn tls(&self, brokers: &[String]) -> Result<Option<TlsSettings>, ConfigError> {
+        let on = match self.tls_switch()? {
+            Some(on) => on,
+            None => {
+                let by_custom =
+                    |broker: &&String| broker.rsplit(':').next().is_some_and(|p| p == TLS_PORT);
+                let count = brokers.iter().filter(by_custom).count();
+                if count > 0 && count < brokers.len() {
+                    let problem = "some ports are 9094, which speaks TLS by custom, others are not: \
+                                   set KAFKA_SSL=true or KAFKA_SSL=false";
+                    return Err(invalid("KAFKA_BROKERS", &brokers.join(","), problem));
+                }
+                count > 0
+            }
+        };
+        let file = self.text("KAFKA_SSL_CA_FILE")?;
+        if file.is_empty() {
+            return Ok(on.then_some(TlsSettings { ca_file: None }));
+        }
+        if !on {
+            let problem = "TLS is off, so nothing would be checked with it: set KAFKA_SSL=true";
+            return Err(invalid("KAFKA_SSL_CA_FILE", &file, problem));
+        }
+        std::fs::read(&file)
+            .map_err(|error| invalid("KAFKA_SSL_CA_FILE", &file, &error.to_string()))?;
+        Ok(Some(TlsSettings { ca_file: Some(PathBuf::from(file)) }))
+    }
+
+    /// None: no name of the switch is set.
+    fn tls_switch(&self) -> Result<Option<bool>, ConfigError> {
+        let mut found: Option<(&str, bool)> = None;
+        for name in TLS_SWITCHES {
+            let Some(on) = self.optional_flag(name)? else { continue };
+            match found {
+                Some((other, said)) if said != on => {
+                    let problem = format!("{other} says the contrary: set one of them");
+                    return Err(invalid(name, &on.to_string(), &problem));
+                }
+                _ => found = Some((name, on)),
+            }
+        }
+        Ok(found.map(|(_, on)| on))
+    }
+
+    /// On where it is switched on, or where a user is given and it is not switched off.
+    fn sasl(&self) -> Result<Option<SaslSettings>, ConfigError> {
+        let mechanism = self.one_of(
+            "KAFKA_SASL_MECHANISM",
+            &[
+                ("plain", SaslMechanism::Plain),
+                ("scram-sha-256", SaslMechanism::ScramSha256),
+                ("scram-sha-512", SaslMechanism::ScramSha512),
+            ],
+        )?;
+        let username = self.text("KAFKA_SASL_USERNAME")?;
+        let password = self.text("KAFKA_SASL_PASSWORD")?;
+        let given = !username.is_empty() || !password.is_empty();
+        if !self.optional_flag("KAFKA_SASL_ENABLED")?.unwrap_or(given) {
+            return Ok(None);
+        }
+        for (name, value) in
+            [("KAFKA_SASL_USERNAME", &username), ("KAFKA_SASL_PASSWORD", &password)]
+        {
+            if value.is_empty() {
+                return Err(invalid(
+                    name,
+                    value,
+                    "SASL needs it; KAFKA_SASL_ENABLED=false: no SASL",
+                ));
+            }
+        }
+        if username.contains('\0') || password.contains('\0') {
+            return Err(invalid("KAFKA_SASL_PASSWORD", &password, "it must not have a NUL byte"));
+        }
+        let password = match self.file_of("KAFKA_SASL_PASSWORD") {
+            Some(path) => SecretSource::File(path),
+            None => SecretSource::Value(Secret::new(password)),
+        };
+        Ok(Some(SaslSettings { mechanism, username, password }))
+    }
+
+    fn brokers(&self) -> Result<Vec<String>, ConfigError> {
+        let list = self.text("KAFKA_BROKERS")?;
+        let valid = |broker: &str| {
+            broker.rsplit_once(':').is_some_and(|(host, port)| {
+                !host.is_empty()
+                    && !host.contains("//")
+                    && port.parse::<u16>().is_ok_and(|port| port > 0)
+            })
+        };
+        let brokers: Vec<String> = list.split(',').map(|b| b.trim().to_owned()).collect();
+        if brokers.iter().all(|broker| valid(broker)) {
+            return Ok(brokers);
+        }
+        Err(invalid("KAFKA_BROKERS", &list, "use host:port,host:port without a scheme"))
+    }
+
+    /// The topics of events and of dead letters.
+    fn topics(&self) -> Result<(String, String), ConfigError> {
+        let (name, template) = ("KAFKA_TOPIC_TEMPLATE", self.text("KAFKA_TOPIC_TEMPLATE")?);
+        if template.is_empty() {
+            let topic = |name| legal(name, self.text(name)?);
+            return Ok((topic("KAFKA_EVENTS_TOPIC")?, topic("KAFKA_DLQ_TOPIC")?));
+        }
+        let events = template.replace("{aggregate}", "wallet");
+        if events == template || events.contains(['{', '}']) {
+            return Err(invalid(name, &template, "use {aggregate} once, and no other braces"));
+        }
+        Ok((legal(name, events.clone())?, legal(name, format!("{events}-dlq"))?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::super::{Overrides, load_from};
+    use super::*;
+
+    fn kafka(variables: &[(&str, &str)]) -> Result<KafkaSettings, String> {
+        let variables: HashMap<String, String> =
+            variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        let loaded = load_from(&variables, &Overrides::new());
+        loaded.map(|(settings, _)| settings.kafka).map_err(|error| error.to_string())
+    }
+
+    fn refused(variables: &[(&str, &str)], name: &str, hint: &str) {
+        let error = kafka(variables).unwrap_err();
+        assert!(error.starts_with(name) && error.contains(hint), "{error}");
+    }
+
+    #[test]
+    fn tls_is_on_by_itself_for_port_9094_and_by_any_name_of_its_switch() {
+        assert_eq!(kafka(&[]).unwrap().tls, None);
+        let tls = Some(TlsSettings { ca_file: None });
+        assert_eq!(kafka(&[("KAFKA_BROKERS", "a:9094,b:9094")]).unwrap().tls, tls);
+        for name in TLS_SWITCHES {
+            assert_eq!(kafka(&[(name, "true")]).unwrap().tls, tls, "{name}");
+            let off = kafka(&[("KAFKA_BROKERS", "a:9094"), (name, "false")]).unwrap().tls;
+            assert_eq!(off, None, "{name}");
+        }
+        refused(&[("KAFKA_BROKERS", "a:9094,b:9092")], "KAFKA_BROKERS", "KAFKA_SSL=true");
+        refused(&[("KAFKA_SSL", "true"), ("KAFKA_TLS", "false")], "KAFKA_TLS", "KAFKA_SSL says");
+    }
+
+    #[test]
+    fn a_certificate_authority_is_a_file_that_is_there_and_in_use() {
+        refused(&[("KAFKA_SSL_CA_FILE", "Cargo.toml")], "KAFKA_SSL_CA_FILE", "TLS is off");
+        let missing = [("KAFKA_SSL", "1"), ("KAFKA_SSL_CA_FILE", "/nowhere/ca.pem")];
+        refused(&missing, "KAFKA_SSL_CA_FILE=/nowhere/ca.pem", "No such file");
+    }
+
+    #[test]
+    fn sasl_needs_user_and_password_and_a_mechanism_that_there_is() {
+        let user = ("KAFKA_SASL_USERNAME", "svc");
+        let password = ("KAFKA_SASL_PASSWORD", "canary");
+        let sasl = kafka(&[user, password]).unwrap().sasl.unwrap();
+        assert_eq!((sasl.mechanism, sasl.username.as_str()), (SaslMechanism::Plain, "svc"));
+        assert!(!format!("{sasl:?}").contains("canary"), "{sasl:?}");
+        let scram = ("KAFKA_SASL_MECHANISM", "SCRAM-SHA-512");
+        let sasl = kafka(&[user, password, scram]).unwrap().sasl.unwrap();
+        assert_eq!(sasl.mechanism, SaslMechanism::ScramSha512);
+        assert_eq!(kafka(&[user, password, ("KAFKA_SASL_ENABLED", "false")]).unwrap().sasl, None);
+        refused(&[user], "KAFKA_SASL_PASSWORD", "SASL needs it");
+        refused(&[password], "KAFKA_SASL_USERNAME", "SASL needs it");
+        refused(&[("KAFKA_SASL_ENABLED", "true")], "KAFKA_SASL_USERNAME", "SASL needs it");
+        refused(
+            &[user, password, ("KAFKA_SASL_MECHANISM", "gssapi")],
+            "KAFKA_SASL_MECHANISM",
+            "plain",
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_name() {
+        refused(&[("KAFKA_BROKERS", "kafka:0")], "KAFKA_BROKERS", "host:port");
+        refused(&[("KAFKA_BROKERS", "SASL_SSL://kafka:9094")], "KAFKA_BROKERS", "scheme");
+        refused(&[("KAFKA_DLQ_TOPIC", "wallet-events")], "KAFKA_DLQ_TOPIC", "of their own");
+        refused(&[("PRODUCER_ACKS", "1")], "PRODUCER_ACKS", "use all");
+        refused(&[("OUTBOX_BATCH_SIZE", "2000")], "OUTBOX_BATCH_MAX", "at least");
+        let keys = [("IDEMPOTENCY_KEY_RETENTION_DAYS", "1"), ("IDEMPOTENCY_RETENTION_HOURS", "48")];
+        refused(&keys, "IDEMPOTENCY_KEY_RETENTION_DAYS", "at least");
+    }
+
+    #[test]
+    fn a_misspelt_name_is_told_and_a_file_of_a_setting_is_none() {
+        let names =
+            ["KAFKA_SSL_CA_FIL", "KAFKA_SASL_PASWORD", "KAFKA_SASL_PASSWORD_FILE", "KAFKA_TLS"];
+        let mut variables: HashMap<String, String> =
+            names.iter().map(|name| ((*name).to_owned(), String::new())).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("password");
+        std::fs::write(&file, "secret\n").unwrap();
+        variables.insert("KAFKA_SASL_PASSWORD_FILE".to_owned(), file.display().to_string());
+        variables.insert("KAFKA_SASL_USERNAME".to_owned(), "svc".to_owned());
+        let (settings, unknown) = load_from(&variables, &Overrides::new()).unwrap();
+        assert_eq!(unknown, ["KAFKA_SASL_PASWORD", "KAFKA_SSL_CA_FIL"]);
+        assert_eq!(settings.kafka.sasl.unwrap().password, SecretSource::File(file));
+    }
+}
