@@ -10,6 +10,7 @@ mod identity;
 mod signals;
 mod watch;
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{KafkaSettings, Settings};
 use crate::dead_letters::{self, DeadLetters};
 use crate::execute::{self, EventsTopic, Executor, Lane, Notifiers, Queue};
+use crate::group_mirror::{self, GroupMirror};
 use crate::http::{self, HttpState, Repairs};
 use crate::instance::Instance;
 use crate::kafka::{Breaker, Connection, Fetcher};
@@ -34,6 +36,7 @@ use crate::republisher::Republisher;
 use crate::retention::Retention;
 use crate::status::Status;
 use crate::store;
+use crate::topics;
 use crate::wallet::TenantId;
 
 /// After the last request, COMMITs in doubt get this long to be settled.
@@ -44,6 +47,8 @@ const GRACE: Duration = Duration::from_secs(10);
 const CLOSE: Duration = Duration::from_secs(2);
 /// How often gauges are refreshed and old histogram samples folded.
 const METRICS_TICK: Duration = Duration::from_secs(5);
+/// Samples that span a minute.
+const MINUTE_TICKS: usize = 13;
 
 /// The OpenAPI document of the service, as it serves it.
 pub fn openapi() -> bytes::Bytes {
@@ -120,6 +125,7 @@ impl Background {
         status.update(|pipeline| {
             pipeline.kafka_enabled = settings.kafka.enabled;
             pipeline.instance = instance.owner().to_owned();
+            pipeline.group_prefix.clone_from(&settings.consumer.group_prefix);
         });
         Ok(Self {
             pool: store::connect_service(&settings.database)
@@ -228,6 +234,9 @@ impl Background {
             };
             self.supervise("republisher", republisher.run(self.stop.clone()));
         }
+        if let (Some(kafka), true) = (&kafka, settings.consumer.feed_kafka) {
+            self.spawn_mirrors(settings, kafka);
+        }
         let tenant = TenantId::default_tenant();
         let retention = Retention::new(self.pool.clone(), tenant, settings.retention.clone());
         self.supervise("retention", retention.run(self.stop.clone()));
@@ -249,11 +258,35 @@ impl Background {
         }
     }
 
+    /// The projectors as the groups that Kafka's own tools show.
+    fn spawn_mirrors(&self, settings: &Settings, kafka: &Arc<Connection>) {
+        for (kind, role) in Kind::ALL.into_iter().zip(group_mirror::ROLES) {
+            let mirror = GroupMirror::new(group_mirror::Parts {
+                projector: kind.name(),
+                role,
+                group: format!("{}{}", settings.consumer.group_prefix, kind.name()),
+                tenant: TenantId::default_tenant().as_str().to_owned(),
+                topic: settings.kafka.events_topic.clone(),
+                kafka: settings.kafka.clone(),
+                connection: Arc::clone(kafka),
+                pool: self.pool.clone(),
+                instance: Arc::clone(&self.instance),
+                status: self.status.clone(),
+            });
+            self.supervise(role, mirror.run(self.stop.clone()));
+        }
+    }
+
     /// What the admin routes may set in motion.
     fn repairs(&self, settings: &Settings) -> Repairs {
         Repairs {
             database: settings.database.clone(),
             events_topic: settings.kafka.events_topic.clone(),
+            topics: topics::Wiring {
+                pool: self.pool.clone(),
+                kafka: settings.kafka.clone(),
+                codec: settings.producer.compression,
+            },
             publisher: Arc::clone(&self.wake_publisher),
             republisher: Arc::clone(&self.wake_republisher),
             tasks: self.tasks.clone(),
@@ -301,13 +334,23 @@ impl Background {
     }
 
     fn spawn_metrics(&self, metrics: PrometheusHandle, queue: Queue) {
-        let stop = self.stop.clone();
+        let (status, stop) = (self.status.clone(), self.stop.clone());
         self.tasks.spawn(async move {
             let mut tick = tokio::time::interval(METRICS_TICK);
+            let mut published = VecDeque::from([0]);
             while stop.run_until_cancelled(tick.tick()).await.is_some() {
                 metrics.run_upkeep();
                 let queued = u32::try_from(queue.waiting()).unwrap_or(u32::MAX);
                 metrics::gauge!("command_queue_depth").set(f64::from(queued));
+                status.update(|pipeline| {
+                    let publisher = &mut pipeline.publisher;
+                    published.push_back(publisher.published);
+                    if published.len() > MINUTE_TICKS {
+                        published.pop_front();
+                    }
+                    let before = published.front().copied().unwrap_or(0);
+                    publisher.published_last_minute = publisher.published - before;
+                });
             }
         });
     }

@@ -14,6 +14,7 @@ mod projections;
 mod reconcile;
 mod serve;
 mod settings;
+mod topics;
 mod verify_kafka;
 
 use std::process::ExitCode;
@@ -50,6 +51,9 @@ enum Command {
     /// Where the projections stand, and one made anew
     #[command(subcommand)]
     Projections(projections::ProjectionsCommand),
+    /// Topics: what is there, create what is missing, tenants' own, how many partitions
+    #[command(subcommand)]
+    Topics(topics::TopicsCommand),
     /// Walk the way to Kafka step by step, and say where it ends and why
     VerifyKafka(verify_kafka::VerifyArgs),
     /// Show or check the settings
@@ -96,6 +100,7 @@ async fn run(command: Command) -> anyhow::Result<bool> {
         Command::Projections(command) => {
             projections::run(command, settings(&Overrides::new())?).await
         }
+        Command::Topics(command) => topics::run(command).await,
         Command::VerifyKafka(args) => verify_kafka::run(&args, settings(&Overrides::new())?).await,
         Command::Config(command) => settings::run(&command),
         Command::Completions { shell } => {

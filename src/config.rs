@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use kafka::{
-    BreakerSettings, KafkaSettings, SaslMechanism, SaslSettings, SecretSource, TlsSettings,
+    BreakerSettings, Cleanup, KafkaSettings, SaslMechanism, SaslSettings, SecretSource, TlsSettings,
 };
 pub use read::{ConfigError, Explained, Overrides, explain, load, load_from};
 

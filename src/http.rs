@@ -33,6 +33,7 @@ use crate::config::{DatabaseSettings, HttpSettings};
 use crate::execute::Executor;
 use crate::status::Status;
 use crate::store::Pool;
+use crate::topics;
 
 pub use openapi::document;
 pub use serve::serve;
@@ -54,6 +55,7 @@ pub struct Repairs {
     /// The owner's connection is in it: a rebuild replaces a table.
     pub database: DatabaseSettings,
     pub events_topic: String,
+    pub topics: topics::Wiring,
     /// Wakes the publisher.
     pub publisher: Arc<Notify>,
     /// Wakes the republisher.
@@ -99,6 +101,12 @@ fn routes() -> OpenApiRouter<HttpState> {
         .routes(routes!(admin::projections::status))
         .routes(routes!(admin::projections::rebuild))
         .routes(routes!(admin::reconcile::report))
+        .routes(routes!(admin::topics::list))
+        .routes(routes!(admin::topics::recommend))
+        .routes(routes!(admin::topics::describe))
+        .routes(routes!(admin::topics::ensure))
+        .routes(routes!(admin::topics::create_tenant))
+        .routes(routes!(admin::topics::delete_tenant))
         // /openapi.json, /docs
         .routes(routes!(openapi::page::document))
         .routes(routes!(openapi::page::docs))

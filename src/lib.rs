@@ -17,6 +17,7 @@ pub mod wallet;
 
 pub mod dead_letters;
 pub mod execute;
+pub mod group_mirror;
 pub mod http;
 pub mod instance;
 pub mod kafka;
@@ -26,6 +27,7 @@ pub mod publisher;
 pub mod republisher;
 pub mod retention;
 pub mod store;
+pub mod topics;
 
 pub mod app;
 pub mod cli;

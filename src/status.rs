@@ -16,6 +16,8 @@ pub struct Pipeline {
     pub kafka_enabled: bool,
     /// The name of this instance among the owners of partitions.
     pub instance: String,
+    /// Before the projectors' names as consumer groups.
+    pub group_prefix: String,
     /// The last attempt to reach Kafka succeeded.
     pub connected: bool,
     /// Why it did not.
@@ -45,7 +47,10 @@ pub enum Breaker {
 #[derive(Debug, Clone, Default)]
 pub struct ClusterStatus {
     pub id: String,
+    pub controller: i32,
     pub brokers: Vec<BrokerStatus>,
+    /// Those that the service works with.
+    pub topics: Vec<TopicStatus>,
     /// How long the answer took.
     pub ping_ms: u64,
 }
@@ -55,8 +60,19 @@ pub struct BrokerStatus {
     pub id: i32,
     /// `host:port` as advertised.
     pub host: String,
-    /// That address takes connections from here.
-    pub reachable: bool,
+    /// How long that address took to take a connection from here; none: it does not.
+    pub latency_ms: Option<u64>,
+}
+
+/// A topic as the cluster describes it.
+#[derive(Debug, Clone, Default)]
+pub struct TopicStatus {
+    pub name: String,
+    pub partitions: usize,
+    /// Partitions with fewer replicas in sync than they should have.
+    pub under_replicated: usize,
+    /// Partitions without a leader.
+    pub offline: usize,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -65,6 +81,8 @@ pub struct PublisherStatus {
     /// Partitions that this instance publishes.
     pub partitions: usize,
     pub published: u64,
+    /// Of these, in about the last minute.
+    pub published_last_minute: u64,
     pub errors: u64,
     pub last_error: Option<String>,
 }
@@ -79,9 +97,21 @@ pub struct ProjectorStatus {
     /// How often its set of partitions changed after the first time.
     pub rebalances: u64,
     pub partitions: BTreeMap<i32, PartitionStatus>,
+    pub offsets: OffsetsStatus,
     pub last_error: Option<String>,
     /// The error is forgotten once all goes well again; others stay for people to see.
     pub error_passes: bool,
+}
+
+/// The copy of its places that Kafka has under its group's name.
+#[derive(Debug, Clone, Default)]
+pub struct OffsetsStatus {
+    /// This instance writes it.
+    pub copying: bool,
+    /// It sees every reset.
+    pub watched: bool,
+    /// Why it does not write it at the moment.
+    pub error: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]

@@ -8,6 +8,7 @@ pub mod dead_letters;
 pub mod entries;
 mod error;
 pub mod feed;
+pub mod group_offsets;
 pub mod lag;
 pub mod leases;
 pub mod outbox;

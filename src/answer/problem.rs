@@ -49,6 +49,7 @@ problem_codes! {
     InvalidIdempotencyKey "invalid_idempotency_key" 400 false "The idempotency key cannot be used";
     Forbidden "forbidden" 403 false "The service may not do this";
     WalletNotFound "wallet_not_found" 404 false "There is no such wallet";
+    TopicNotFound "topic_not_found" 404 false "The service has no such topic";
     DeadLetterNotFound "dead_letter_not_found" 404 false "There is no such dead letter";
     RouteNotFound "route_not_found" 404 false "There is no such route";
     MethodNotAllowed "method_not_allowed" 405 false "The route does not take this method";
@@ -65,6 +66,7 @@ problem_codes! {
     IdempotencyKeyReused "idempotency_key_reused" 422 false "The key was used for another request";
     Overloaded "overloaded" 429 true "The service has more work than it can take";
     DatabaseUnavailable "database_unavailable" 503 true "The database cannot be reached";
+    KafkaUnavailable "kafka_unavailable" 503 true "Kafka cannot be reached, or refused";
     OutcomeUnknown "outcome_unknown" 503 true "Whether the request took effect is not known yet";
     WalletBusy "wallet_busy" 503 true "The wallet is held by another transaction";
     Internal "internal_error" 500 true "The service made a mistake";

@@ -2,14 +2,14 @@
 //! while nothing is published. The same question is the breaker's probe while it is open.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::config::KafkaSettings;
 use crate::kafka::admin::Admin;
 use crate::kafka::{self, BreakerState, Error};
-use crate::status::{Breaker, BrokerStatus, ClusterStatus, Status};
+use crate::status::{Breaker, BrokerStatus, ClusterStatus, Status, TopicStatus};
 
 /// Runs until told to stop.
 pub(super) async fn watch(
@@ -76,13 +76,27 @@ async fn ask(settings: &KafkaSettings, admin: &mut Option<Admin>) -> Result<Clus
     };
     let begun = Instant::now();
     let cluster = connected.describe().await?;
-    let ping_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let ping_ms = millis(begun.elapsed());
+    let names = [settings.events_topic.as_str(), settings.dlq_topic.as_str()];
+    // Whether the cluster answers does not hang on them.
+    let topics = connected.topics(names).await.unwrap_or_default();
     *admin = Some(connected);
     let mut brokers = Vec::new();
     for broker in cluster.brokers {
-        let reachable = broker.is_reachable().await;
+        let latency_ms = broker.latency().await.map(millis);
         let host = format!("{}:{}", broker.host, broker.port);
-        brokers.push(BrokerStatus { id: broker.id, host, reachable });
+        brokers.push(BrokerStatus { id: broker.id, host, latency_ms });
     }
-    Ok(ClusterStatus { id: cluster.id, brokers, ping_ms })
+    let topics = topics.into_iter().map(|topic| TopicStatus {
+        under_replicated: topic.under_replicated(),
+        offline: topic.offline(),
+        partitions: topic.partitions.len(),
+        name: topic.name,
+    });
+    let (id, controller) = (cluster.id, cluster.controller);
+    Ok(ClusterStatus { id, controller, brokers, topics: topics.collect(), ping_ms })
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -30,6 +30,8 @@ pub struct KafkaSettings {
     pub default_partitions: i32,
     pub replication_factor: i16,
     pub retention_days: u32,
+    /// Of the events topic.
+    pub cleanup: Cleanup,
     pub breaker: BreakerSettings,
     /// None: plain text.
     pub tls: Option<TlsSettings>,
@@ -37,6 +39,15 @@ pub struct KafkaSettings {
     pub sasl: Option<SaslSettings>,
     /// The service does not start where the brokers do not let it in.
     pub validate_on_startup: bool,
+}
+
+/// What the broker does with old records, by its configuration name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cleanup {
+    Delete,
+    /// Keeps the last record of each key only: a wallet's history goes.
+    Compact,
+    CompactDelete,
 }
 
 /// When Kafka counts as out of reach, and as back.
@@ -79,6 +90,16 @@ pub enum SecretSource {
     File(PathBuf),
 }
 
+impl Cleanup {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Delete => "delete",
+            Self::Compact => "compact",
+            Self::CompactDelete => "compact,delete",
+        }
+    }
+}
+
 impl SaslMechanism {
     /// As in the setting.
     pub fn as_str(self) -> &'static str {
@@ -90,12 +111,19 @@ impl SaslMechanism {
     }
 }
 
+/// A topic's name, where Kafka takes it.
+fn legal(name: &str, topic: String) -> Result<String, ConfigError> {
+    let legal = (1..=249).contains(&topic.len())
+        && topic.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        && !matches!(topic.as_str(), "." | "..");
+    if legal { Ok(topic) } else { Err(invalid(name, &topic, "use 1 to 249 of a-z A-Z 0-9 . _ -")) }
+}
+
 impl Reader {
     pub(super) fn kafka(&self) -> Result<KafkaSettings, ConfigError> {
         let brokers = self.brokers()?;
         let tls = self.tls(&brokers)?;
-        let (events_topic, dlq_topic) =
-            (self.topic("KAFKA_EVENTS_TOPIC")?, self.topic("KAFKA_DLQ_TOPIC")?);
+        let (events_topic, dlq_topic) = self.topics()?;
         if events_topic == dlq_topic {
             return Err(invalid(
                 "KAFKA_DLQ_TOPIC",
@@ -115,6 +143,14 @@ impl Reader {
             default_partitions: self.within("DEFAULT_PARTITIONS", 1, 10_000)?,
             replication_factor: self.within("DEFAULT_REPLICATION_FACTOR", 1, 100)?,
             retention_days: self.within("MESSAGE_RETENTION_DAYS", 1, 36_500)?,
+            cleanup: self.one_of(
+                "KAFKA_CLEANUP_POLICY",
+                &[
+                    ("delete", Cleanup::Delete),
+                    ("compact", Cleanup::Compact),
+                    ("compact,delete", Cleanup::CompactDelete),
+                ],
+            )?,
             breaker: BreakerSettings {
                 failures: self.within("KAFKA_BREAKER_FAILURES", 1, 1000)?,
                 successes: self.within("KAFKA_BREAKER_SUCCESSES", 1, 1000)?,
@@ -223,15 +259,18 @@ impl Reader {
         Err(invalid("KAFKA_BROKERS", &list, "use host:port,host:port without a scheme"))
     }
 
-    fn topic(&self, name: &str) -> Result<String, ConfigError> {
-        let topic = self.text(name)?;
-        let legal = (1..=249).contains(&topic.len())
-            && topic.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-            && !matches!(topic.as_str(), "." | "..");
-        if legal {
-            return Ok(topic);
+    /// The topics of events and of dead letters.
+    fn topics(&self) -> Result<(String, String), ConfigError> {
+        let (name, template) = ("KAFKA_TOPIC_TEMPLATE", self.text("KAFKA_TOPIC_TEMPLATE")?);
+        if template.is_empty() {
+            let topic = |name| legal(name, self.text(name)?);
+            return Ok((topic("KAFKA_EVENTS_TOPIC")?, topic("KAFKA_DLQ_TOPIC")?));
         }
-        Err(invalid(name, &topic, "use 1 to 249 of a-z A-Z 0-9 . _ -"))
+        let events = template.replace("{aggregate}", "wallet");
+        if events == template || events.contains(['{', '}']) {
+            return Err(invalid(name, &template, "use {aggregate} once, and no other braces"));
+        }
+        Ok((legal(name, events.clone())?, legal(name, format!("{events}-dlq"))?))
     }
 }
 

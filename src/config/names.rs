@@ -62,6 +62,16 @@ pub const SETTINGS: &[Setting] = &[
     setting("KAFKA_EVENTS_TOPIC", "wallet-events", "topic of the events"),
     setting("KAFKA_DLQ_TOPIC", "wallet-events-dlq", "topic of the dead letters"),
     setting(
+        "KAFKA_TOPIC_TEMPLATE",
+        "",
+        "topic of the events by template, billing-engine.{aggregate}.events; wins over both above",
+    ),
+    setting(
+        "KAFKA_CLEANUP_POLICY",
+        "delete",
+        "of the events topic: delete, compact,delete, or compact, which drops history by wallet",
+    ),
+    setting(
         "KAFKA_SSL",
         "",
         "TLS to the brokers, true or false; unset: true where every port is 9094",

@@ -4,3 +4,4 @@ pub(super) mod dead_letters;
 pub(super) mod outbox;
 pub(super) mod projections;
 pub(super) mod reconcile;
+pub(super) mod topics;

@@ -1,6 +1,7 @@
 //! Health that tells the truth: what is alive, what is behind, what is broken.
 
-use std::collections::BTreeMap;
+mod stats;
+
 use std::time::{Duration, Instant};
 
 use axum::extract::State;
@@ -12,10 +13,10 @@ use super::HttpState;
 use super::openapi::health as shapes;
 use super::openapi::problems::InternalProblems;
 use crate::envelope::timestamp;
-use crate::status::{Breaker, Pipeline, ProjectorStatus};
-use crate::store::leases::{self, Holder};
+use crate::status::{Breaker, Pipeline};
 use crate::store::{self, outbox::Backlog};
-use crate::wallet::TenantId;
+
+pub(super) use stats::{__path_kafka_stats, kafka_stats};
 
 /// A health page must answer even when Postgres does not.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -119,104 +120,6 @@ pub(super) async fn kafka(State(state): State<HttpState>) -> Response {
     page(StatusCode::OK, &Value::Object(report.summary()))
 }
 
-/// How events get to Kafka and back, in detail.
-#[utoipa::path(
-    get, path = "/health/kafka/stats", tag = "health", operation_id = "getKafkaStats",
-    responses((status = 200, description = "The state in detail", body = shapes::KafkaStats), InternalProblems)
-)]
-pub(super) async fn kafka_stats(State(state): State<HttpState>) -> Response {
-    let report = Report::take(&state).await;
-    let mut body = report.summary();
-    let publisher = &report.pipeline.publisher;
-    let holders = match &report.backlog {
-        Some(_) => within(leases::holders(&state.pool)).await.unwrap_or_default(),
-        None => Vec::new(),
-    };
-    body.insert("instance".to_owned(), json!(report.pipeline.instance));
-    body.insert(
-        "outbox".to_owned(),
-        json!({
-            "partitions": publishers(&holders),
-            "published": publisher.published,
-            "errors": publisher.errors,
-            "lastError": publisher.last_error,
-        }),
-    );
-    let groups = report.pipeline.projectors.iter();
-    let groups: Map<String, Value> = groups
-        .map(|(name, status)| {
-            let detail = group_detail(name, status, &report.pipeline.instance, &holders);
-            ((*name).to_owned(), detail)
-        })
-        .collect();
-    body.insert("groups".to_owned(), Value::Object(groups));
-    body.insert("cluster".to_owned(), cluster(&report.pipeline));
-    let tenant = TenantId::default_tenant();
-    let counts = within(store::dead_letters::counts(&state.pool, &tenant)).await.ok();
-    body.insert("deadLetters".to_owned(), json!(counts.map(|counts| counts.open)));
-    body.insert("parkedWallets".to_owned(), json!(counts.map(|counts| counts.parked)));
-    body.insert("deadTasks".to_owned(), json!(report.pipeline.dead_tasks));
-    page(StatusCode::OK, &Value::Object(body))
-}
-
-/// Null where the cluster did not answer the last question.
-fn cluster(pipeline: &Pipeline) -> Value {
-    let Some(cluster) = &pipeline.cluster else { return Value::Null };
-    let brokers = cluster.brokers.iter();
-    let brokers: Vec<Value> = brokers
-        .map(|broker| json!({"id": broker.id, "host": broker.host, "reachable": broker.reachable}))
-        .collect();
-    json!({"id": cluster.id, "pingMs": cluster.ping_ms, "brokers": brokers})
-}
-
-/// Which instance publishes which partition.
-fn publishers(holders: &[Holder]) -> Vec<Value> {
-    let publishers = holders.iter().filter(|holder| holder.role == leases::PUBLISHER);
-    publishers.map(|holder| json!({"partition": holder.partition, "owner": holder.owner})).collect()
-}
-
-/// The topic's end is known where this instance reads the partition. Of the others the place is
-/// known, from Postgres.
-fn group_detail(name: &str, status: &ProjectorStatus, own: &str, holders: &[Holder]) -> Value {
-    let mut partitions = BTreeMap::new();
-    for holder in holders.iter().filter(|holder| holder.role == name) {
-        let entry = json!({
-            "partition": holder.partition,
-            "committed": holder.next_offset.unwrap_or(0),
-            "logEnd": null,
-            "lag": null,
-            "owner": holder.owner,
-        });
-        partitions.insert(holder.partition, entry);
-    }
-    // A partition that was given up a moment ago is another's; without Postgres all is as it was.
-    let is_own = |partition: &i32| {
-        let mut found = holders.iter().filter(|holder| holder.role == name);
-        let holder = found.find(|holder| holder.partition == *partition);
-        holder.is_none_or(|holder| holder.owner.as_deref() == Some(own))
-    };
-    for (partition, at) in status.partitions.iter().filter(|(partition, _)| is_own(partition)) {
-        let entry = json!({
-            "partition": partition,
-            "committed": at.next_offset,
-            "logEnd": at.high_watermark,
-            "lag": at.lag(),
-            "owner": own,
-        });
-        partitions.insert(*partition, entry);
-    }
-    let partitions: Vec<Value> = partitions.into_values().collect();
-    json!({
-        "rebalances": status.rebalances,
-        "applied": status.applied,
-        "duplicates": status.duplicates,
-        "healed": status.healed,
-        "deadLetters": status.dead_letters,
-        "lastError": status.last_error,
-        "partitions": partitions,
-    })
-}
-
 /// What one health answer is made from.
 struct Report {
     pipeline: Pipeline,
@@ -300,6 +203,11 @@ impl Report {
         }
     }
 
+    /// A projector's name as a consumer group.
+    fn group(&self, projector: &str) -> String {
+        format!("{}{projector}", self.pipeline.group_prefix)
+    }
+
     fn consumers(&self) -> Map<String, Value> {
         let mut consumers = Map::new();
         for (name, status) in &self.pipeline.projectors {
@@ -307,7 +215,7 @@ impl Report {
             let (lag, lag_ms) = found.map_or((None, None), |(_, n, ms)| (Some(*n), Some(*ms)));
             let state = if status.running { "running" } else { "stopped" };
             let consumer = json!({"state": state, "lag": lag, "lagMs": lag_ms.map(|ms| u64::try_from(ms).ok())});
-            consumers.insert((*name).to_owned(), consumer);
+            consumers.insert(self.group(name), consumer);
         }
         consumers
     }

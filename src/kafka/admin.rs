@@ -1,5 +1,6 @@
-//! Topics and cluster, through krafka, which nothing outside this file and `connect` knows. Creates
-//! what is missing; never changes what exists: drift is reported.
+//! Topics and cluster, through krafka, which nothing outside this file, `connect` and `offsets`
+//! knows. Creates what is missing; never changes what exists: drift is reported. Deletes only what it
+//! is told to.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -7,17 +8,17 @@ use std::time::Duration;
 
 use krafka::KrafkaError;
 use krafka::admin::{
-    AdminClient, ConfigResource, CreateTopicsOptions, DescribeClusterOptions,
+    AdminClient, ConfigResource, CreateTopicsOptions, DeleteTopicsOptions, DescribeClusterOptions,
     DescribeConfigsOptions, DescribeTopicsOptions, ListOffsetsOptions, NewTopic, OffsetSpec,
     TopicDescription, TopicPartition,
 };
 use krafka::error::ErrorCode;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::connect::{connect_krafka, count_failure};
 use super::error::Error;
-use super::topics::{Drift, Report, TopicSpec};
+use super::topics::{Drift, PartitionState, Report, Topic, TopicSpec};
 use crate::config::KafkaSettings;
 
 /// A broker that takes no connection within this is out of reach.
@@ -29,6 +30,7 @@ const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cluster {
     pub id: String,
+    pub controller: i32,
     pub brokers: Vec<Broker>,
 }
 
@@ -40,18 +42,19 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Whether its advertised address takes connections from here.
-    pub async fn is_reachable(&self) -> bool {
+    /// How long its advertised address takes to take a connection from here; none: it does not.
+    pub async fn latency(&self) -> Option<Duration> {
+        let begun = Instant::now();
         let port = u16::try_from(self.port).unwrap_or(0);
         let connecting = tokio::net::TcpStream::connect((self.host.as_str(), port));
-        matches!(timeout(REACH_TIMEOUT, connecting).await, Ok(Ok(_)))
+        matches!(timeout(REACH_TIMEOUT, connecting).await, Ok(Ok(_))).then(|| begun.elapsed())
     }
 }
 
 /// Administers one cluster; recovers by itself when the cluster does.
 #[derive(Debug)]
 pub struct Admin {
-    client: AdminClient,
+    pub(super) client: AdminClient,
     wait: Duration,
 }
 
@@ -68,12 +71,11 @@ impl Admin {
 
     /// Creates those of `specs` that are missing and compares the others.
     pub async fn ensure_topics(&self, specs: &[TopicSpec]) -> Result<Report, Error> {
-        let mut described = self.described(specs.iter().map(|spec| spec.name.as_str())).await?;
         let mut report = Report::default();
         let mut missing = Vec::new();
-        for spec in specs {
-            match described.remove(&spec.name).flatten() {
-                Some(topic) => report.drift.extend(self.drift(spec, &topic).await?),
+        for (spec, found) in specs.iter().zip(self.compare(specs).await?) {
+            match found {
+                Some((_, drift)) => report.drift.extend(drift),
                 None => missing.push(spec),
             }
         }
@@ -84,6 +86,40 @@ impl Admin {
         Ok(report)
     }
 
+    /// Each of `specs` as it is, and how it differs; none: there is no such topic.
+    pub async fn compare(
+        &self,
+        specs: &[TopicSpec],
+    ) -> Result<Vec<Option<(Topic, Vec<Drift>)>>, Error> {
+        let mut described = self.described(specs.iter().map(|spec| spec.name.as_str())).await?;
+        let mut found = Vec::new();
+        for spec in specs {
+            found.push(match described.remove(&spec.name).flatten() {
+                Some(described) => {
+                    let drift = self.drift(spec, &described).await?;
+                    Some((topic(described), drift))
+                }
+                None => None,
+            });
+        }
+        Ok(found)
+    }
+
+    /// Deletes topics with all that is in them; those that are not there are passed over.
+    pub async fn delete_topics(&self, names: &[String]) -> Result<Vec<String>, Error> {
+        let call = self.client.delete_topics(names, DeleteTopicsOptions::default());
+        let mut deleted = Vec::new();
+        for (name, answer) in self.bounded("delete topics", call).await? {
+            match answer {
+                Ok(()) => deleted.push(name),
+                Err(KrafkaError::Broker { code: ErrorCode::UnknownTopicOrPartition, .. }) => {}
+                Err(error) => return Err(Error::from_krafka(&error)),
+            }
+        }
+        deleted.sort();
+        Ok(deleted)
+    }
+
     /// The cluster's id and brokers.
     pub async fn describe(&self) -> Result<Cluster, Error> {
         let options = DescribeClusterOptions::default();
@@ -92,10 +128,22 @@ impl Admin {
         let brokers = answer.brokers.into_iter();
         Ok(Cluster {
             id: answer.cluster_id,
+            controller: answer.controller_id,
             brokers: brokers
                 .map(|broker| Broker { id: broker.id, host: broker.host, port: broker.port })
                 .collect(),
         })
+    }
+
+    /// Those of `names` that are there, with the state of their partitions, by name.
+    pub async fn topics<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Vec<Topic>, Error> {
+        let described = self.described(names).await?.into_values().flatten();
+        let mut topics: Vec<Topic> = described.map(topic).collect();
+        topics.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(topics)
     }
 
     /// How many partitions a topic has; none: there is no such topic.
@@ -199,7 +247,7 @@ impl Admin {
     }
 
     /// The call's own bound should do; this one holds if it does not.
-    async fn bounded<T>(
+    pub(super) async fn bounded<T>(
         &self,
         what: &str,
         call: impl Future<Output = krafka::Result<T>>,
@@ -210,6 +258,17 @@ impl Admin {
             Err(_) => Err(Error::timeout(what, wait)),
         }
     }
+}
+
+fn topic(described: TopicDescription) -> Topic {
+    let partitions = described.partitions.into_iter().map(|partition| PartitionState {
+        number: partition.partition,
+        leader: partition.leader,
+        replicas: partition.replicas,
+        in_sync: partition.isr,
+    });
+    let id = Uuid::from_bytes(described.topic_id);
+    Topic { name: described.name, id, partitions: partitions.collect() }
 }
 
 fn count(partitions: usize) -> i32 {

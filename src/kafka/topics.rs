@@ -1,6 +1,10 @@
 //! The topics as they should be, pure: names, partitions, replicas and configurations.
 
-use crate::config::{Codec, KafkaSettings};
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::config::{Cleanup, Codec, KafkaSettings};
 
 const DLQ_PARTITIONS: i32 = 5;
 const DLQ_RETENTION_DAYS: u32 = 30;
@@ -13,6 +17,70 @@ pub struct TopicSpec {
     pub partitions: i32,
     pub replication_factor: i16,
     pub configs: Vec<(&'static str, String)>,
+    pub key: KeyStrategy,
+}
+
+/// What a topic's records are keyed by. Records of one key keep their order: the events of a wallet
+/// are keyed by it, always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyStrategy {
+    Wallet,
+    Owner,
+    Tenant,
+    /// A key of its own for each record: spread evenly, without an order.
+    Random,
+}
+
+impl KeyStrategy {
+    pub const WORDS: &[(&str, Self)] = &[
+        ("wallet", Self::Wallet),
+        ("owner", Self::Owner),
+        ("tenant", Self::Tenant),
+        ("random", Self::Random),
+    ];
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::WORDS.iter().find(|(word, _)| *word == text).map(|(_, key)| *key)
+    }
+
+    pub fn as_str(self) -> &'static str {
+        let word = Self::WORDS.iter().find(|(_, key)| *key == self);
+        word.map_or("", |(word, _)| word)
+    }
+}
+
+/// A topic as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topic {
+    pub name: String,
+    pub id: Uuid,
+    pub partitions: Vec<PartitionState>,
+}
+
+/// One partition of a topic, and where it lies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PartitionState {
+    #[serde(rename = "partition")]
+    pub number: i32,
+    /// Null: it is offline.
+    #[schema(required)]
+    pub leader: Option<i32>,
+    pub replicas: Vec<i32>,
+    pub in_sync: Vec<i32>,
+}
+
+impl Topic {
+    /// Partitions with fewer replicas in sync than they have replicas.
+    pub fn under_replicated(&self) -> usize {
+        let lacking = |p: &&PartitionState| p.in_sync.len() < p.replicas.len();
+        self.partitions.iter().filter(lacking).count()
+    }
+
+    /// Partitions without a leader: nobody can write to or read from them.
+    pub fn offline(&self) -> usize {
+        self.partitions.iter().filter(|p| p.leader.is_none()).count()
+    }
 }
 
 /// What was done and what differs.
@@ -23,7 +91,7 @@ pub struct Report {
 }
 
 /// One difference between a topic and its specification.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Drift {
     pub topic: String,
     /// `partitions`, `replication.factor` or a configuration's name.
@@ -35,12 +103,53 @@ pub struct Drift {
 impl TopicSpec {
     /// The topic of the events, over the frozen count of partitions.
     pub fn events(settings: &KafkaSettings, codec: Codec, partitions: i32) -> Self {
-        Self::new(settings, &settings.events_topic, codec, partitions, settings.retention_days)
+        let name = &settings.events_topic;
+        let spec = Self::new(settings, name, codec, partitions, settings.retention_days);
+        spec.cleaned_by(settings.cleanup)
     }
 
     /// The topic of the dead letters.
     pub fn dead_letters(settings: &KafkaSettings, codec: Codec) -> Self {
         Self::new(settings, &settings.dlq_topic, codec, DLQ_PARTITIONS, DLQ_RETENTION_DAYS)
+    }
+
+    /// A tenant's own two topics, in the form of those that all share.
+    pub fn of_tenant(
+        settings: &KafkaSettings,
+        codec: Codec,
+        tenant: &str,
+        partitions: i32,
+    ) -> [Self; 2] {
+        let name = format!("{}.{tenant}", settings.events_topic);
+        let letters = Self { name: format!("{name}-dlq"), ..Self::dead_letters(settings, codec) };
+        [Self { name, ..Self::events(settings, codec, partitions) }, letters]
+    }
+
+    /// What inbound commands and the audit need, for whoever wants these topics ahead of their use.
+    pub fn others(settings: &KafkaSettings, codec: Codec) -> Vec<Self> {
+        let spec = |name: &str, partitions, days, key| Self {
+            key,
+            ..Self::new(settings, name, codec, partitions, days)
+        };
+        let (wallet, week, month) = (KeyStrategy::Wallet, settings.retention_days, 30);
+        vec![
+            spec("wallet-commands", 10, week, wallet),
+            spec("wallet-command-results", 10, week, KeyStrategy::Random),
+            spec("wallet-commands.retry.1min", 4, week, wallet),
+            spec("wallet-commands.retry.5min", 4, week, wallet),
+            spec("wallet-commands.retry.30min", 4, week, wallet),
+            spec("wallet-commands_dlt", 5, month, wallet),
+            spec("platform.audit", 8, 365, KeyStrategy::Tenant),
+        ]
+    }
+
+    fn cleaned_by(mut self, cleanup: Cleanup) -> Self {
+        for (name, value) in &mut self.configs {
+            if *name == "cleanup.policy" {
+                cleanup.as_str().clone_into(value);
+            }
+        }
+        self
     }
 
     fn new(settings: &KafkaSettings, name: &str, codec: Codec, partitions: i32, days: u32) -> Self {
@@ -51,6 +160,7 @@ impl TopicSpec {
             ("retention.ms", retention.to_string()),
             ("max.message.bytes", MAX_MESSAGE_BYTES.to_string()),
             ("compression.type", compression.to_owned()),
+            ("cleanup.policy", Cleanup::Delete.as_str().to_owned()),
         ];
         if settings.replication_factor >= 3 {
             configs.push(("min.insync.replicas", "2".to_owned()));
@@ -60,6 +170,7 @@ impl TopicSpec {
             partitions,
             replication_factor: settings.replication_factor,
             configs,
+            key: KeyStrategy::Wallet,
         }
     }
 }
@@ -86,6 +197,7 @@ mod tests {
             default_partitions: 10,
             replication_factor,
             retention_days: 7,
+            cleanup: Cleanup::Delete,
             tls: None,
             sasl: None,
             validate_on_startup: false,
@@ -100,12 +212,38 @@ mod tests {
             ("retention.ms", "604800000".to_owned()),
             ("max.message.bytes", "10485760".to_owned()),
             ("compression.type", "gzip".to_owned()),
+            ("cleanup.policy", "delete".to_owned()),
         ];
         assert_eq!(events.configs, configs);
         let letters = TopicSpec::dead_letters(&settings(1), Codec::None);
         assert_eq!((letters.name.as_str(), letters.partitions), ("wallet-events-dlq", 5));
         assert!(letters.configs.contains(&("retention.ms", "2592000000".to_owned())));
         assert!(letters.configs.contains(&("compression.type", "uncompressed".to_owned())));
+    }
+
+    #[test]
+    fn a_tenant_has_topics_of_its_own_in_the_same_form() {
+        let compacted = KafkaSettings { cleanup: Cleanup::CompactDelete, ..settings(1) };
+        let [events, letters] = TopicSpec::of_tenant(&compacted, Codec::Gzip, "acme", 3);
+        assert_eq!((events.name.as_str(), events.partitions), ("wallet-events.acme", 3));
+        assert_eq!((letters.name.as_str(), letters.partitions), ("wallet-events.acme-dlq", 5));
+        let cleaned = |by: &str| ("cleanup.policy", by.to_owned());
+        assert!(events.configs.contains(&cleaned("compact,delete")));
+        assert!(letters.configs.contains(&cleaned("delete")), "dead letters are never compacted");
+    }
+
+    #[test]
+    fn a_partition_that_lacks_replicas_and_one_without_a_leader_are_counted() {
+        let partition = |leader, in_sync: &[i32]| PartitionState {
+            number: 0,
+            leader,
+            replicas: vec![1, 2, 3],
+            in_sync: in_sync.to_vec(),
+        };
+        let partitions =
+            vec![partition(Some(1), &[1, 2, 3]), partition(Some(1), &[1]), partition(None, &[])];
+        let topic = Topic { name: "t".to_owned(), id: Uuid::nil(), partitions };
+        assert_eq!((topic.under_replicated(), topic.offline()), (2, 1));
     }
 
     #[test]

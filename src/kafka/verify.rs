@@ -20,7 +20,7 @@ use super::error::{Class, Error};
 use super::fetch::{FetchError, Fetcher};
 use super::produce::{Outgoing, Producer};
 use super::secure::Access;
-use super::topics::TopicSpec;
+use super::topics::{KeyStrategy, TopicSpec};
 use crate::config::{Codec, KafkaSettings, SaslMechanism};
 
 const DNS: &str = "dns";
@@ -217,7 +217,7 @@ impl Walk {
         let mut names = Vec::new();
         for broker in &cluster.brokers {
             let name = format!("{} at {}:{}", broker.id, broker.host, broker.port);
-            if !broker.is_reachable().await {
+            if broker.latency().await.is_none() {
                 let text = format!("broker {name} is advertised, but cannot be reached from here");
                 let mut error = Error::new(Class::Network, text);
                 error.hint =
@@ -249,6 +249,7 @@ impl Walk {
             partitions: 1,
             replication_factor: self.plan.kafka.replication_factor,
             configs: vec![("retention.ms", VERIFY_RETENTION_MS.to_string())],
+            key: KeyStrategy::Random,
         };
         admin.ensure_topics(&[topic]).await?;
         let record = Outgoing {

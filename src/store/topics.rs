@@ -31,6 +31,31 @@ pub async fn partitions_frozen(
         .await?)
 }
 
+/// A topic that is known here.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Known {
+    pub tenant_id: String,
+    pub name: String,
+    /// What its keys are hashed over.
+    pub partitions: i32,
+}
+
+/// All topics of all tenants, by tenant and name.
+pub async fn known(pool: &Pool) -> Result<Vec<Known>> {
+    let all = "select tenant_id, name, partitions from topics order by tenant_id, name";
+    Ok(sqlx::query_as(all).fetch_all(pool).await?)
+}
+
+/// Forgets topics that are no more.
+pub async fn forget(pool: &Pool, tenant: &TenantId, names: &[String]) -> Result<()> {
+    sqlx::query("delete from topics where tenant_id = $1 and name = any($2)")
+        .bind(tenant.as_str())
+        .bind(names)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
 /// What a topic's id says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Identity {

@@ -16,7 +16,7 @@
 //!
 //! `WALLEX_DOCS_WRITE=1 cargo test --test it docs` writes the answers into the documents.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -42,6 +42,7 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
     ("docs/OPERATIONS.md", "docker exec kafka", "needs a container engine"),
     ("docs/OPERATIONS.md", "wallex outbox republish", "the document's service has Kafka all along"),
     ("docs/OPERATIONS.md", "pg_dump", "the reader's own places"),
+    ("docs/OPERATIONS.md", "psql -c", "who has what is of the moment"),
     ("docs/OPERATIONS.md", "kill -TERM", "the fixture's process is not the reader's"),
     ("docs/OPERATIONS.md", "scripts/container_check", "a check of its own, needs root"),
     ("docs/OPERATIONS.md", "scripts/production_secrets", "needs a container engine"),
@@ -69,8 +70,18 @@ const TOOLS: &[(&str, &str)] = &[
 ];
 
 /// Values that depend on the moment, by the name of their field: it must be there, no more.
-const VARYING: &[&str] =
-    &["latencyMs", "lagMs", "applied", "healed", "duplicates", "errors", "lastError", "error"];
+const VARYING: &[&str] = &[
+    "latencyMs",
+    "lagMs",
+    "applied",
+    "healed",
+    "duplicates",
+    "errors",
+    "lastError",
+    "error",
+    "pingMs",
+    "publishedLastMinute",
+];
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -354,8 +365,14 @@ impl Session {
 
     /// What the reader's command is on this machine.
     fn here(&self, command: &str) -> String {
-        self.ids
-            .in_command(command)
+        let mut command = self.ids.in_command(command);
+        // Services that share a broker need groups of their own.
+        if command.starts_with("kafka-consumer-groups ") {
+            for projector in ["ledger-projector", "read-model-projector"] {
+                command = command.replace(projector, &self.app.group(projector));
+            }
+        }
+        command
             .replace(SERVICE, &self.app.base)
             .replace(DATABASE, &self.app.database_url)
             .replace(BROKER, &self.broker)
@@ -369,6 +386,7 @@ impl Session {
             .replace(&self.app.database_url, DATABASE)
             .replace(&self.broker, BROKER)
             .replace(&self.app.topic, TOPIC)
+            .replace(&self.app.group(""), "")
             .replace('\r', "")
     }
 
@@ -819,6 +837,54 @@ fn every_setting_and_command_that_is_named_exists() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// All of `src/`, and the names that it gives to metrics where it counts them.
+fn metrics_of_the_source() -> (String, BTreeSet<String>) {
+    fn walk(folder: &Path, all: &mut String) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, all);
+            } else {
+                all.push_str(&fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    let mut all = String::new();
+    walk(&root().join("src"), &mut all);
+    let mut names = BTreeSet::new();
+    for kind in ["counter!(", "gauge!(", "histogram!("] {
+        let places = all.split(kind).skip(1);
+        let literals = places.filter_map(|rest| rest.trim_start().strip_prefix('"'));
+        names.extend(literals.filter_map(|rest| rest.split('"').next()).map(str::to_owned));
+    }
+    assert!(names.len() > 10, "{names:?}");
+    (all, names)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_table_is_what_the_service_counts() {
+    let mut documented = BTreeSet::new();
+    for row in rows("docs/OPERATIONS.md", "## Metrics") {
+        documented.extend(between(&row[0], "`", "`").into_iter().map(str::to_owned));
+    }
+    let (source, counted) = metrics_of_the_source();
+    let missing: Vec<&String> = counted.difference(&documented).collect();
+    assert!(missing.is_empty(), "the table lacks {missing:?}");
+    let invented = documented.iter().filter(|name| !source.contains(&format!("\"{name}\"")));
+    let invented: Vec<&String> = invented.collect();
+    assert!(invented.is_empty(), "the table has {invented:?}, which nobody counts");
+    let app = Setup::shared().start().await;
+    app.open("w", "1.00").await;
+    app.drain().await;
+    let served = app.get("/metrics").await.text;
+    let served = served.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let served: Vec<&str> = served.filter_map(|line| line.split(' ').next()).collect();
+    assert!(served.len() > 5, "{served:?}");
+    for name in served {
+        assert!(documented.contains(name), "{name} is served and not in the table");
+    }
 }
 
 // ------------------------------------------------------------------------ the comparison's own tests

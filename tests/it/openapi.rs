@@ -226,6 +226,13 @@ async fn live_answers_are_as_the_document_says() {
     let rebuild = "/admin/projections/rebuild";
     post(rebuild, rebuild, json!({"projection": "read-model"}), 202).await;
     post(rebuild, rebuild, json!({}), 400).await;
+    let ensure = "/admin/topics/ensure";
+    post(ensure, ensure, json!({}), 200).await;
+    post(ensure, ensure, json!({"everything": true}), 400).await;
+    let (create, delete) = ("/admin/topics/create-tenant", "/admin/topics/delete-tenant");
+    post(create, create, json!({"tenantId": "acme", "dryRun": true}), 200).await;
+    post(create, create, json!({"tenantId": "a b"}), 400).await;
+    post(delete, delete, json!({"tenantId": "acme"}), 200).await;
     reads(&app, &document).await;
 }
 
@@ -265,6 +272,11 @@ async fn reads(app: &App, document: &Document) {
         ("/admin/outbox", "/admin/outbox", 200),
         ("/admin/projections", "/admin/projections", 200),
         ("/admin/reconcile", "/admin/reconcile", 200),
+        ("/admin/topics", "/admin/topics", 200),
+        ("/admin/topics/{name}", &format!("/admin/topics/{}", app.topic), 200),
+        ("/admin/topics/{name}", "/admin/topics/none", 404),
+        ("/admin/topics/recommend", "/admin/topics/recommend?rate=5000", 200),
+        ("/admin/topics/recommend", "/admin/topics/recommend?rate=x", 400),
         ("/docs", "/docs", 200),
         ("/docs/{file}", "/docs/start.js", 200),
         ("/docs/{file}", "/docs/none", 404),

@@ -50,6 +50,24 @@ pub struct Republished {
     dry_run: bool,
 }
 
+/// Whether those for inbound commands and the audit are created, too.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EnsureTopics {
+    all: Option<bool>,
+    /// Only say what would be done.
+    dry_run: Option<bool>,
+}
+
+/// Whose topics.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TenantTopics {
+    tenant_id: String,
+    /// Only say what would be done.
+    dry_run: Option<bool>,
+}
+
 /// Which projection is made anew.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -161,6 +161,9 @@ pub struct KafkaStats {
     timestamp: String,
     /// The name of this instance among the owners of partitions.
     instance: String,
+    /// Null: it did not answer the last question.
+    #[schema(required)]
+    cluster: Option<Cluster>,
     outbox: Outbox,
     /// By consumer group.
     groups: BTreeMap<String, Group>,
@@ -174,11 +177,49 @@ pub struct KafkaStats {
     dead_tasks: Vec<String>,
 }
 
+/// The Kafka cluster as it describes itself.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Cluster {
+    id: String,
+    controller: i32,
+    #[schema(minimum = 0)]
+    ping_ms: i64,
+    brokers: Vec<Broker>,
+    topics: Vec<Topic>,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Broker {
+    id: i32,
+    /// As advertised.
+    host: String,
+    reachable: bool,
+    /// Until that address took a connection from here.
+    #[schema(required, minimum = 0)]
+    latency_ms: Option<i64>,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Topic {
+    name: String,
+    #[schema(minimum = 0)]
+    partitions: i32,
+    #[schema(minimum = 0)]
+    under_replicated: i32,
+    #[schema(minimum = 0)]
+    offline: i32,
+}
+
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Outbox {
     #[schema(minimum = 0)]
     published: i64,
+    #[schema(minimum = 0)]
+    published_last_minute: i64,
     #[schema(minimum = 0)]
     errors: i64,
     #[schema(required)]
@@ -202,6 +243,13 @@ pub struct Group {
     /// How often the set of partitions of this instance changed.
     #[schema(minimum = 0)]
     rebalances: i64,
+    /// Resets of the group's offsets that were honoured, by all instances and for ever.
+    #[schema(minimum = 0)]
+    resets: i64,
+    /// Resets beyond the projector's place.
+    #[schema(minimum = 0)]
+    resets_refused: i64,
+    offsets: Offsets,
     #[schema(minimum = 0)]
     applied: i64,
     #[schema(minimum = 0)]
@@ -227,7 +275,25 @@ pub struct Partition {
     log_end: Option<i64>,
     #[schema(required, minimum = 0)]
     lag: Option<i64>,
+    /// Events that the projection has not applied, whoever reads the partition.
+    #[schema(required, minimum = 0)]
+    lag_events: Option<i64>,
+    /// Age of the oldest of them.
+    #[schema(required, minimum = 0)]
+    lag_ms: Option<i64>,
     /// The instance that has its lease; null: nobody has.
     #[schema(required)]
     owner: Option<String>,
+}
+
+/// The copy of the places that Kafka has under the group's name.
+#[derive(ToSchema)]
+pub struct Offsets {
+    /// This instance writes it.
+    copying: bool,
+    /// It sees every reset.
+    watched: bool,
+    /// Why it is not written at the moment.
+    #[schema(required)]
+    error: Option<String>,
 }

@@ -108,6 +108,16 @@ problems! {
     RepublishProblems: REPAIR, &[KafkaDisabled];
     /// POST /admin/projections/rebuild
     RebuildProblems: REPAIR, &[Forbidden, RebuildRunning];
+    /// GET /admin/topics
+    TopicsProblems: &[KafkaDisabled, KafkaUnavailable, DatabaseUnavailable, Internal];
+    /// GET /admin/topics/{name}
+    TopicProblems: &[
+        InvalidId, TopicNotFound, KafkaDisabled, KafkaUnavailable, DatabaseUnavailable, Internal
+    ];
+    /// POST /admin/topics/…
+    TopicChangeProblems: REPAIR, &[KafkaDisabled, KafkaUnavailable];
+    /// Computations with parameters.
+    ComputeProblems: &[InvalidValue, Internal];
     /// Reads without parameters.
     StateProblems: &[DatabaseUnavailable, Internal];
     /// GET /admin/reconcile

@@ -133,7 +133,7 @@ async fn an_event_that_the_topic_lacks_is_read_from_the_books_when_the_next_one_
     app.drain().await;
     let stats = app.get("/health/kafka/stats").await.json();
     for group in ["ledger-projector", "read-model-projector"] {
-        assert_eq!(stats["groups"][group]["healed"], 2, "{stats}");
+        assert_eq!(stats["groups"][app.group(group)]["healed"], 2, "{stats}");
     }
     let summary = app.get("/ledger/wallet/w/summary").await.json();
     assert_eq!(summary["totalCredits"], "17.00");

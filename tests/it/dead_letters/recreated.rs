@@ -47,7 +47,7 @@ async fn read_to_the_end(app: &App) {
     eventually("every partition read to its end", PATIENCE, async || {
         let stats = app.get("/health/kafka/stats").await.json();
         let done = ["ledger-projector", "read-model-projector"].iter().all(|group| {
-            let partitions = stats["groups"][group]["partitions"].as_array();
+            let partitions = stats["groups"][app.group(group)]["partitions"].as_array();
             partitions.is_some_and(|all| {
                 all.len() == PARTITIONS as usize && all.iter().all(|p| p["lag"] == 0)
             })

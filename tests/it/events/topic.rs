@@ -124,6 +124,7 @@ async fn topics_are_made_as_the_contract_has_them() {
             .collect();
         let retention = (days * 86_400_000).to_string();
         let wanted = BTreeMap::from([
+            ("cleanup.policy", "delete"),
             ("compression.type", "gzip"),
             ("max.message.bytes", "10485760"),
             ("retention.ms", retention.as_str()),

@@ -241,6 +241,11 @@ impl App {
         assert!(clean, "{said}");
     }
 
+    /// A projector's name as a consumer group.
+    pub fn group(&self, projector: &str) -> String {
+        format!("{}{projector}", self.variables["CONSUMER_GROUP_ID"])
+    }
+
     pub fn log_text(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }

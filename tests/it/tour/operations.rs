@@ -38,7 +38,9 @@ async fn health_says_how_every_part_is() {
         "publisher": {
             "isRunning": true, "unprocessedEvents": 0, "lagMs": 0, "awaitsRepublication": false,
         },
-        "consumers": {"ledger-projector": consumer, "read-model-projector": consumer},
+        "consumers": {
+            app.group("ledger-projector"): consumer, app.group("read-model-projector"): consumer,
+        },
         "breaker": {"state": "closed"},
         "timestamp": null,
     });
@@ -54,7 +56,10 @@ async fn health_says_how_every_part_is() {
         let mut partitions = partitions.as_array().unwrap().clone();
         for partition in &mut partitions {
             assert_eq!(partition["owner"].take(), own_name, "one instance has them all");
-            partition.as_object_mut().unwrap().remove("owner");
+            let fields = partition.as_object_mut().unwrap();
+            fields.remove("owner");
+            assert_eq!(fields.remove("lagEvents"), Some(json!(0)));
+            assert_eq!(fields.remove("lagMs"), Some(json!(0)));
         }
         partitions
     };
@@ -66,7 +71,19 @@ async fn health_says_how_every_part_is() {
     let stats = eventually("the topic read to its end", Duration::from_secs(20), in_step).await;
     assert_eq!(stats["outbox"]["published"], 2);
     let groups: Vec<&String> = stats["groups"].as_object().unwrap().keys().collect();
-    assert_eq!(groups, ["ledger-projector", "read-model-projector"]);
+    assert_eq!(groups, [&app.group("ledger-projector"), &app.group("read-model-projector")]);
+    let cluster = async || {
+        let stats = get(&app, "/health/kafka/stats").await;
+        let rated = stats["outbox"]["publishedLastMinute"] == 2;
+        let seen = stats["cluster"]["topics"].as_array().is_some_and(|topics| topics.len() == 2);
+        (rated && seen).then(|| stats["cluster"].clone())
+    };
+    let cluster = eventually("cluster and rate", Duration::from_secs(30), cluster).await;
+    assert_eq!(cluster["controller"], cluster["brokers"][0]["id"], "{cluster}");
+    assert!(cluster["brokers"][0]["latencyMs"].is_u64(), "{cluster}");
+    let topic = |name: &str, partitions: u32| json!({"name": name, "partitions": partitions, "underReplicated": 0, "offline": 0});
+    let letters = format!("{}-dlq", app.topic);
+    assert_eq!(cluster["topics"], json!([topic(&app.topic, 10), topic(&letters, 5)]));
     assert_eq!(stats["deadTasks"], json!([]));
 }
 

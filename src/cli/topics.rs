@@ -1,0 +1,215 @@
+//! `wallex topics ensure|list|describe|create-tenant|delete-tenant|recommend`.
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+
+use crate::config::Overrides;
+use crate::kafka::topics::{Drift, KeyStrategy};
+use crate::store;
+use crate::topics::sizing::{Load, recommend};
+use crate::topics::{Deleted, Ensured, Topics, View, Wiring};
+
+#[derive(Debug, Subcommand)]
+pub enum TopicsCommand {
+    /// Create the topics that are missing, and show how the others differ from the settings
+    Ensure {
+        /// Those for inbound commands and the audit, too
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        how: How,
+    },
+    /// The topics of the service and of its tenants, and their health
+    List {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// One topic: its configuration, its partitions, how it differs
+    Describe {
+        topic: String,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Create a tenant's own topics
+    CreateTenant {
+        tenant: String,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Delete a tenant's own topics with all that is in them
+    DeleteTenant {
+        tenant: String,
+        #[command(flatten)]
+        how: How,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// How many partitions a new topic should have
+    Recommend(RecommendArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct How {
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct RecommendArgs {
+    /// Messages a second, at the peak
+    #[arg(long)]
+    rate: u64,
+    /// Different keys among them
+    #[arg(long)]
+    keys: u64,
+    /// Consumers of one group that share the work
+    #[arg(long, default_value_t = 1)]
+    consumers: u64,
+    /// What records are keyed by: wallet, owner, tenant or random
+    #[arg(long, default_value = "wallet", value_parser = key)]
+    key: KeyStrategy,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(command: TopicsCommand) -> anyhow::Result<bool> {
+    if let TopicsCommand::Recommend(args) = command {
+        return print_recommendation(&args);
+    }
+    let settings = super::settings(&Overrides::new())?;
+    let pool = store::connect_pool(&settings.database).context("database settings")?;
+    let codec = settings.producer.compression;
+    let topics = Topics::open(&Wiring { pool, kafka: settings.kafka, codec }).await?;
+    match command {
+        TopicsCommand::Ensure { all, how } => {
+            show_ensured(&topics.ensure(all, how.dry_run).await?, how.json)
+        }
+        TopicsCommand::List { json } => {
+            let views = topics.list().await?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&views)?);
+                return Ok(true);
+            }
+            views.iter().for_each(|view| println!("{}", line(view)));
+            Ok(true)
+        }
+        TopicsCommand::Describe { topic, json } => {
+            let found = topics.describe(&topic).await?;
+            let view = found.with_context(|| format!("{topic} is no topic of this service"))?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&view)?);
+            } else {
+                print_view(&view);
+            }
+            Ok(true)
+        }
+        TopicsCommand::CreateTenant { tenant, how } => {
+            show_ensured(&topics.create_tenant(&tenant, how.dry_run).await?, how.json)
+        }
+        TopicsCommand::DeleteTenant { tenant, how, yes } => {
+            let planned = topics.delete_tenant(&tenant, true).await?;
+            if how.dry_run || planned.deleted.is_empty() {
+                return show_deleted(&planned, how.json);
+            }
+            let names = planned.deleted.join(" and ");
+            let question = format!("All that is in {names} goes with them. Delete them?");
+            if !yes && !super::outbox::confirmed(&question)? {
+                println!("nothing was changed");
+                return Ok(false);
+            }
+            show_deleted(&topics.delete_tenant(&tenant, false).await?, how.json)
+        }
+        TopicsCommand::Recommend(_) => Ok(true),
+    }
+}
+
+fn key(text: &str) -> Result<KeyStrategy, String> {
+    KeyStrategy::parse(text).ok_or_else(|| "use wallet, owner, tenant or random".to_owned())
+}
+
+fn print_recommendation(args: &RecommendArgs) -> anyhow::Result<bool> {
+    let RecommendArgs { rate, keys, consumers, key, json } = *args;
+    let answer = recommend(&Load { rate, keys, consumers, key });
+    if json {
+        println!("{}", serde_json::to_string_pretty(&answer)?);
+        return Ok(true);
+    }
+    println!("{} partitions", answer.partitions);
+    answer.reasons.iter().for_each(|reason| println!("  {reason}"));
+    Ok(true)
+}
+
+fn show_ensured(ensured: &Ensured, json: bool) -> anyhow::Result<bool> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(ensured)?);
+        return Ok(true);
+    }
+    let verb = if ensured.dry_run { "would be created" } else { "created" };
+    ensured.created.iter().for_each(|name| println!("{name} {verb}"));
+    ensured.drift.iter().for_each(|drift| println!("{}", difference(drift)));
+    ensured.warnings.iter().for_each(|warning| println!("warning: {warning}"));
+    if ensured.created.is_empty() && ensured.drift.is_empty() {
+        println!("all topics are there, as they should be");
+    }
+    Ok(true)
+}
+
+fn show_deleted(deleted: &Deleted, json: bool) -> anyhow::Result<bool> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(deleted)?);
+        return Ok(true);
+    }
+    let verb = if deleted.dry_run { "would be deleted" } else { "deleted" };
+    deleted.deleted.iter().for_each(|name| println!("{name} {verb}"));
+    if deleted.deleted.is_empty() {
+        println!("the tenant has no topics of its own");
+    }
+    Ok(true)
+}
+
+fn difference(drift: &Drift) -> String {
+    let Drift { topic, what, wanted, actual } = drift;
+    format!("{topic}: {what} is {actual}, the settings say {wanted}")
+}
+
+/// One topic in a line.
+fn line(view: &View) -> String {
+    if !view.exists {
+        return format!("{}: not there; `wallex topics ensure` creates it", view.name);
+    }
+    let health = match (view.offline, view.under_replicated) {
+        (0, 0) => "healthy".to_owned(),
+        (0, lacking) => format!("{lacking} partitions under-replicated"),
+        (offline, _) => format!("{offline} partitions OFFLINE"),
+    };
+    let hashed = view.hashed_over.map_or_else(String::new, |n| format!(", hashed over {n}"));
+    let drift = match view.drift.len() {
+        0 => "as configured".to_owned(),
+        differences => format!("{differences} differences"),
+    };
+    let partitions = view.partitions.len();
+    format!("{}: {partitions} partitions{hashed}, by {}, {health}, {drift}", view.name, view.key)
+}
+
+fn print_view(view: &View) {
+    println!("{}", line(view));
+    for (name, value) in &view.configs {
+        println!("  {name}={value}");
+    }
+    view.drift.iter().for_each(|drift| println!("  ! {}", difference(drift)));
+    for partition in &view.partitions {
+        let leader = partition.leader.map_or_else(|| "none".to_owned(), |id| id.to_string());
+        println!(
+            "  partition {}: leader {leader}, replicas {:?}, in sync {:?}",
+            partition.number, partition.replicas, partition.in_sync
+        );
+    }
+}

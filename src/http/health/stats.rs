@@ -1,0 +1,180 @@
+//! The health page in detail: cluster, brokers, topics, and every partition of every group.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::{Map, Value, json};
+
+use super::super::HttpState;
+use super::super::openapi::health as shapes;
+use super::super::openapi::problems::InternalProblems;
+use super::{Report, page, within};
+use crate::status::{Pipeline, ProjectorStatus, PublisherStatus};
+use crate::store::group_offsets::{self, Resets};
+use crate::store::lag::{self, PartitionLag};
+use crate::store::leases::{self, Holder};
+use crate::store::{self, Pool};
+use crate::wallet::TenantId;
+
+/// What Postgres says of the groups; nothing where it does not answer.
+#[derive(Default)]
+struct Stored {
+    holders: Vec<Holder>,
+    lags: Vec<PartitionLag>,
+    resets: Vec<Resets>,
+}
+
+/// How events get to Kafka and back, in detail.
+#[utoipa::path(
+    get, path = "/health/kafka/stats", tag = "health", operation_id = "getKafkaStats",
+    responses((status = 200, description = "The state in detail", body = shapes::KafkaStats), InternalProblems)
+)]
+pub(in super::super) async fn kafka_stats(State(state): State<HttpState>) -> Response {
+    let report = Report::take(&state).await;
+    let pipeline = &report.pipeline;
+    let mut body = report.summary();
+    let stored = match &report.backlog {
+        Some(_) => Stored::read(&state.pool, pipeline).await,
+        None => Stored::default(),
+    };
+    let groups = pipeline.projectors.iter();
+    let groups: Map<String, Value> = groups
+        .map(|(name, status)| (report.group(name), stored.group(name, status, &pipeline.instance)))
+        .collect();
+    let tenant = TenantId::default_tenant();
+    let counts = within(store::dead_letters::counts(&state.pool, &tenant)).await.ok();
+    let details = [
+        ("instance", json!(pipeline.instance)),
+        ("outbox", stored.outbox(&pipeline.publisher)),
+        ("groups", Value::Object(groups)),
+        ("cluster", cluster(pipeline)),
+        ("deadLetters", json!(counts.map(|counts| counts.open))),
+        ("parkedWallets", json!(counts.map(|counts| counts.parked))),
+        ("deadTasks", json!(pipeline.dead_tasks)),
+    ];
+    body.extend(details.map(|(name, value)| (name.to_owned(), value)));
+    page(StatusCode::OK, &Value::Object(body))
+}
+
+/// Null where the cluster did not answer the last question.
+fn cluster(pipeline: &Pipeline) -> Value {
+    let Some(cluster) = &pipeline.cluster else { return Value::Null };
+    let brokers = cluster.brokers.iter();
+    let brokers: Vec<Value> = brokers
+        .map(|broker| {
+            json!({
+                "id": broker.id,
+                "host": broker.host,
+                "reachable": broker.latency_ms.is_some(),
+                "latencyMs": broker.latency_ms,
+            })
+        })
+        .collect();
+    let topics = cluster.topics.iter();
+    let topics: Vec<Value> = topics
+        .map(|topic| {
+            json!({
+                "name": topic.name,
+                "partitions": topic.partitions,
+                "underReplicated": topic.under_replicated,
+                "offline": topic.offline,
+            })
+        })
+        .collect();
+    json!({
+        "id": cluster.id,
+        "controller": cluster.controller,
+        "pingMs": cluster.ping_ms,
+        "brokers": brokers,
+        "topics": topics,
+    })
+}
+
+impl Stored {
+    async fn read(pool: &Pool, pipeline: &Pipeline) -> Self {
+        let names: Vec<&str> = pipeline.projectors.keys().copied().collect();
+        Self {
+            holders: within(leases::holders(pool)).await.unwrap_or_default(),
+            lags: within(lag::partition_lags(pool, &names)).await.unwrap_or_default(),
+            resets: within(group_offsets::resets(pool)).await.unwrap_or_default(),
+        }
+    }
+
+    /// What this instance has published, and which instance publishes which partition.
+    fn outbox(&self, publisher: &PublisherStatus) -> Value {
+        let publishers = self.holders.iter().filter(|holder| holder.role == leases::PUBLISHER);
+        let partitions: Vec<Value> = publishers
+            .map(|holder| json!({"partition": holder.partition, "owner": holder.owner}))
+            .collect();
+        json!({
+            "partitions": partitions,
+            "published": publisher.published,
+            "publishedLastMinute": publisher.published_last_minute,
+            "errors": publisher.errors,
+            "lastError": publisher.last_error,
+        })
+    }
+
+    fn group(&self, name: &str, status: &ProjectorStatus, own: &str) -> Value {
+        let resets = self.resets.iter().find(|resets| resets.projector == name);
+        json!({
+            "rebalances": status.rebalances,
+            "resets": resets.map_or(0, |resets| resets.honoured),
+            "resetsRefused": resets.map_or(0, |resets| resets.refused),
+            "offsets": {
+                "copying": status.offsets.copying,
+                "watched": status.offsets.watched,
+                "error": status.offsets.error,
+            },
+            "applied": status.applied,
+            "duplicates": status.duplicates,
+            "healed": status.healed,
+            "deadLetters": status.dead_letters,
+            "lastError": status.last_error,
+            "partitions": self.partitions(name, status, own),
+        })
+    }
+
+    /// The topic's end is known where this instance reads the partition. Of the others the place is
+    /// known, from Postgres.
+    fn partitions(&self, name: &str, status: &ProjectorStatus, own: &str) -> Vec<Value> {
+        let mut partitions: BTreeMap<i32, Value> = BTreeMap::new();
+        let holders = self.holders.iter().filter(|holder| holder.role == name);
+        for holder in holders.clone() {
+            let entry = json!({
+                "partition": holder.partition,
+                "committed": holder.next_offset.unwrap_or(0),
+                "logEnd": null,
+                "lag": null,
+                "owner": holder.owner,
+            });
+            partitions.insert(holder.partition, entry);
+        }
+        // A partition that was given up a moment ago is another's; without Postgres all is as it was.
+        let is_own = |partition: &i32| {
+            let holder = holders.clone().find(|holder| holder.partition == *partition);
+            holder.is_none_or(|holder| holder.owner.as_deref() == Some(own))
+        };
+        for (partition, at) in status.partitions.iter().filter(|(partition, _)| is_own(partition)) {
+            let entry = json!({
+                "partition": partition,
+                "committed": at.next_offset,
+                "logEnd": at.high_watermark,
+                "lag": at.lag(),
+                "owner": own,
+            });
+            partitions.insert(*partition, entry);
+        }
+        for (partition, entry) in &mut partitions {
+            let mut lags = self.lags.iter();
+            let lag = lags.find(|lag| lag.projector == name && lag.partition == *partition);
+            if let Some(fields) = entry.as_object_mut() {
+                fields.insert("lagEvents".to_owned(), json!(lag.map(|lag| lag.events)));
+                fields.insert("lagMs".to_owned(), json!(lag.map(|lag| lag.oldest_ms)));
+            }
+        }
+        partitions.into_values().collect()
+    }
+}

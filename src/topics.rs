@@ -1,0 +1,274 @@
+//! The topics for whoever runs the service: what is there and what should be, tenants' own topics,
+//! how many partitions to begin with. Creates and deletes; never changes a topic that exists.
+//!
+//! The count that a topic's keys are hashed over is kept in Postgres. More partitions at the broker
+//! change nothing: a wallet's events stay where they are.
+
+pub mod sizing;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::config::{Cleanup, Codec, KafkaSettings};
+use crate::kafka;
+use crate::kafka::admin::Admin;
+use crate::kafka::topics::{Drift, PartitionState, Topic, TopicSpec};
+use crate::store::topics::{self as known, Known};
+use crate::store::{self, Pool};
+use crate::wallet::TenantId;
+
+pub use crate::kafka::topics::KeyStrategy;
+
+/// What the topics are made from.
+#[derive(Debug, Clone)]
+pub struct Wiring {
+    pub pool: Pool,
+    pub kafka: KafkaSettings,
+    pub codec: Codec,
+}
+
+/// The topics of one cluster.
+#[derive(Debug)]
+pub struct Topics {
+    wiring: Wiring,
+    admin: Admin,
+}
+
+/// Why nothing was done.
+#[derive(Debug, thiserror::Error)]
+pub enum TopicsError {
+    #[error("KAFKA_ENABLED=false: there are no topics")]
+    Disabled,
+    #[error(
+        "{0:?} cannot be a tenant's part of a topic: use 1 to 100 of a-z A-Z 0-9 . _ -, not ending in -dlq, not default"
+    )]
+    Tenant(String),
+    #[error("Kafka: {0}")]
+    Kafka(#[from] kafka::Error),
+    #[error("Postgres: {0}")]
+    Store(#[from] store::Error),
+}
+
+/// A topic as it is and as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = TopicState)]
+pub struct View {
+    pub name: String,
+    /// Whose it is; null: everybody's.
+    #[schema(required)]
+    pub tenant: Option<String>,
+    pub exists: bool,
+    /// What its records are keyed by.
+    pub key: &'static str,
+    /// How many partitions its keys are hashed over; null: what the broker has.
+    #[schema(required)]
+    pub hashed_over: Option<i32>,
+    /// As the service would create it.
+    pub configs: BTreeMap<&'static str, String>,
+    #[schema(minimum = 0)]
+    pub under_replicated: usize,
+    /// Partitions without a leader.
+    #[schema(minimum = 0)]
+    pub offline: usize,
+    pub drift: Vec<Drift>,
+    pub partitions: Vec<PartitionState>,
+}
+
+/// What was made, or would be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Ensured {
+    pub created: Vec<String>,
+    /// Differences of topics that were there; they are not mended.
+    pub drift: Vec<Drift>,
+    /// What should be looked at.
+    pub warnings: Vec<String>,
+    pub dry_run: bool,
+}
+
+/// What was deleted, or would be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Deleted {
+    pub deleted: Vec<String>,
+    pub dry_run: bool,
+}
+
+struct Wanted {
+    tenant: Option<String>,
+    hashed_over: Option<i32>,
+    spec: TopicSpec,
+}
+
+impl Topics {
+    pub async fn open(wiring: &Wiring) -> Result<Self, TopicsError> {
+        if !wiring.kafka.enabled {
+            return Err(TopicsError::Disabled);
+        }
+        let admin = Admin::connect(&wiring.kafka).await?;
+        Ok(Self { wiring: wiring.clone(), admin })
+    }
+
+    /// Creates the topics that are missing: those of the service and of its tenants; with `all` also
+    /// those that inbound commands and the audit would use.
+    pub async fn ensure(&self, all: bool, dry_run: bool) -> Result<Ensured, TopicsError> {
+        let KafkaSettings { events_topic, default_partitions, .. } = &self.wiring.kafka;
+        if !dry_run {
+            self.freeze(&TenantId::default_tenant(), events_topic, *default_partitions).await?;
+        }
+        let mut specs: Vec<TopicSpec> =
+            self.wanted().await?.into_iter().map(|wanted| wanted.spec).collect();
+        if all {
+            specs.extend(TopicSpec::others(&self.wiring.kafka, self.wiring.codec));
+        }
+        self.make(&specs, dry_run).await
+    }
+
+    /// The topics of the service and of its tenants.
+    pub async fn list(&self) -> Result<Vec<View>, TopicsError> {
+        let wanted = self.wanted().await?;
+        let specs: Vec<TopicSpec> = wanted.iter().map(|wanted| wanted.spec.clone()).collect();
+        let found = self.admin.compare(&specs).await?;
+        Ok(wanted.into_iter().zip(found).map(|(wanted, found)| view(wanted, found)).collect())
+    }
+
+    /// One of them.
+    pub async fn describe(&self, name: &str) -> Result<Option<View>, TopicsError> {
+        Ok(self.list().await?.into_iter().find(|view| view.name == name))
+    }
+
+    /// Creates a tenant's own topics and remembers them. The same again changes nothing.
+    pub async fn create_tenant(&self, tenant: &str, dry_run: bool) -> Result<Ensured, TopicsError> {
+        let Wiring { kafka, codec, .. } = &self.wiring;
+        let id = tenant_id(tenant)?;
+        let [mut events, letters] =
+            TopicSpec::of_tenant(kafka, *codec, tenant, kafka.default_partitions);
+        if !dry_run {
+            events.partitions = self.freeze(&id, &events.name, events.partitions).await?;
+            self.freeze(&id, &letters.name, letters.partitions).await?;
+        }
+        self.make(&[events, letters], dry_run).await
+    }
+
+    /// Deletes a tenant's own topics with all that is in them. Postgres keeps the events.
+    pub async fn delete_tenant(&self, tenant: &str, dry_run: bool) -> Result<Deleted, TopicsError> {
+        let Wiring { kafka, codec, pool } = &self.wiring;
+        let id = tenant_id(tenant)?;
+        let specs = TopicSpec::of_tenant(kafka, *codec, tenant, kafka.default_partitions);
+        let names = specs.map(|spec| spec.name);
+        if dry_run {
+            let there = self.admin.topics(names.iter().map(String::as_str)).await?;
+            let deleted = there.into_iter().map(|topic| topic.name).collect();
+            return Ok(Deleted { deleted, dry_run });
+        }
+        let deleted = self.admin.delete_topics(&names).await?;
+        known::forget(pool, &id, &names).await?;
+        Ok(Deleted { deleted, dry_run })
+    }
+
+    async fn make(&self, specs: &[TopicSpec], dry_run: bool) -> Result<Ensured, TopicsError> {
+        let report = if dry_run {
+            let mut report = kafka::topics::Report::default();
+            for (spec, found) in specs.iter().zip(self.admin.compare(specs).await?) {
+                match found {
+                    Some((_, drift)) => report.drift.extend(drift),
+                    None => report.created.push(spec.name.clone()),
+                }
+            }
+            report
+        } else {
+            self.admin.ensure_topics(specs).await?
+        };
+        let warnings = self.warnings();
+        Ok(Ensured { created: report.created, drift: report.drift, warnings, dry_run })
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        match self.wiring.kafka.cleanup {
+            Cleanup::Compact => vec![
+                "KAFKA_CLEANUP_POLICY=compact keeps only the last event of each wallet in the \
+                 topic: use compact,delete, or delete for whole histories"
+                    .to_owned(),
+            ],
+            Cleanup::Delete | Cleanup::CompactDelete => Vec::new(),
+        }
+    }
+
+    async fn freeze(&self, tenant: &TenantId, topic: &str, first: i32) -> store::Result<i32> {
+        let mut connection = store::acquire(&self.wiring.pool).await?;
+        known::partitions_frozen(&mut connection, tenant, topic, first).await
+    }
+
+    /// What should be there: the service's two topics, and those of tenants that were made.
+    async fn wanted(&self) -> Result<Vec<Wanted>, TopicsError> {
+        let Wiring { kafka, codec, pool } = &self.wiring;
+        let known = known::known(pool).await?;
+        let shared = TenantId::default_tenant();
+        let is_events =
+            |row: &&Known| row.tenant_id == shared.as_str() && row.name == kafka.events_topic;
+        let hashed_over = known.iter().find(is_events).map(|row| row.partitions);
+        let partitions = hashed_over.unwrap_or(kafka.default_partitions);
+        let spec = TopicSpec::events(kafka, *codec, partitions);
+        let letters = TopicSpec::dead_letters(kafka, *codec);
+        let mut wanted = vec![
+            Wanted { tenant: None, hashed_over, spec },
+            Wanted { tenant: None, hashed_over: None, spec: letters },
+        ];
+        for row in known.into_iter().filter(|row| row.tenant_id != shared.as_str()) {
+            let own = TopicSpec::of_tenant(kafka, *codec, &row.tenant_id, row.partitions);
+            if let Some(spec) = own.into_iter().find(|spec| spec.name == row.name) {
+                let (tenant, hashed_over) = (Some(row.tenant_id), Some(row.partitions));
+                wanted.push(Wanted { tenant, hashed_over, spec });
+            }
+        }
+        Ok(wanted)
+    }
+}
+
+fn view(wanted: Wanted, found: Option<(Topic, Vec<Drift>)>) -> View {
+    let Wanted { tenant, hashed_over, spec } = wanted;
+    let exists = found.is_some();
+    let (under_replicated, offline) =
+        found.as_ref().map_or((0, 0), |(topic, _)| (topic.under_replicated(), topic.offline()));
+    let (partitions, drift) =
+        found.map_or_else(Default::default, |(topic, drift)| (topic.partitions, drift));
+    View {
+        name: spec.name,
+        tenant,
+        exists,
+        key: spec.key.as_str(),
+        hashed_over,
+        configs: spec.configs.into_iter().collect(),
+        under_replicated,
+        offline,
+        drift,
+        partitions,
+    }
+}
+
+/// A tenant whose name can be part of a topic's.
+fn tenant_id(tenant: &str) -> Result<TenantId, TopicsError> {
+    let legal = (1..=100).contains(&tenant.len())
+        && tenant.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        // `x-dlq` would have the name of x's dead letters.
+        && !tenant.ends_with("-dlq")
+        && tenant != TenantId::default_tenant().as_str();
+    if legal { Ok(TenantId::stored(tenant)) } else { Err(TopicsError::Tenant(tenant.to_owned())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_cannot_have_the_name_of_another_ones_topic() {
+        assert!(tenant_id("acme").is_ok());
+        assert!(tenant_id("Acme_1.eu-west").is_ok());
+        for wrong in ["", "default", "acme-dlq", "a b", "ä", "a/b", &"x".repeat(101)] {
+            assert!(tenant_id(wrong).is_err(), "{wrong}");
+        }
+    }
+}
