@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::fold::{Fold, Folded, Known};
 use super::{Job, Outcomes, Shared};
 use crate::store::commands::{
-    Kept, KeyRow, Locking, Past, batch_claim, events_at, keys_lookup, wallets_existing,
+    Kept, KeyRow, Locking, Past, batch_claim, keys_lookup, wallets_at, wallets_existing,
     wallets_lock, write_batch,
 };
 use crate::store::{self, Connection};
@@ -116,7 +116,7 @@ impl Session {
         let (now, taken) = keys_lookup(connection, tenant, &scopes).await?;
         let past = match past_places(jobs, &taken).as_slice() {
             [] => Past::new(),
-            places => events_at(connection, tenant, places).await?,
+            places => wallets_at(connection, tenant, places).await?,
         };
         let known = Known { now, taken, past };
         let fold = Fold::new(wallets, &skipped, known, self.partitions);

@@ -12,9 +12,7 @@ use super::{Context, Failure, Job, Operation, Outcome, Outcomes, Reply, Request}
 use crate::answer::Answer;
 use crate::envelope::partition_of;
 use crate::store::commands::{Kept, KeptAs, KeyRow, KeyWrite, Locked, Past, Stamped, Writes};
-use crate::wallet::{
-    Command, EventData, IdOrigin, NewEvent, Rejection, Status, Wallet, WalletId, decide,
-};
+use crate::wallet::{Command, EventData, IdOrigin, NewEvent, Rejection, Wallet, WalletId, decide};
 
 /// What a batch comes to, before anything of it is written.
 #[derive(Debug, Default)]
@@ -163,8 +161,7 @@ impl<'a> Fold<'a> {
         Some(Ok(Reply { answer, replayed: true }))
     }
 
-    /// The answer of a former success, made again. What a success does not change about a wallet
-    /// nothing changes; it was active, and the rest stands in the event of its version.
+    /// The answer of a former success, made again.
     fn past_answer(
         &self,
         command: &Command,
@@ -172,18 +169,13 @@ impl<'a> Fold<'a> {
         first: i64,
         second: Option<i64>,
     ) -> Option<Answer> {
-        let past = |id: &WalletId, version: i64| {
-            let wallet = self.wallets.get(id)?.clone();
-            let left = self.known.past.get(&(id.clone(), version))?;
-            let balance = wallet.currency.scaled(left.balance);
-            Some(Wallet { balance, version, updated_at: left.at, status: Status::Active, ..wallet })
-        };
+        let past = |id: &WalletId, version: i64| self.known.past.get(&(id.clone(), version));
         let wallet = past(command.wallet_id(), first)?;
         Some(match command {
-            Command::Create(_) => Answer::wallet(&wallet, None),
-            Command::Credit(_) | Command::Debit(_) => Answer::wallet(&wallet, Some(transaction_id)),
+            Command::Create(_) => Answer::wallet(wallet, None),
+            Command::Credit(_) | Command::Debit(_) => Answer::wallet(wallet, Some(transaction_id)),
             Command::Transfer(order) => {
-                Answer::transfer(transaction_id, &wallet, &past(&order.to, second?)?)
+                Answer::transfer(transaction_id, wallet, past(&order.to, second?)?)
             }
         })
     }

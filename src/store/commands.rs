@@ -8,7 +8,7 @@ mod write;
 
 pub(in crate::store) use read::wallet_of;
 pub use read::{
-    Kept, KeyRow, Left, Locked, Past, batch_claim, events_at, keys_lookup, wallets_existing,
+    Kept, KeyRow, Locked, Past, batch_claim, keys_lookup, wallets_at, wallets_existing,
     wallets_lock,
 };
 pub use write::{KeptAs, KeyWrite, Stamped, Writes, write_batch};

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use rust_decimal::Decimal;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
@@ -34,15 +33,8 @@ pub enum Kept {
     Dropped,
 }
 
-/// What an event left its wallet at.
-#[derive(Debug, Clone)]
-pub struct Left {
-    pub balance: Decimal,
-    pub at: DateTime<Utc>,
-}
-
-/// The past of some wallets, by wallet and version.
-pub type Past = HashMap<(WalletId, i64), Left>;
+/// Wallets as they were at some of their versions.
+pub type Past = HashMap<(WalletId, i64), Wallet>;
 
 /// The batch's first statement. A unique violation of `command_batches_pkey` says that a batch of
 /// this id has committed; while one of this id is in doubt, the statement waits for it.
@@ -145,32 +137,45 @@ fn key_of(row: &PgRow) -> Result<KeyRow> {
     })
 }
 
-/// What each of these events left its wallet at.
-pub async fn events_at(
+/// The wallets as these of their events left them. What no event changes is read from `wallets`
+/// here, not taken from the rows locked before: a key may have come with a wallet of its own since.
+pub async fn wallets_at(
     connection: &mut Connection,
     tenant: &TenantId,
     places: &[(&WalletId, i64)],
 ) -> Result<Past> {
     let rows = sqlx::query(
-        "select e.wallet_id, e.version, e.event_type, e.payload::text as payload, e.created_at \
+        "select w.*, e.version as event_version, e.event_type, e.payload::text as payload, \
+             e.created_at as event_at \
          from unnest($2::text[], $3::bigint[]) as p(wallet_id, version) \
-         join events e on e.tenant_id = $1 and e.wallet_id = p.wallet_id \
-              and e.version = p.version",
+         cross join lateral (select version, event_type, payload, created_at from events \
+             where tenant_id = $1 and wallet_id = p.wallet_id and version = p.version limit 1) e \
+         cross join lateral (select id, owner_id, currency, status, balance, held_balance, \
+                overdraft_limit, version, metadata, created_at, updated_at from wallets \
+             where tenant_id = $1 and id = p.wallet_id limit 1) w",
     )
     .bind(tenant.as_str())
     .bind(places.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>())
     .bind(places.iter().map(|(_, version)| *version).collect::<Vec<_>>())
     .fetch_all(connection)
     .await?;
-    rows.iter().map(left_of).collect()
+    rows.iter().map(past_of).collect()
 }
 
-fn left_of(row: &PgRow) -> Result<((WalletId, i64), Left)> {
+/// A success found its wallet active, and the event says what it left.
+fn past_of(row: &PgRow) -> Result<((WalletId, i64), Wallet)> {
     let name: &str = row.try_get("event_type")?;
     let kind = EventType::parse(name).ok_or_else(|| Error::corrupt(format!("event {name}")))?;
     let data = EventData::from_json(kind, row.try_get("payload")?).map_err(Error::corrupt)?;
-    let place = (WalletId::stored(row.try_get("wallet_id")?), row.try_get("version")?);
-    Ok((place, Left { balance: data.new_balance(), at: row.try_get("created_at")? }))
+    let now = wallet_of(row)?;
+    let past = Wallet {
+        balance: now.currency.scaled(data.new_balance()),
+        version: row.try_get("event_version")?,
+        updated_at: row.try_get("event_at")?,
+        status: Status::Active,
+        ..now
+    };
+    Ok(((past.id.clone(), past.version), past))
 }
 
 /// A row of `wallets` or `wallets_read_model`.

@@ -101,3 +101,43 @@ async fn a_key_whose_first_request_is_held_up_is_in_flight() {
     assert_eq!(retry.header("idempotency-replayed"), "true");
     assert_eq!(count(&app, "wallets").await, 0);
 }
+
+/// The first request commits after the second has looked for the wallet and before it looks for the
+/// key: the answer is made of what is read then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_request_that_commits_in_between_is_answered_again() {
+    let app = Setup::without_kafka().start().await;
+    let body = json!({"walletId": "w", "ownerId": "it", "initialBalance": "3"});
+    let first = app.post_with_key("/wallets", "k", &body).await.unwrap();
+    assert_eq!(first.status, 201, "{}", first.text);
+    let mut stranger = app.pool.acquire().await.unwrap();
+    for statement in [
+        "create temp table w as select * from wallets; create temp table e as select * from events; \
+         create temp table k as select * from idempotency_keys",
+        "delete from idempotency_keys; delete from events; delete from wallets",
+        "begin; lock table idempotency_keys",
+    ] {
+        sqlx::raw_sql(statement).execute(&mut *stranger).await.unwrap();
+    }
+    let again = app.post_with_key("/wallets", "k", &body);
+    let commit = async {
+        eventually("the second request to look for the key", Duration::from_secs(10), async || {
+            let asleep = "select exists (select from pg_locks where not granted \
+                          and relation = 'idempotency_keys'::regclass)";
+            sqlx::query_scalar(asleep).fetch_one(&app.pool).await.unwrap_or(false).then_some(())
+        })
+        .await;
+        let put_back = "insert into wallets select * from w; insert into events select * from e; \
+                        insert into idempotency_keys select * from k; commit";
+        sqlx::raw_sql(put_back).execute(&mut *stranger).await.unwrap();
+    };
+    let (again, ()) = tokio::join!(again, commit);
+    let again = again.unwrap();
+    assert_eq!(
+        (again.status, again.header("idempotency-replayed")),
+        (201, "true"),
+        "{}",
+        again.text
+    );
+    assert_eq!(again.text, first.text);
+}
