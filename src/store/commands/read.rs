@@ -103,8 +103,11 @@ pub async fn keys_lookup(
         "select date_trunc('milliseconds', clock_timestamp()) as now, \
                 k.scope_hash, k.fingerprint, k.transaction_id, k.status, k.answer, k.version, \
                 k.second_version \
-         from (select 1) as always \
-         left join idempotency_keys k on k.tenant_id = $1 and k.scope_hash = any($2)",
+         from (select 1) as always left join ( \
+             unnest($2::bytea[]) as wanted(scope) cross join lateral ( \
+                 select scope_hash, fingerprint, transaction_id, status, answer, version, \
+                     second_version from idempotency_keys \
+                 where tenant_id = $1 and scope_hash = wanted.scope limit 1) k) on true",
     )
     .bind(tenant.as_str())
     .bind(scopes)
