@@ -19,8 +19,8 @@ use crate::world::{TOPIC, World};
 const RECOVERY: Duration = Duration::from_secs(60);
 /// Answers of COMMITs that each of these faults loses.
 pub const LOST_AT_LEAST: usize = 10;
-/// Records behind a poisoned one must be applied within this time.
-const PASSED: Duration = Duration::from_secs(20);
+/// A projector that has records before it and does not move for so long stands.
+const STANDS: Duration = Duration::from_secs(20);
 const USURPER: &str = "chaos-usurper";
 
 /// What injecting came to.
@@ -226,16 +226,25 @@ const LATE: [&str; 3] = [
 /// Takes all leases as another owner would, raising their epochs, and lets go after a while. The
 /// audit (see `watch`) notes whoever writes under an epoch that has ended.
 async fn usurp(world: &World, fault: &Fault) {
-    let taking = sqlx::query(
-        "update partition_leases set owner = $1, epoch = epoch + 1, \
-             expires_at = clock_timestamp() + interval '1 min'",
-    );
-    taking.bind(USURPER).execute(&world.pool).await.unwrap();
+    sqlx::query(TAKE).bind(USURPER).execute(&world.pool).await.unwrap();
     tokio::time::sleep(fault.lasts).await;
-    let leaving =
-        sqlx::query("update partition_leases set expires_at = clock_timestamp() where owner = $1");
-    leaving.bind(USURPER).execute(&world.pool).await.unwrap();
+    sqlx::query(LEAVE).bind(USURPER).execute(&world.pool).await.unwrap();
 }
+
+/// In the order in which every instance locks leases, as the next.
+const TAKE: &str = "with held as materialized ( \
+         select tenant_id, role, topic, partition from partition_leases \
+         order by tenant_id, role, topic, partition for no key update) \
+     update partition_leases l set owner = $1, epoch = l.epoch + 1, \
+         expires_at = clock_timestamp() + interval '1 min' \
+     from held where (l.tenant_id, l.role, l.topic, l.partition) = \
+         (held.tenant_id, held.role, held.topic, held.partition)";
+const LEAVE: &str = "with held as materialized ( \
+         select tenant_id, role, topic, partition from partition_leases where owner = $1 \
+         order by tenant_id, role, topic, partition for no key update) \
+     update partition_leases l set expires_at = clock_timestamp() \
+     from held where (l.tenant_id, l.role, l.topic, l.partition) = \
+         (held.tenant_id, held.role, held.topic, held.partition)";
 
 /// Bad UTF-8, bad JSON, an unknown type, a schema of the future, a version far ahead, no value.
 async fn poison(world: &World, load: &Load, fault: &Fault, injected: &mut Injected) {
@@ -274,21 +283,50 @@ async fn poison(world: &World, load: &Load, fault: &Fault, injected: &mut Inject
     put(world, load, &records, true, injected).await;
     let begun = Instant::now();
     let end = topic::ends(&world.kafka.bootstrap, TOPIC).await[&partition];
-    let passed = within(PASSED, async || {
-        let query = "select count(*) from projector_checkpoints where partition = $1 \
-                     and next_offset >= $2";
-        let projectors: i64 = sqlx::query_scalar(query)
-            .bind(partition)
-            .bind(end)
-            .fetch_one(&world.pool)
-            .await
-            .ok()?;
-        (projectors == 2).then_some(())
-    });
-    match passed.await {
-        Some(()) => injected.passed.push(begun.elapsed()),
-        None => injected.stuck.push(format!("partition {partition} stands at a poison record")),
+    if passes(world, partition, end).await {
+        injected.passed.push(begun.elapsed());
+    } else {
+        injected.stuck.push(standing(world, partition, end).await);
     }
+}
+
+/// Waits until both projectors have passed a partition up to `end`, however far they were behind
+/// when it was poisoned. False: one of them stands.
+async fn passes(world: &World, partition: i32, end: i64) -> bool {
+    let mut before = Vec::new();
+    loop {
+        let moved = within(STANDS, async || {
+            let places = places(world, partition, end).await?;
+            (places != before).then_some(places)
+        });
+        match moved.await {
+            Some(places) if places.len() == 2 && places.iter().all(|place| *place == end) => {
+                return true;
+            }
+            Some(places) => before = places,
+            None => return false,
+        }
+    }
+}
+
+/// What lies behind `end` does not count: it may move for ever.
+async fn places(world: &World, partition: i32, end: i64) -> Option<Vec<i64>> {
+    let query = "select least(next_offset, $2) from projector_checkpoints \
+                 where partition = $1 order by projector";
+    sqlx::query_scalar(query).bind(partition).bind(end).fetch_all(&world.pool).await.ok()
+}
+
+/// Where both projectors stand in a partition that is not passed, and who has it.
+async fn standing(world: &World, partition: i32, end: i64) -> String {
+    let query = "select string_agg(format('%s at %s, moved %s ago, held by %s for %s', projector, \
+             next_offset, clock_timestamp() - c.updated_at, owner, \
+             expires_at - clock_timestamp()), '; ') \
+         from projector_checkpoints c left join partition_leases l \
+             on l.role = c.projector and l.topic = c.topic and l.partition = c.partition \
+         where c.partition = $1";
+    let asking = sqlx::query_scalar::<_, Option<String>>(query).bind(partition);
+    let places = asking.fetch_one(&world.pool).await.ok().flatten().unwrap_or_default();
+    format!("partition {partition} is not passed up to {end} behind poison: {places}")
 }
 
 /// Appends up to thirty records of the topic once more, oldest first.
@@ -319,10 +357,16 @@ async fn put(
     }
 }
 
-/// While nothing is on its way: what the topic held goes into the journal, and the topic goes.
+/// While nothing is on its way: what the topic held goes into the journal, and the topic goes. Not
+/// before the service has seen which topic it was: it could not tell the next one from it.
 async fn recreate(world: &World, load: &Load) {
     load.pause().await;
     drained(world).await;
+    let known = within(Duration::from_secs(30), async || {
+        let id = sqlx::query_scalar::<_, Option<uuid::Uuid>>("select topic_id from topics");
+        id.fetch_one(&world.pool).await.ok().flatten()
+    });
+    known.await.expect("the service notes which topic it publishes to");
     let records = topic::read(&world.kafka.bootstrap, TOPIC).await;
     load.journal.note(&Line::Recreated { records });
     crate::watch::topic_recreated(&world.pool).await;

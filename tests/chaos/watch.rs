@@ -43,8 +43,10 @@ create trigger chaos_version before update on projected_versions
     for each row execute function chaos_version();
 create function chaos_lease() returns trigger language plpgsql security definer as $$
 begin
+    -- -1 is for whoever has the partition: in a topic made anew nothing is known to be ours.
     if old.owner = 'chaos-usurper' and new.epoch = old.epoch
-        and new.last_offset is distinct from old.last_offset then
+        and new.last_offset is distinct from old.last_offset
+        and new.last_offset is distinct from -1 then
         insert into public.chaos_audit (what, detail) values ('stale-owner-writes-nothing',
             format('%s partition %s epoch %s: last offset %s to %s', new.role, new.partition,
                 new.epoch, old.last_offset, new.last_offset));

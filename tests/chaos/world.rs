@@ -87,6 +87,9 @@ impl World {
     /// The logs stay where they are, for whoever has to find out.
     pub fn keep(&mut self) {
         self._folder.disable_cleanup(true);
+        let log = self.folder.join("postgres.log");
+        let kept = std::fs::write(&log, self.postgres_log());
+        println!("PostgreSQL's log: {} ({kept:?})", log.display());
     }
 }
 
