@@ -93,6 +93,9 @@ pub struct Progress {
 
 pub struct Projector {
     wiring: Wiring,
+    /// None before the first step, and after one that failed: that one's goes back to the pool, which
+    /// looks whether it can be used again.
+    connection: Option<store::Pooled>,
     /// Known once the topic's number of partitions is.
     job: Option<Job>,
     kafka: Option<KafkaFeed>,
@@ -136,6 +139,7 @@ impl Projector {
         let term = wiring.instance.term();
         Self {
             wiring,
+            connection: None,
             job: None,
             kafka: None,
             postgres,
@@ -218,7 +222,11 @@ impl Projector {
         if arrived.is_empty() && !walks && !tends && !self.term.is_due(Instant::now()) {
             return Ok(Progress::default());
         }
-        let mut connection = self.wiring.pool.acquire().await?;
+        // Kept from step to step: the pool would look twice whether it is sound.
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.wiring.pool.acquire().await?,
+        };
         self.lease(&mut connection, &job).await?;
         let mut chunks = self.sorted(&job, &mut connection, arrived).await?;
         let in_step = self.kafka.as_ref().map(KafkaFeed::in_step).unwrap_or_default();
@@ -238,6 +246,7 @@ impl Projector {
             outcome.add(&self.tend(&mut connection, &job).await?);
         }
         self.postgres.settle(&mut connection, &job, &self.held).await?;
+        self.connection = Some(connection);
         Ok(Progress { outcome, chunks: chunks.len() })
     }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::Job;
 use super::chunk::{Chunk, Feed, Seen, dead_letter, unknown};
-use super::project::{Projected, Targets, project};
+use super::project::{Known, Projected, Targets, project};
 use crate::seeded::{self, Bug};
 use crate::store::checkpoints::{Advance, Checkpoint};
 use crate::store::dead_letters::DeadLetter;
@@ -52,7 +52,7 @@ pub async fn apply(
     job: &Job,
     chunks: &mut [Chunk],
 ) -> store::Result<Outcome> {
-    set_unknown_aside(connection, job, chunks).await?;
+    look_up(connection, job, chunks).await?;
     match together(connection, job, chunks).await {
         Err(error) if error.class() == Class::Data => {
             tracing::warn!(projector = job.kind.name(), %error, "applying wallet by wallet");
@@ -66,9 +66,10 @@ pub async fn apply(
     }
 }
 
-/// Turns records that name no event of ours into dead letters. Outside the transaction: events are
-/// never changed, and none is in the topic before it is committed.
-async fn set_unknown_aside(
+/// Looks up the events that records name, and turns records that name none of ours into dead
+/// letters. Outside the transaction: events are never changed, and none is in the topic before it
+/// is committed.
+async fn look_up(
     connection: &mut Connection,
     job: &Job,
     chunks: &mut [Chunk],
@@ -82,18 +83,18 @@ async fn set_unknown_aside(
     if claims.is_empty() {
         return Ok(());
     }
-    let known = store::recorded::known(connection, &job.subscription.tenant, &claims).await?;
-    let mut known = known.into_iter();
+    let named = store::recorded::named(connection, &job.subscription.tenant, &claims).await?;
+    let mut named = named.into_iter();
     for chunk in chunks.iter_mut().filter(|chunk| chunk.feed == Feed::Kafka) {
         for mut seen in std::mem::take(&mut chunk.records) {
-            match known.next() {
-                Some(false) => {
-                    let (class, message) = unknown(&seen);
-                    let record = seen.record.take();
-                    let letter = record.map(|r| dead_letter(chunk.partition, r, class, message));
-                    chunk.dead.extend(letter);
-                }
-                _ => chunk.records.push(Seen { record: None, ..seen }),
+            let event = named.next().flatten();
+            if event.is_some() {
+                chunk.records.push(Seen { record: None, event, ..seen });
+            } else {
+                let (class, message) = unknown(&seen);
+                let record = seen.record.take();
+                let letter = record.map(|r| dead_letter(chunk.partition, r, class, message));
+                chunk.dead.extend(letter);
             }
         }
     }
@@ -108,7 +109,7 @@ async fn together(
 ) -> store::Result<Outcome> {
     let mut tally: Option<Tally> = None;
     loop {
-        store::begin(connection).await?;
+        store::checkpoints::begin(connection).await?;
         match pass(connection, job, chunks, &mut tally).await {
             Ok(Some(outcome)) => {
                 store::commit(connection).await?;
@@ -145,7 +146,8 @@ async fn pass(
     let targets = targets(&current);
     #[cfg(feature = "seeded-bugs")]
     seeded::checkpoint_first(connection, of, &advances(&current)).await?;
-    let projected = project(connection, job, &targets, EVENTS_MAX).await?;
+    let known = known(&current);
+    let projected = project(connection, job, &targets, &known, EVENTS_MAX).await?;
     let tally = tally.get_or_insert_with(|| Tally::of(&current, &projected));
     tally.outcome.applied += projected.applied;
     if !projected.complete {
@@ -179,7 +181,7 @@ async fn one_by_one(
         let alone = Targets::from([(wallet.clone(), target)]);
         let mut budget = EVENTS_MAX;
         loop {
-            store::begin(connection).await?;
+            store::checkpoints::begin(connection).await?;
             let error = match alone_pass(connection, job, chunks, &alone, budget).await {
                 Ok(projected) => {
                     store::commit(connection).await?;
@@ -214,7 +216,7 @@ async fn alone_pass(
     budget: i64,
 ) -> store::Result<Projected> {
     lock(connection, job, chunks).await?;
-    project(connection, job, alone, budget).await
+    project(connection, job, alone, &Known::new(), budget).await
 }
 
 /// Parks a wallet at its next version, whose failure is known.
@@ -237,7 +239,6 @@ async fn lock(
     job: &Job,
     chunks: &[Chunk],
 ) -> store::Result<HashMap<i32, Checkpoint>> {
-    store::checkpoints::relax(connection).await?;
     let partitions: BTreeSet<i32> = chunks.iter().map(|chunk| chunk.partition).collect();
     let partitions: Vec<i32> = partitions.into_iter().collect();
     let found = store::checkpoints::lock(connection, &job.subscription, &partitions).await?;
@@ -262,6 +263,11 @@ fn place(stands: &HashMap<i32, Checkpoint>, chunk: &Chunk) -> i64 {
 
 fn advances(chunks: &[&Chunk]) -> Vec<Advance> {
     chunks.iter().filter_map(|chunk| chunk.advance()).collect()
+}
+
+fn known<'a>(chunks: &[&'a Chunk]) -> Known<'a> {
+    let all = chunks.iter().flat_map(|chunk| &chunk.records);
+    all.filter_map(|seen| Some(((&seen.wallet, seen.version), seen.event.as_ref()?))).collect()
 }
 
 fn targets(chunks: &[&Chunk]) -> Targets {

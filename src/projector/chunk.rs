@@ -9,6 +9,7 @@ use crate::envelope::{DEAD_LETTER_ID, EnvelopeHead, REPLAY_COUNT, SCHEMA_VERSION
 use crate::kafka::Fetched;
 use crate::store::checkpoints::Advance;
 use crate::store::dead_letters::{DeadLetter, Replay};
+use crate::store::recorded::Recorded;
 use crate::wallet::{EventType, TenantId, WalletId};
 
 /// A header that says more was written by somebody else.
@@ -40,6 +41,8 @@ pub struct Seen {
     pub event_id: Uuid,
     /// The record itself, for the dead letters, where it is not known to be ours.
     pub record: Option<Fetched>,
+    /// The event itself, once it is looked up.
+    pub event: Option<Recorded>,
 }
 
 impl Chunk {
@@ -66,6 +69,7 @@ impl Chunk {
                     version: head.aggregate_version,
                     event_id: head.event_id,
                     record: Some(record),
+                    event: None,
                 }),
                 Err((class, message)) => {
                     chunk.dead.push(dead_letter(partition, record, class, message));

@@ -204,7 +204,8 @@ impl PostgresFeed {
 
 fn chunk(walk: Walk, next: i64, feeds: bool) -> Chunk {
     let pending = if feeds { walk.pending } else { Vec::new() };
-    let seen = |(wallet, version, event_id)| Seen { wallet, version, event_id, record: None };
+    let seen =
+        |(wallet, version, event_id)| Seen { wallet, version, event_id, record: None, event: None };
     Chunk {
         feed: Feed::Postgres,
         partition: walk.partition,

@@ -8,12 +8,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Job, Kind, ledger, read_model};
 use crate::ledger::RecordedEvent;
-use crate::store::recorded::{Range, Unreadable};
+use crate::store::recorded::{Range, Recorded, Unreadable};
 use crate::store::{self, Connection};
 use crate::wallet::WalletId;
 
 /// The version that each wallet is to be brought to.
 pub type Targets = BTreeMap<WalletId, i64>;
+
+/// Events that are at hand already, by wallet and version.
+pub type Known<'a> = HashMap<(&'a WalletId, i64), &'a Recorded>;
 
 /// What a stretch did.
 #[derive(Debug)]
@@ -35,8 +38,6 @@ pub struct Stretch {
     pub reached: BTreeMap<WalletId, i64>,
     /// The first event of each wallet that could not be applied.
     pub refused: Vec<Unreadable>,
-    /// All targets are reached, save by wallets with a refusal.
-    pub complete: bool,
 }
 
 /// Applies at most `budget` events, parking whom it must. Neither begins nor commits.
@@ -44,6 +45,7 @@ pub async fn project(
     connection: &mut Connection,
     job: &Job,
     targets: &Targets,
+    known: &Known<'_>,
     budget: i64,
 ) -> store::Result<Projected> {
     let of = &job.subscription;
@@ -51,34 +53,34 @@ pub async fn project(
     let before = store::checkpoints::versions_lock(connection, of, &wallets).await?;
     #[cfg(feature = "seeded-bugs")]
     let before = crate::seeded::forget_versions(targets, before);
+    // A statement after the locks: it sees who was parked or released while they were waited for.
     let mut parked = store::parked::among(connection, of, &wallets).await?;
-    let done = stretch(connection, job, targets, &before, &parked, budget).await?;
+    let (ranges, complete) = ranges(targets, &before, &parked, budget);
+    let done = stretch(connection, job, &ranges, known, &before).await?;
     for found in done.refused {
         let (wallet, version, cause) = (&found.wallet_id, found.version, &found.cause);
         tracing::error!(projector = of.projector, %wallet, version, cause, "wallet parked");
         store::parked::park(connection, of, wallet, version, cause).await?;
         parked.insert(found.wallet_id);
     }
-    Ok(Projected { before, applied: done.applied, parked, complete: done.complete })
+    Ok(Projected { before, applied: done.applied, parked, complete })
 }
 
-/// Applies at most `budget` events of wallets whose versions `before` are locked, but for those
-/// that wait. Neither begins nor commits, and parks nobody.
+/// Applies these ranges of wallets whose versions `before` are locked. Neither begins nor commits,
+/// and parks nobody.
 pub async fn stretch(
     connection: &mut Connection,
     job: &Job,
-    targets: &Targets,
+    ranges: &[Range],
+    known: &Known<'_>,
     before: &HashMap<WalletId, i64>,
-    waiting: &HashSet<WalletId>,
-    budget: i64,
 ) -> store::Result<Stretch> {
     let of = &job.subscription;
-    let (ranges, complete) = ranges(targets, before, waiting, budget);
     if ranges.is_empty() {
-        return Ok(Stretch { applied: 0, reached: BTreeMap::new(), refused: Vec::new(), complete });
+        return Ok(Stretch { applied: 0, reached: BTreeMap::new(), refused: Vec::new() });
     }
-    let found = store::recorded::recorded(connection, &of.tenant, &ranges).await?;
-    let (mut events, mut refused) = readable(job.kind, &ranges, found);
+    let found = read(connection, job, ranges, known).await?;
+    let (mut events, mut refused) = readable(job.kind, ranges, found);
     match job.kind {
         Kind::Ledger => ledger::write(connection, &of.tenant, &events).await?,
         Kind::ReadModel => {
@@ -98,11 +100,36 @@ pub async fn stretch(
         store::checkpoints::versions_upsert(connection, of, &reached).await?;
     }
     let applied = u64::try_from(events.len()).unwrap_or(0);
-    Ok(Stretch { applied, reached, refused, complete })
+    Ok(Stretch { applied, reached, refused })
+}
+
+/// The events of the ranges, each wallet's in order: those at hand, and what lies between them.
+async fn read(
+    connection: &mut Connection,
+    job: &Job,
+    ranges: &[Range],
+    known: &Known<'_>,
+) -> store::Result<Vec<Recorded>> {
+    let mut found = Vec::new();
+    let mut missing = Vec::new();
+    for range in ranges {
+        let at_hand: Option<Vec<&Recorded>> = (range.after + 1..=range.up_to)
+            .map(|version| known.get(&(&range.wallet_id, version)).copied())
+            .collect();
+        match at_hand {
+            Some(events) => found.extend(events.into_iter().cloned()),
+            None => missing.push(range.clone()),
+        }
+    }
+    if !missing.is_empty() {
+        let tenant = &job.subscription.tenant;
+        found.extend(store::recorded::recorded(connection, tenant, &missing).await?);
+    }
+    Ok(found)
 }
 
 /// What to read within the budget, in wallet order; false where the budget cut it.
-fn ranges(
+pub fn ranges(
     targets: &Targets,
     before: &HashMap<WalletId, i64>,
     parked: &HashSet<WalletId>,
@@ -134,7 +161,7 @@ fn ranges(
 fn readable(
     kind: Kind,
     ranges: &[Range],
-    found: Vec<Result<RecordedEvent, Unreadable>>,
+    found: Vec<Recorded>,
 ) -> (Vec<RecordedEvent>, Vec<Unreadable>) {
     let mut next: HashMap<WalletId, i64> =
         ranges.iter().map(|range| (range.wallet_id.clone(), range.after + 1)).collect();

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::project::{Targets, project};
+use super::project::{Known, Targets, project};
 use super::{Job, Kind};
 use crate::config::DatabaseSettings;
 use crate::store::checkpoints::{self, Subscription};
@@ -209,7 +209,7 @@ impl Rebuild {
             let (_, changed) =
                 tables::changed_since(connection, &of.tenant, of.projector, xid).await?;
             let targets: Targets = changed.into_iter().collect();
-            let projected = project(connection, job, &targets, i64::MAX).await?;
+            let projected = project(connection, job, &targets, &Known::new(), i64::MAX).await?;
             last += i64::try_from(projected.applied).unwrap_or(0);
         }
         tables::swap(connection, &self.target, before + last).await?;
@@ -273,9 +273,8 @@ impl Rebuild {
         let mut applied = 0;
         loop {
             let connection = &mut self.connection;
-            store::begin(connection).await?;
-            checkpoints::relax(connection).await?;
-            match project(connection, job, targets, budget).await {
+            checkpoints::begin(connection).await?;
+            match project(connection, job, targets, &Known::new(), budget).await {
                 Ok(projected) => {
                     store::commit(connection).await?;
                     applied += i64::try_from(projected.applied).unwrap_or(0);

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::Job;
-use super::project::{Targets, stretch};
+use super::project::{Known, Targets, ranges, stretch};
 use crate::store::{self, Class, Connection};
 use crate::wallet::WalletId;
 
@@ -62,7 +62,7 @@ async fn one(
     store::checkpoints::versions_open(connection, of, wallet).await?;
     let mut budget = STRETCH;
     loop {
-        store::begin(connection).await?;
+        store::checkpoints::begin(connection).await?;
         match pass(connection, job, wallet, budget).await {
             Ok(ended) => {
                 store::commit(connection).await?;
@@ -111,22 +111,22 @@ async fn pass(
     budget: i64,
 ) -> store::Result<Ended> {
     let of = &job.subscription;
-    store::checkpoints::relax(connection).await?;
     let before = store::checkpoints::versions_lock(connection, of, &[wallet.as_str()]).await?;
     if !store::parked::take(connection, of, wallet).await? {
         return Ok(Ended::Taken);
     }
     let last = store::recorded::last_version(connection, &of.tenant, wallet).await?.unwrap_or(0);
     let targets = Targets::from([(wallet.clone(), last)]);
-    let nobody = HashSet::new();
-    let done = stretch(connection, job, &targets, &before, &nobody, budget).await?;
+    // It waits, and is to be tried all the same.
+    let (ranges, complete) = ranges(&targets, &before, &HashSet::new(), budget);
+    let done = stretch(connection, job, &ranges, &Known::new(), &before).await?;
     if let Some(found) = done.refused.first() {
         let (version, cause) = (found.version, found.cause.as_str());
         tracing::error!(projector = of.projector, %wallet, version, cause, "wallet stays parked");
         store::parked::failed_again(connection, of, wallet, version, cause).await?;
         return Ok(Ended::Failed(done.applied));
     }
-    if done.complete {
+    if complete {
         store::parked::remove(connection, of, wallet).await?;
         return Ok(Ended::Released(done.applied));
     }

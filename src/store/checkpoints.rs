@@ -132,13 +132,12 @@ pub async fn advance(
     .await?)
 }
 
-/// Session settings of a projection's transaction, until it ends. Its commit need not reach the
-/// disk: checkpoint and projection are in it together, so what a crash takes is applied again.
-pub async fn relax(connection: &mut Connection) -> Result<()> {
-    let settings = "set local synchronous_commit = off; \
-                    set local enable_hashjoin = off; \
-                    set local enable_mergejoin = off";
-    Ok(sqlx::raw_sql(settings).execute(connection).await.map(drop)?)
+/// Begins a projection's transaction. Its commit need not reach the disk: checkpoint and projection
+/// are in it together, so what a crash takes is applied again.
+pub async fn begin(connection: &mut Connection) -> Result<()> {
+    let begin = "begin; set local synchronous_commit = off; \
+                 set local enable_hashjoin = off; set local enable_mergejoin = off";
+    Ok(sqlx::raw_sql(begin).execute(connection).await.map(drop)?)
 }
 
 /// The last version that the projector applied of each wallet, locked in wallet order. A wallet

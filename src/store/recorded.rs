@@ -1,5 +1,5 @@
-//! Events as projections read them: is a record one of ours, and what does a wallet's next stretch
-//! say. Never writes events.
+//! Events as projections read them: which one does a record name, and what does a wallet's next
+//! stretch say. Never writes events.
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -17,6 +17,9 @@ pub struct Unreadable {
     pub cause: String,
 }
 
+/// An event of the books, where it can be read.
+pub type Recorded = std::result::Result<RecordedEvent, Unreadable>;
+
 /// A wallet's versions to read: above `after`, up to and with `up_to`.
 #[derive(Debug, Clone)]
 pub struct Range {
@@ -25,18 +28,20 @@ pub struct Range {
     pub up_to: i64,
 }
 
-/// For each (wallet, version, event id, partition) whether it is an event of ours.
-pub async fn known(
+/// For each (wallet, version, event id, partition) the event, if it is one of ours.
+pub async fn named(
     connection: &mut Connection,
     tenant: &TenantId,
     records: &[(&str, i64, Uuid, i32)],
-) -> Result<Vec<bool>> {
-    Ok(sqlx::query_scalar(
-        "select exists (select from events e where e.tenant_id = $1 \
-             and e.wallet_id = r.wallet_id and e.version = r.version \
-             and e.event_id = r.event_id and e.partition = r.partition) \
-         from unnest($2::text[], $3::bigint[], $4::uuid[], $5::int[]) with ordinality \
-             r(wallet_id, version, event_id, partition, place) order by r.place",
+) -> Result<Vec<Option<Recorded>>> {
+    let rows: Vec<NamedRow> = sqlx::query_as(
+        "select r.place, e.* from unnest($2::text[], $3::bigint[], $4::uuid[], $5::int[]) \
+             with ordinality r(wallet_id, version, event_id, partition, place) \
+         cross join lateral (select e.wallet_id, e.version, e.event_id, e.event_type, \
+                e.schema_version, e.payload::text as payload, e.transaction_id, e.created_at \
+             from events e where e.tenant_id = $1 and e.wallet_id = r.wallet_id \
+               and e.version = r.version and e.event_id = r.event_id \
+               and e.partition = r.partition limit 1) e",
     )
     .bind(tenant.as_str())
     .bind(records.iter().map(|r| r.0).collect::<Vec<_>>())
@@ -44,7 +49,23 @@ pub async fn known(
     .bind(records.iter().map(|r| r.2).collect::<Vec<_>>())
     .bind(records.iter().map(|r| r.3).collect::<Vec<_>>())
     .fetch_all(connection)
-    .await?)
+    .await?;
+    let mut named: Vec<Option<Recorded>> = records.iter().map(|_| None).collect();
+    for row in rows {
+        // Counted from one.
+        let place = usize::try_from(row.place - 1).ok().and_then(|place| named.get_mut(place));
+        if let Some(place) = place {
+            *place = Some(row.event.event(tenant));
+        }
+    }
+    Ok(named)
+}
+
+#[derive(sqlx::FromRow)]
+struct NamedRow {
+    place: i64,
+    #[sqlx(flatten)]
+    event: EventRow,
 }
 
 #[derive(sqlx::FromRow)]
@@ -80,7 +101,7 @@ pub async fn recorded(
     connection: &mut Connection,
     tenant: &TenantId,
     ranges: &[Range],
-) -> Result<Vec<std::result::Result<RecordedEvent, Unreadable>>> {
+) -> Result<Vec<Recorded>> {
     let rows: Vec<EventRow> = sqlx::query_as(
         "select e.* from unnest($2::text[], $3::bigint[], $4::bigint[]) \
              r(wallet_id, after_version, up_to) \
@@ -101,7 +122,7 @@ pub async fn recorded(
 }
 
 impl EventRow {
-    fn event(self, tenant: &TenantId) -> std::result::Result<RecordedEvent, Unreadable> {
+    fn event(self, tenant: &TenantId) -> Recorded {
         let wallet_id = WalletId::stored(&self.wallet_id);
         let data = match EventType::parse(&self.event_type) {
             // Written by a newer version of the service: what it means is not known here.
