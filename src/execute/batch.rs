@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::fold::{Fold, Folded, Known};
 use super::{Job, Outcomes, Shared};
 use crate::store::commands::{
-    Kept, KeyRow, Locking, Past, batch_claim, keys_lookup, wallets_at, wallets_existing,
-    wallets_lock, write_batch,
+    Kept, KeyRow, Locking, Past, batch_claim, claim_and_lock, keys_lookup, wallets_at,
+    wallets_existing, write_batch,
 };
 use crate::store::{self, Connection};
 use crate::wallet::{TenantId, WalletId};
@@ -97,9 +97,8 @@ impl Session {
     ) -> store::Result<Prepared> {
         store::begin(&mut self.connection).await?;
         let (connection, tenant) = (&mut self.connection, tenant_of(jobs));
-        batch_claim(connection, tenant, id).await?;
         let ids = wallets_of(jobs);
-        let wallets = wallets_lock(connection, tenant, &ids, locking).await?;
+        let wallets = claim_and_lock(connection, tenant, id, &ids, locking).await?;
         let absent: Vec<&str> =
             ids.into_iter().filter(|id| !wallets.contains_key(&WalletId::stored(id))).collect();
         let skipped: HashSet<WalletId> = match (locking, absent.is_empty()) {

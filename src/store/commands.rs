@@ -8,8 +8,8 @@ mod write;
 
 pub(in crate::store) use read::wallet_of;
 pub use read::{
-    Kept, KeyRow, Locked, Past, batch_claim, keys_lookup, wallets_at, wallets_existing,
-    wallets_lock,
+    Kept, KeyRow, Locked, Past, batch_claim, claim_and_lock, keys_lookup, wallets_at,
+    wallets_existing,
 };
 pub use write::{KeptAs, KeyWrite, Stamped, Writes, write_batch};
 

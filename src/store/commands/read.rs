@@ -47,31 +47,43 @@ pub async fn batch_claim(connection: &mut Connection, tenant: &TenantId, id: Uui
     Ok(())
 }
 
-/// Locks the existing wallets among `ids`, in id order, and reads them.
-pub async fn wallets_lock(
+/// [`batch_claim`], and then locks the existing wallets among `ids`, in id order, and reads them: one
+/// round trip for both.
+pub async fn claim_and_lock(
     connection: &mut Connection,
     tenant: &TenantId,
+    id: Uuid,
     ids: &[&str],
     locking: Locking,
 ) -> Result<Locked> {
     // One look-up an id, in their order, which is the order of the locks. (With "id = any" a plan
     // made while the table is small reads all of a tenant's wallets.)
+    macro_rules! statement {
+        ($lock:literal) => {
+            concat!(
+                "with claimed as ( \
+                     insert into command_batches (tenant_id, id) values ($1, $3) returning 1) \
+                 select w.* from (select count(*) from claimed) as first \
+                 cross join unnest($2::text[]) as wanted(id) cross join lateral ( \
+                     select id, owner_id, currency, status, balance, held_balance, \
+                         overdraft_limit, version, metadata, created_at, updated_at \
+                     from wallets where tenant_id = $1 and id = wanted.id ",
+                $lock,
+                ") w"
+            )
+        };
+    }
     let statement = match locking {
-        Locking::Wait => {
-            "select w.* from unnest($2::text[]) as wanted(id) cross join lateral ( \
-                select id, owner_id, currency, status, balance, held_balance, overdraft_limit, \
-                    version, metadata, created_at, updated_at from wallets \
-                where tenant_id = $1 and id = wanted.id for no key update) w"
-        }
-        Locking::Skip => {
-            "select w.* from unnest($2::text[]) as wanted(id) cross join lateral ( \
-                select id, owner_id, currency, status, balance, held_balance, overdraft_limit, \
-                    version, metadata, created_at, updated_at from wallets \
-                where tenant_id = $1 and id = wanted.id for no key update skip locked) w"
-        }
+        Locking::Wait => statement!("for no key update"),
+        Locking::Skip => statement!("for no key update skip locked"),
     };
     let statement = crate::seeded::statement(statement);
-    let rows = sqlx::query(statement).bind(tenant.as_str()).bind(ids).fetch_all(connection).await?;
+    let rows = sqlx::query(statement)
+        .bind(tenant.as_str())
+        .bind(ids)
+        .bind(id)
+        .fetch_all(connection)
+        .await?;
     rows.iter().map(|row| wallet_of(row).map(|wallet| (wallet.id.clone(), wallet))).collect()
 }
 
