@@ -1,9 +1,9 @@
 //! Wiring: who gets what, which tasks run, and in which order they stop. The only place that
 //! spawns tasks which live as long as the service.
 //!
-//! Shutdown: not ready → no new connections, running requests finish → lanes drain → unknown
-//! COMMITs settle → publisher and projectors finish what they have in hand and give their partitions
-//! up → the listening session ends.
+//! Shutdown: not ready → no new connections, running requests and inbound commands finish → lanes
+//! drain → unknown COMMITs settle → publisher and projectors finish what they have in hand and give
+//! their partitions up → the listening session ends.
 
 mod admission;
 mod identity;

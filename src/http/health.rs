@@ -24,8 +24,12 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const BEHIND_MS: u128 = 30_000;
 
 #[allow(clippy::disallowed_methods, reason = "when the page was made, not when money moved")]
+fn clock() -> chrono::DateTime<chrono::Utc> {
+    chrono::Utc::now()
+}
+
 fn now() -> String {
-    timestamp(chrono::Utc::now())
+    timestamp(clock())
 }
 
 /// Whether the process answers.
@@ -229,7 +233,7 @@ impl Report {
 fn commands_lag(status: &ProjectorStatus) -> (Option<i64>, Option<u128>) {
     let behind = status.partitions.values().filter(|place| place.lag() > 0);
     let oldest = behind.clone().filter_map(|place| place.oldest).min();
-    let age = oldest.map_or(0, |at| chrono::Utc::now().timestamp_millis() - at);
+    let age = oldest.map_or(0, |at| clock().timestamp_millis() - at);
     (Some(behind.map(|place| place.lag()).sum()), u128::try_from(age).ok())
 }
 

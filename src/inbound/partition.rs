@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::consumer::{Places, lock};
-use super::{Shared, Stage, batch, send};
+use super::{Shared, Stage, batch, now, send};
 use crate::kafka::{FetchError, Fetched, Fetcher};
 use crate::status::PartitionStatus;
 use crate::store;
@@ -85,7 +85,7 @@ impl Worker {
         end: i64,
         mut records: Vec<Fetched>,
     ) -> Option<i64> {
-        let fetched_at = Utc::now();
+        let fetched_at = now();
         // A broker answers whole batches: some of their records may be below the position.
         records.retain(|record| record.offset >= position);
         if records.is_empty() {
@@ -125,11 +125,11 @@ impl Worker {
         // A time in the future is somebody else's clock: nobody waits longer than the delay.
         let due = |record: &Fetched| record.timestamp.min(fetched_at) + stage.delay;
         let first = records.first()?;
-        if let Ok(rest) = (due(first) - Utc::now()).to_std() {
+        if let Ok(rest) = (due(first) - now()).to_std() {
             self.wait(rest).await?;
         }
-        let now = Utc::now().max(due(first));
-        Some(records.iter().take_while(|record| due(record) <= now).count())
+        let until = now().max(due(first));
+        Some(records.iter().take_while(|record| due(record) <= until).count())
     }
 
     /// Moves the place on; where it is by now, which is elsewhere after a reset or under another

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use chrono::Utc;
 use futures_util::future::join_all;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +28,7 @@ pub(super) async fn send(
     handled: &[Handled<'_>],
     stop: &CancellationToken,
 ) -> Option<()> {
-    let now = Utc::now();
+    let now = super::now();
     let next = shared.stages.get(stage + 1).map(|next| &next.topic);
     let topic = shared.stages.get(stage).map_or("", |stage| &stage.topic.name);
     let origin = Origin { topic, partition, stage };

@@ -33,12 +33,18 @@ enum Failure {
 pub(super) async fn prepare(shared: &Shared, stop: &CancellationToken) -> Option<Admin> {
     let mut pause = PAUSE;
     let mut admin = None;
+    let mut told = String::new();
     loop {
-        match stop.run_until_cancelled(look(shared, &mut admin)).await? {
+        match stop.run_until_cancelled(Box::pin(look(shared, &mut admin))).await? {
             Ok(()) => return admin,
             Err(error) => {
-                tracing::warn!(%error, "inbound commands wait for their topics");
-                shared.report_error(&error.to_string());
+                let error = error.to_string();
+                // A missing right is mended by people: saying it again and again helps nobody.
+                if error != told {
+                    tracing::warn!(error, "inbound commands wait for their topics");
+                }
+                shared.report_error(&error);
+                told = error;
                 admin = None;
                 stop.run_until_cancelled(sleep(pause)).await?;
                 pause = (pause * 2).min(PAUSE_MAX);
@@ -51,7 +57,8 @@ pub(super) async fn prepare(shared: &Shared, stop: &CancellationToken) -> Option
 pub(super) async fn watch(shared: &Shared, admin: Admin, stop: &CancellationToken) {
     let mut admin = Some(admin);
     while stop.run_until_cancelled(sleep(EVERY)).await.is_some() {
-        let Some(looked) = stop.run_until_cancelled(look(shared, &mut admin)).await else { break };
+        let looking = Box::pin(look(shared, &mut admin));
+        let Some(looked) = stop.run_until_cancelled(looking).await else { break };
         if let Err(error) = looked {
             tracing::debug!(%error, "the topics of inbound commands are not known");
             admin = None;

@@ -77,7 +77,7 @@ impl Plan {
         let text = good.to_string();
         let (class, has_id, value) = match way % 6 {
             0 => ("invalid_utf8", false, [text.as_bytes(), b"\xff"].concat()),
-            1 => ("malformed_json", false, text[..text.len() - 1].as_bytes().to_vec()),
+            1 => ("malformed_json", false, text.as_bytes()[..text.len() - 1].to_vec()),
             2 => ("missing_field", false, text.replace("commandId", "metadata").into_bytes()),
             3 => ("invalid_value", true, text.replace("\"credit\"", "\"burn\"").into_bytes()),
             4 => ("unknown_field", true, text.replace("reference", "referenz").into_bytes()),
