@@ -160,6 +160,10 @@ impl Consumer {
             held.iter().copied().filter(|n| !self.running.contains_key(n)).collect();
         for partition in idle {
             let Some(place) = stored.get(&partition) else { continue };
+            // A place of an earlier reader must not look as if it had been moved back from there.
+            let start =
+                PartitionStatus { next_offset: *place, high_watermark: *place, oldest: None };
+            lock(&self.places).insert(partition, start);
             let token = CancellationToken::new();
             let worker = Worker {
                 shared: Arc::clone(&self.shared),

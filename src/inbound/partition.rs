@@ -48,11 +48,13 @@ impl Worker {
         let connection = Arc::clone(&self.shared.parts.connection);
         let mut fetcher = Fetcher::new(connection, &stage.topic.name, self.partition);
         let mut pause = PAUSE;
-        self.note(position, position, None);
         loop {
             let fetching = fetcher.fetch(position, FETCH_BYTES, MAX_WAIT);
             let error = match self.stop.run_until_cancelled(fetching).await? {
                 Ok((records, end)) => {
+                    if pause > PAUSE {
+                        self.shared.report_well();
+                    }
                     pause = PAUSE;
                     position = self.consume(stage, position, end, records).await?;
                     continue;

@@ -13,7 +13,16 @@ impl Shared {
         self.change(|status| status.running = running);
     }
 
-    /// Shown until a chunk goes through.
+    /// What was wrong is over. What else is wrong will be told again.
+    pub(super) fn report_well(&self) {
+        self.change(|status| {
+            if status.error_passes {
+                status.last_error = None;
+            }
+        });
+    }
+
+    /// Shown until a chunk goes through, or a fetch after one that failed.
     pub(super) fn report_error(&self, error: &str) {
         tracing::debug!(error, "inbound commands");
         self.change(|status| {
@@ -54,10 +63,8 @@ impl Shared {
             status.applied += applied;
             status.duplicates += duplicates;
             status.dead_letters += dead_letters;
-            if status.error_passes {
-                status.last_error = None;
-            }
         });
+        self.report_well();
     }
 
     /// Where the partitions stand, those that bring nothing included.

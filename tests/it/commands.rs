@@ -1,6 +1,7 @@
 //! Inbound commands: what other services put into `wallet-commands` takes effect once, is answered in
 //! `wallet-command-results`, and is never lost, whoever is killed meanwhile.
 
+mod broker;
 mod effects;
 mod instances;
 mod kills;
@@ -95,6 +96,17 @@ async fn told(app: &App) -> BTreeMap<String, Vec<Told>> {
         told.entry(id).or_default().push(Told { status, body, record });
     }
     told
+}
+
+/// Commands that are behind the places of the consumer.
+async fn consumed(app: &App) -> i64 {
+    sqlx::query_scalar(
+        "select coalesce(sum(next_offset), 0)::bigint from projector_checkpoints \
+         where projector = 'wallex-commands'",
+    )
+    .fetch_one(&app.pool)
+    .await
+    .unwrap()
 }
 
 /// Waits until each of these commands has at least so many results.

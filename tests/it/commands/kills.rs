@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rskafka::record::Record;
 use serde_json::json;
 
-use super::{command, commands, letters, results, send, start, told};
+use super::{command, commands, consumed, letters, results, send, start, told};
 use crate::dead_letters::wire::{self, header, record};
 use crate::support::app::{App, Setup};
 use crate::support::eventually;
@@ -89,17 +89,6 @@ impl Plan {
         *self.classes.entry(class).or_default() += 1;
         self.records.push(record(Some(wallet.as_bytes()), Some(&value)));
     }
-}
-
-/// Commands that are behind the places of the consumer.
-async fn consumed(app: &App) -> i64 {
-    sqlx::query_scalar(
-        "select coalesce(sum(next_offset), 0)::bigint from projector_checkpoints \
-         where projector = 'wallex-commands'",
-    )
-    .fetch_one(&app.pool)
-    .await
-    .unwrap()
 }
 
 async fn effects(app: &App) -> i64 {

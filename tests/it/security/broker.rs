@@ -199,7 +199,7 @@ fn make_user(broker: &Broker) {
         run("org.apache.kafka.tools.AclCommand", &arguments);
     };
     let topics = ["Create", "Describe", "DescribeConfigs", "Read", "Write"];
-    for prefix in ["events-it_", "commands-it_", "results-it_"] {
+    for prefix in ["events-it_", "commands-it_", "command-results-it_"] {
         grant(["--topic", prefix], &topics);
     }
     grant(["--group", "it_"], &["Describe", "Read"]);

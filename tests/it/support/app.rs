@@ -65,7 +65,7 @@ impl Setup {
             ("KAFKA_EVENTS_TOPIC".to_owned(), format!("events-{name}")),
             ("KAFKA_DLQ_TOPIC".to_owned(), format!("events-{name}-dlq")),
             ("KAFKA_COMMANDS_TOPIC".to_owned(), format!("commands-{name}")),
-            ("KAFKA_COMMAND_RESULTS_TOPIC".to_owned(), format!("results-{name}")),
+            ("KAFKA_COMMAND_RESULTS_TOPIC".to_owned(), format!("command-results-{name}")),
             // Six topics more for each test would cost the one broker too much.
             ("CONSUMER_COMMANDS_ENABLED".to_owned(), "false".to_owned()),
             ("CONSUMER_GROUP_ID".to_owned(), format!("{name}-")),
