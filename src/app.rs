@@ -1,12 +1,13 @@
 //! Wiring: who gets what, which tasks run, and in which order they stop. The only place that
 //! spawns tasks which live as long as the service.
 //!
-//! Shutdown: not ready → no new connections, running requests finish → lanes drain → unknown
-//! COMMITs settle → publisher and projectors finish what they have in hand and give their partitions
-//! up → the listening session ends.
+//! Shutdown: not ready → no new connections, running requests and inbound commands finish → lanes
+//! drain → unknown COMMITs settle → publisher and projectors finish what they have in hand and give
+//! their partitions up → the listening session ends.
 
 mod admission;
 mod identity;
+mod inbound;
 mod signals;
 mod watch;
 
@@ -74,7 +75,11 @@ pub async fn run(
     let (executor, lanes) = background.lanes(&settings);
     background.spawn_lanes(lanes, &shutdown);
     background.spawn_signals(&settings);
-    background.spawn_pipeline(&settings);
+    if let (Some(kafka), true) =
+        (background.spawn_pipeline(&settings), settings.kafka.inbound.enabled)
+    {
+        background.spawn_inbound(&settings, &kafka, executor.clone(), &shutdown);
+    }
     background.spawn_metrics(metrics.clone(), executor.queue());
 
     let state = HttpState {
@@ -194,7 +199,8 @@ impl Background {
         self.supervise("signals", tell);
     }
 
-    fn spawn_pipeline(&self, settings: &Settings) {
+    /// The connection that all of it shares, where Kafka is enabled.
+    fn spawn_pipeline(&self, settings: &Settings) -> Option<Arc<Connection>> {
         let breaker = Breaker::new(&settings.kafka.breaker);
         let enabled = settings.kafka.enabled;
         let kafka = enabled.then(|| Connection::behind(&settings.kafka, Arc::clone(&breaker)));
@@ -256,6 +262,7 @@ impl Background {
             let stop = self.stop.clone();
             self.supervise(kind.name(), projector.run(stop));
         }
+        kafka
     }
 
     /// The projectors as the groups that Kafka's own tools show.

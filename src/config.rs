@@ -4,6 +4,7 @@
 //! `wallex.toml` where there is one) > default. Every name, its default and its meaning stand in
 //! [`names::SETTINGS`]; `.env.example` is compared with that table by a test.
 
+mod inbound;
 mod kafka;
 pub mod names;
 mod read;
@@ -12,6 +13,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use inbound::InboundSettings;
 pub use kafka::{
     BreakerSettings, Cleanup, KafkaSettings, SaslMechanism, SaslSettings, SecretSource, TlsSettings,
 };

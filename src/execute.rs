@@ -22,6 +22,7 @@ mod doubt;
 mod fold;
 mod key;
 mod lane;
+mod problem;
 mod savepoint;
 mod side;
 
@@ -49,6 +50,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Operation {
     pub command: Command,
     pub key: Option<Key>,
+    /// Its own, where it is not the request's.
+    pub context: Option<Context>,
 }
 
 /// Operations that run in order in one transaction, with all that their events record of the

@@ -44,6 +44,9 @@ const LEAVE: Duration = Duration::from_secs(2);
 /// The roles of the leases, in the order of the projectors.
 pub const ROLES: [&str; 2] = ["ledger-offsets", "read-model-offsets"];
 
+/// That of inbound commands.
+pub const COMMANDS_ROLE: &str = "commands-offsets";
+
 /// What the mirror of one group needs; `app` puts it together.
 pub struct Parts {
     pub projector: &'static str,

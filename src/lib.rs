@@ -19,6 +19,7 @@ pub mod dead_letters;
 pub mod execute;
 pub mod group_mirror;
 pub mod http;
+pub mod inbound;
 pub mod instance;
 pub mod kafka;
 pub mod pressure;

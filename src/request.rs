@@ -3,7 +3,11 @@
 mod bulk;
 mod commands;
 mod fields;
+mod inbound;
+mod trace;
 
 pub use bulk::{BULK_MAX, Bulk, BulkItem, place};
 pub use commands::{create, movement, transfer};
 pub use fields::Fields;
+pub use inbound::{COMMAND_BYTES_MAX, Unread, WalletCommand};
+pub use trace::{is_plain_id, is_traceparent};

@@ -4,6 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// The consumer of inbound commands among the projectors, and as a consumer group.
+pub const COMMANDS: &str = "wallex-commands";
+
 /// The state that the health pages show. Cheap to clone; readers take copies.
 #[derive(Debug, Clone, Default)]
 pub struct Status {
@@ -26,7 +29,7 @@ pub struct Pipeline {
     /// As the last question to it was answered; none where it was not.
     pub cluster: Option<ClusterStatus>,
     pub publisher: PublisherStatus,
-    /// By projector name.
+    /// By projector name; [`COMMANDS`] among them, where commands are consumed.
     pub projectors: BTreeMap<&'static str, ProjectorStatus>,
     /// Names of background tasks that ended although they must not.
     pub dead_tasks: Vec<&'static str>,
@@ -120,6 +123,8 @@ pub struct PartitionStatus {
     pub next_offset: i64,
     /// The topic's end as of the last fetch.
     pub high_watermark: i64,
+    /// When the record at `next_offset` was written, in ms since 1970, where that is known.
+    pub oldest: Option<i64>,
 }
 
 impl Status {

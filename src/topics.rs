@@ -122,6 +122,9 @@ impl Topics {
         let mut specs: Vec<TopicSpec> =
             self.wanted().await?.into_iter().map(|wanted| wanted.spec).collect();
         if all {
+            if !self.wiring.kafka.inbound.enabled {
+                specs.extend(TopicSpec::inbound(&self.wiring.kafka, self.wiring.codec));
+            }
             specs.extend(TopicSpec::others(&self.wiring.kafka, self.wiring.codec));
         }
         self.make(&specs, dry_run).await
@@ -202,7 +205,8 @@ impl Topics {
         known::partitions_frozen(&mut connection, tenant, topic, first).await
     }
 
-    /// What should be there: the service's two topics, and those of tenants that were made.
+    /// What should be there: the service's two topics, those of inbound commands, and those of
+    /// tenants that were made.
     async fn wanted(&self) -> Result<Vec<Wanted>, TopicsError> {
         let Wiring { kafka, codec, pool } = &self.wiring;
         let known = known::known(pool).await?;
@@ -217,6 +221,10 @@ impl Topics {
             Wanted { tenant: None, hashed_over, spec },
             Wanted { tenant: None, hashed_over: None, spec: letters },
         ];
+        if kafka.inbound.enabled {
+            let own = TopicSpec::inbound(kafka, *codec).into_iter();
+            wanted.extend(own.map(|spec| Wanted { tenant: None, hashed_over: None, spec }));
+        }
         for row in known.into_iter().filter(|row| row.tenant_id != shared.as_str()) {
             let own = TopicSpec::of_tenant(kafka, *codec, &row.tenant_id, row.partitions);
             if let Some(spec) = own.into_iter().find(|spec| spec.name == row.name) {

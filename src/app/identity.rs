@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::KafkaSettings;
 use crate::kafka::Error;
 use crate::kafka::admin::Admin;
-use crate::status::Status;
+use crate::status::{COMMANDS, Status};
 use crate::store::topics::{Identity, identify};
 use crate::store::{self, Pool};
 use crate::wallet::TenantId;
@@ -55,7 +55,8 @@ async fn ask(parts: &Parts, admin: &mut Option<Admin>) -> Result<(), String> {
         );
         tracing::error!("{error}");
         parts.status.update(|pipeline| {
-            for projector in pipeline.projectors.values_mut() {
+            let projectors = pipeline.projectors.iter_mut();
+            for (_, projector) in projectors.filter(|(name, _)| **name != COMMANDS) {
                 projector.last_error = Some(error.clone());
                 projector.error_passes = false;
             }

@@ -77,9 +77,12 @@ async fn ask(settings: &KafkaSettings, admin: &mut Option<Admin>) -> Result<Clus
     let begun = Instant::now();
     let cluster = connected.describe().await?;
     let ping_ms = millis(begun.elapsed());
-    let names = [settings.events_topic.as_str(), settings.dlq_topic.as_str()];
+    let mut names = vec![settings.events_topic.clone(), settings.dlq_topic.clone()];
+    if settings.inbound.enabled {
+        names.extend(settings.inbound.topics());
+    }
     // Whether the cluster answers does not hang on them.
-    let topics = connected.topics(names).await.unwrap_or_default();
+    let topics = connected.topics(names.iter().map(String::as_str)).await.unwrap_or_default();
     *admin = Some(connected);
     let mut brokers = Vec::new();
     for broker in cluster.brokers {

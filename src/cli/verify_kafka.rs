@@ -6,6 +6,7 @@ use uuid::Uuid;
 use crate::config::Settings;
 use crate::kafka::verify::{self, Outcome, Plan, Step};
 use crate::projector::Kind;
+use crate::status::COMMANDS;
 
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
@@ -17,10 +18,13 @@ pub struct VerifyArgs {
 #[allow(clippy::disallowed_methods, reason = "the time and the key of a record that nobody reads")]
 pub async fn run(args: &VerifyArgs, settings: Settings) -> anyhow::Result<bool> {
     let prefix = &settings.consumer.group_prefix;
+    let commands = settings.kafka.inbound.enabled.then_some(COMMANDS);
+    let groups = Kind::ALL.iter().map(|kind| kind.name()).chain(commands);
+    let groups = groups.map(|name| format!("{prefix}{name}")).collect();
     let plan = Plan {
         kafka: settings.kafka,
         codec: settings.producer.compression,
-        groups: Kind::ALL.iter().map(|kind| format!("{prefix}{}", kind.name())).collect(),
+        groups,
         now: chrono::Utc::now(),
         key: Uuid::now_v7().to_string(),
     };

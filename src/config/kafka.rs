@@ -6,8 +6,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Secret;
 use super::read::{ConfigError, Reader, invalid};
+use super::{InboundSettings, Secret};
 
 /// The port on which brokers speak TLS by custom.
 const TLS_PORT: &str = "9094";
@@ -23,6 +23,7 @@ pub struct KafkaSettings {
     pub client_id: String,
     pub events_topic: String,
     pub dlq_topic: String,
+    pub inbound: InboundSettings,
     pub connection_timeout: Duration,
     pub request_timeout: Duration,
     /// The longest pause between two attempts.
@@ -112,7 +113,7 @@ impl SaslMechanism {
 }
 
 /// A topic's name, where Kafka takes it.
-fn legal(name: &str, topic: String) -> Result<String, ConfigError> {
+pub(super) fn legal(name: &str, topic: String) -> Result<String, ConfigError> {
     let legal = (1..=249).contains(&topic.len())
         && topic.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
         && !matches!(topic.as_str(), "." | "..");
@@ -131,12 +132,14 @@ impl Reader {
                 "the dead letters need a topic of their own, other than KAFKA_EVENTS_TOPIC",
             ));
         }
+        let inbound = self.inbound([&events_topic, &dlq_topic])?;
         Ok(KafkaSettings {
             enabled: self.flag("KAFKA_ENABLED")?,
             brokers,
             client_id: self.text("KAFKA_CLIENT_ID")?,
             events_topic,
             dlq_topic,
+            inbound,
             connection_timeout: self.millis("KAFKA_CONNECTION_TIMEOUT")?,
             request_timeout: self.millis("KAFKA_REQUEST_TIMEOUT")?,
             retry_max: self.millis("KAFKA_RETRY_MAX_MS")?,
@@ -340,6 +343,11 @@ mod tests {
         refused(&[("KAFKA_BROKERS", "kafka:0")], "KAFKA_BROKERS", "host:port");
         refused(&[("KAFKA_BROKERS", "SASL_SSL://kafka:9094")], "KAFKA_BROKERS", "scheme");
         refused(&[("KAFKA_DLQ_TOPIC", "wallet-events")], "KAFKA_DLQ_TOPIC", "of their own");
+        refused(&[("KAFKA_COMMANDS_TOPIC", "wallet-events")], "KAFKA_COMMANDS_TOPIC", "own");
+        let alike = [("KAFKA_COMMAND_RESULTS_TOPIC", "wallet-commands_dlt")];
+        refused(&alike, "KAFKA_COMMAND_RESULTS_TOPIC", "own");
+        refused(&[("CONSUMER_RETRY_DELAYS_MS", "1,2")], "CONSUMER_RETRY_DELAYS_MS", "three");
+        refused(&[("CONSUMER_RETRY_DELAYS_MS", "3,2,1")], "CONSUMER_RETRY_DELAYS_MS", "asc");
         refused(&[("PRODUCER_ACKS", "1")], "PRODUCER_ACKS", "use all");
         refused(&[("OUTBOX_BATCH_SIZE", "2000")], "OUTBOX_BATCH_MAX", "at least");
         let keys = [("IDEMPOTENCY_KEY_RETENTION_DAYS", "1"), ("IDEMPOTENCY_RETENTION_HOURS", "48")];

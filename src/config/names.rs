@@ -62,6 +62,16 @@ pub const SETTINGS: &[Setting] = &[
     setting("KAFKA_EVENTS_TOPIC", "wallet-events", "topic of the events"),
     setting("KAFKA_DLQ_TOPIC", "wallet-events-dlq", "topic of the dead letters"),
     setting(
+        "KAFKA_COMMANDS_TOPIC",
+        "wallet-commands",
+        "topic of inbound commands; its retry topics and dead letters are named after it",
+    ),
+    setting(
+        "KAFKA_COMMAND_RESULTS_TOPIC",
+        "wallet-command-results",
+        "topic of the results of inbound commands",
+    ),
+    setting(
         "KAFKA_TOPIC_TEMPLATE",
         "",
         "topic of the events by template, billing-engine.{aggregate}.events; wins over both above",
@@ -141,6 +151,16 @@ pub const SETTINGS: &[Setting] = &[
         "CONSUMER_SESSION_TIMEOUT_MS",
         "10000",
         "ms that a silent instance keeps its partitions, of publisher and projectors; renewed at 3/10 of it",
+    ),
+    setting(
+        "CONSUMER_COMMANDS_ENABLED",
+        "true",
+        "execute the commands of KAFKA_COMMANDS_TOPIC; false: its topics are not made",
+    ),
+    setting(
+        "CONSUMER_RETRY_DELAYS_MS",
+        "60000,300000,1800000",
+        "ms that a command waits in each of its three retry topics",
     ),
     setting("CONSUMER_GROUP_ID", "", "prefix of the group names"),
     setting(

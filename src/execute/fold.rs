@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::savepoint::Savepoint;
-use super::{Context, Failure, Job, Operation, Outcome, Outcomes, Reply, Request};
+use super::{Context, Failure, Job, Key, Operation, Outcome, Outcomes, Reply, Request};
 use crate::answer::Answer;
 use crate::envelope::partition_of;
 use crate::store::commands::{Kept, KeptAs, KeyRow, KeyWrite, Locked, Past, Stamped, Writes};
@@ -110,6 +110,7 @@ impl<'a> Fold<'a> {
 
     fn one(&mut self, operation: &Operation, context: &Context) -> Outcome {
         let command = &operation.command;
+        let context = operation.context.as_ref().unwrap_or(context);
         if let Some(outcome) = self.known(operation) {
             return outcome;
         }
@@ -119,7 +120,8 @@ impl<'a> Fold<'a> {
             Ok(events) => (self.record(command, context, events, transaction_id), true),
             Err(rejection) => refused(&rejection, context),
         };
-        if let (Some(key), true) = (&operation.key, is_outcome) {
+        let kept = |key: &&Key| is_outcome || key.keeps_refusals;
+        if let Some(key) = operation.key.as_ref().filter(kept) {
             self.given.insert(key.scope, (key.fingerprint, answer.clone()));
             self.writes.keys.push(KeyWrite {
                 scope: key.scope,

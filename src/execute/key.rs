@@ -12,20 +12,39 @@ pub struct Key {
     pub scope: [u8; 16],
     /// First 16 bytes of SHA-256 over the parsed command: formatting does not matter.
     pub fingerprint: [u8; 16],
+    /// Every refusal is kept, not only those that its state decides: the caller reads one answer
+    /// and cannot ask again.
+    pub keeps_refusals: bool,
 }
 
 impl Key {
     /// The caller's `key` over `command`. Its scope is the single route of the command, whatever
     /// way it came in: a retry through another one meets the first.
     pub fn new(key: &str, command: &Command) -> Self {
+        Self::scoped(route(command).into_iter().chain([key]), command, false)
+    }
+
+    /// The id of an inbound command. One scope for all wallets and operations, and none that a
+    /// route has: an id has one effect for ever, and no key of an HTTP request can be in its way.
+    pub fn of_inbound(id: &str, command: &Command) -> Self {
+        Self::scoped(["KAFKA", "wallet-commands", id].into_iter(), command, true)
+    }
+
+    fn scoped<'a>(
+        parts: impl Iterator<Item = &'a str>,
+        command: &Command,
+        keeps_refusals: bool,
+    ) -> Self {
         let mut scope = Sha256::new();
-        for part in route(command).into_iter().chain([key]) {
+        for part in parts {
             // Length first: parts cannot run into each other.
             scope.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
             scope.update(part.as_bytes());
         }
         let parsed = serde_json::to_vec(command).unwrap_or_default();
-        Self { scope: first_16(&scope.finalize()), fingerprint: first_16(&Sha256::digest(&parsed)) }
+        let (scope, fingerprint) =
+            (first_16(&scope.finalize()), first_16(&Sha256::digest(&parsed)));
+        Self { scope, fingerprint, keeps_refusals }
     }
 }
 

@@ -85,7 +85,7 @@ impl Keys {
             return Err(Problem::at(problem.code, pointer, "is required by this service"));
         }
         let key = key.map(|key| Key::new(&key, &item.command));
-        Ok(Operation { command: item.command, key })
+        Ok(Operation { command: item.command, key, context: None })
     }
 }
 

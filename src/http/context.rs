@@ -12,10 +12,10 @@ use uuid::Uuid;
 use super::problem::{HttpError, render};
 use crate::answer::ProblemCode;
 use crate::execute::Context;
+use crate::request::{is_plain_id, is_traceparent};
 
 /// No request is waited for longer; what it started goes on.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-const ID_BYTES_MAX: usize = 128;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
@@ -69,9 +69,7 @@ fn timed_out(method: &Method) -> HttpError {
 fn context_of(headers: &HeaderMap) -> Context {
     let plain = |name: &HeaderName| {
         let value = headers.get(name)?.to_str().ok()?;
-        let plain = (1..=ID_BYTES_MAX).contains(&value.len())
-            && value.bytes().all(|byte| byte.is_ascii_graphic());
-        plain.then(|| value.to_owned())
+        is_plain_id(value).then(|| value.to_owned())
     };
     let request_id = Uuid::now_v7().to_string();
     Context {
@@ -80,21 +78,6 @@ fn context_of(headers: &HeaderMap) -> Context {
         causation_id: plain(&CAUSATION_ID),
         traceparent: plain(&TRACEPARENT).filter(|value| is_traceparent(value)),
         request_id,
-    }
-}
-
-/// W3C Trace Context, version 00: `00-<32 hex>-<16 hex>-<2 hex>`.
-fn is_traceparent(value: &str) -> bool {
-    let parts: Vec<&str> = value.split('-').collect();
-    let hex = |part: &str, length| {
-        part.len() == length
-            && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    };
-    match parts.as_slice() {
-        [version, trace, parent, flags] => {
-            *version == "00" && hex(trace, 32) && hex(parent, 16) && hex(flags, 2)
-        }
-        _ => false,
     }
 }
 
@@ -116,19 +99,6 @@ fn record(method: &Method, route: Option<&MatchedPath>, status: u16, begun: Inst
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_well_formed_traceparents_are_carried_on() {
-        assert!(is_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
-        for bad in [
-            "",
-            "00",
-            "00-xyz-00f067aa0ba902b7-01",
-            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-        ] {
-            assert!(!is_traceparent(bad), "{bad}");
-        }
-    }
 
     #[test]
     fn ids_that_could_break_a_log_line_are_replaced() {

@@ -13,7 +13,7 @@ use super::HttpState;
 use super::openapi::health as shapes;
 use super::openapi::problems::InternalProblems;
 use crate::envelope::timestamp;
-use crate::status::{Breaker, Pipeline};
+use crate::status::{Breaker, COMMANDS, Pipeline, ProjectorStatus};
 use crate::store::{self, outbox::Backlog};
 
 pub(super) use stats::{__path_kafka_stats, kafka_stats};
@@ -24,8 +24,12 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const BEHIND_MS: u128 = 30_000;
 
 #[allow(clippy::disallowed_methods, reason = "when the page was made, not when money moved")]
+fn clock() -> chrono::DateTime<chrono::Utc> {
+    chrono::Utc::now()
+}
+
 fn now() -> String {
-    timestamp(chrono::Utc::now())
+    timestamp(clock())
 }
 
 /// Whether the process answers.
@@ -137,7 +141,8 @@ impl Report {
     async fn take(state: &HttpState) -> Self {
         let pipeline = state.status.snapshot();
         let backlog = within(store::outbox::backlog(&state.pool)).await.ok();
-        let names: Vec<&'static str> = pipeline.projectors.keys().copied().collect();
+        let names = pipeline.projectors.keys().copied().filter(|name| *name != COMMANDS);
+        let names: Vec<&'static str> = names.collect();
         let behind = match &backlog {
             Some(_) => within(store::lag::projection_lags(&state.pool, &names)).await.ok(),
             None => None,
@@ -214,13 +219,24 @@ impl Report {
         let mut consumers = Map::new();
         for (name, status) in &self.pipeline.projectors {
             let found = self.behind.iter().find(|(projector, _, _)| projector == name);
-            let (lag, lag_ms) = found.map_or((None, None), |(_, n, ms)| (Some(*n), Some(*ms)));
+            let (lag, lag_ms) = match *name {
+                COMMANDS => commands_lag(status),
+                _ => found.map_or((None, None), |(_, n, ms)| (Some(*n), Some(*ms))),
+            };
             let state = if status.running { "running" } else { "stopped" };
             let consumer = json!({"state": state, "lag": lag, "lagMs": lag_ms.map(|ms| u64::try_from(ms).ok())});
             consumers.insert(self.group(name), consumer);
         }
         consumers
     }
+}
+
+/// Commands of this instance's partitions that wait in their topic, and the age of the oldest.
+fn commands_lag(status: &ProjectorStatus) -> (Option<i64>, Option<u128>) {
+    let behind = status.partitions.values().filter(|place| place.lag() > 0);
+    let oldest = behind.clone().filter_map(|place| place.oldest).min();
+    let age = oldest.map_or(0, |at| clock().timestamp_millis() - at);
+    (Some(behind.map(|place| place.lag()).sum()), u128::try_from(age).ok())
 }
 
 /// Counters and histograms.

@@ -139,7 +139,7 @@ async fn run(
         return Err(key_required());
     }
     let key = key.map(|key| Key::new(&key, &command));
-    let operations = vec![Operation { command, key }];
+    let operations = vec![Operation { command, key, context: None }];
     let tenant = TenantId::default_tenant();
     let request = Request { tenant, operations, atomic: false, context };
     let outcome = state.executor.execute(request).await.pop().unwrap_or(Err(Failure::Broken));

@@ -125,22 +125,27 @@ impl TopicSpec {
         [Self { name, ..Self::events(settings, codec, partitions) }, letters]
     }
 
-    /// What inbound commands and the audit need, for whoever wants these topics ahead of their use.
-    pub fn others(settings: &KafkaSettings, codec: Codec) -> Vec<Self> {
+    /// What inbound commands need: commands, results, delayed retries, dead letters.
+    pub fn inbound(settings: &KafkaSettings, codec: Codec) -> Vec<Self> {
         let spec = |name: &str, partitions, days, key| Self {
             key,
             ..Self::new(settings, name, codec, partitions, days)
         };
-        let (wallet, week, month) = (KeyStrategy::Wallet, settings.retention_days, 30);
-        vec![
-            spec("wallet-commands", 10, week, wallet),
-            spec("wallet-command-results", 10, week, KeyStrategy::Random),
-            spec("wallet-commands.retry.1min", 4, week, wallet),
-            spec("wallet-commands.retry.5min", 4, week, wallet),
-            spec("wallet-commands.retry.30min", 4, week, wallet),
-            spec("wallet-commands_dlt", 5, month, wallet),
-            spec("platform.audit", 8, 365, KeyStrategy::Tenant),
-        ]
+        let (inbound, wallet, week) =
+            (&settings.inbound, KeyStrategy::Wallet, settings.retention_days);
+        let mut specs = vec![
+            spec(&inbound.topic, 10, week, wallet),
+            spec(&inbound.results_topic, 10, week, KeyStrategy::Random),
+        ];
+        specs.extend(inbound.retry_topics().map(|name| spec(&name, 4, week, wallet)));
+        specs.push(spec(&inbound.dead_letter_topic(), 5, DLQ_RETENTION_DAYS, wallet));
+        specs
+    }
+
+    /// What the audit needs, for whoever wants this topic ahead of its use.
+    pub fn others(settings: &KafkaSettings, codec: Codec) -> Vec<Self> {
+        let audit = Self::new(settings, "platform.audit", codec, 8, 365);
+        vec![Self { key: KeyStrategy::Tenant, ..audit }]
     }
 
     fn cleaned_by(mut self, cleanup: Cleanup) -> Self {
@@ -186,6 +191,12 @@ mod tests {
             client_id: "test".to_owned(),
             events_topic: "wallet-events".to_owned(),
             dlq_topic: "wallet-events-dlq".to_owned(),
+            inbound: crate::config::InboundSettings {
+                enabled: true,
+                topic: "wallet-commands".to_owned(),
+                results_topic: "wallet-command-results".to_owned(),
+                delays: [std::time::Duration::from_secs(1); 3],
+            },
             connection_timeout: std::time::Duration::from_secs(1),
             request_timeout: std::time::Duration::from_secs(1),
             retry_max: std::time::Duration::from_secs(1),
@@ -219,6 +230,25 @@ mod tests {
         assert_eq!((letters.name.as_str(), letters.partitions), ("wallet-events-dlq", 5));
         assert!(letters.configs.contains(&("retention.ms", "2592000000".to_owned())));
         assert!(letters.configs.contains(&("compression.type", "uncompressed".to_owned())));
+    }
+
+    #[test]
+    fn inbound_commands_have_six_topics() {
+        let specs = TopicSpec::inbound(&settings(1), Codec::Gzip);
+        let shape = |spec: &TopicSpec| (spec.name.clone(), spec.partitions);
+        let found: Vec<(String, i32)> = specs.iter().map(shape).collect();
+        let wanted = [
+            ("wallet-commands", 10),
+            ("wallet-command-results", 10),
+            ("wallet-commands.retry.1min", 4),
+            ("wallet-commands.retry.5min", 4),
+            ("wallet-commands.retry.30min", 4),
+            ("wallet-commands_dlt", 5),
+        ];
+        assert_eq!(found, wanted.map(|(name, count)| (name.to_owned(), count)));
+        let month = ("retention.ms", "2592000000".to_owned());
+        let kept: Vec<bool> = specs.iter().map(|spec| spec.configs.contains(&month)).collect();
+        assert_eq!(kept, [false, false, false, false, false, true]);
     }
 
     #[test]

@@ -121,7 +121,7 @@ impl KafkaFeed {
         for checkpoint in checkpoints {
             let (partition, next_offset) = (checkpoint.partition, checkpoint.next_offset);
             // Its end is not known before the first fetch.
-            let place = PartitionStatus { next_offset, high_watermark: next_offset };
+            let place = PartitionStatus { next_offset, high_watermark: next_offset, oldest: None };
             self.places.insert(partition, place);
             self.begun += 1;
             self.assigned.insert(partition, self.begun);
@@ -208,7 +208,8 @@ impl KafkaFeed {
                 reader.failures = 0;
                 self.failing.remove(&partition);
                 let (next_offset, high_watermark) = (reader.position, reader.high_watermark);
-                self.places.insert(partition, PartitionStatus { next_offset, high_watermark });
+                let place = PartitionStatus { next_offset, high_watermark, oldest: None };
+                self.places.insert(partition, place);
                 let count = self.max_records.min(reader.rest.len());
                 let records: Vec<Fetched> = reader.rest.drain(..count).collect();
                 if reader.rest.is_empty() {

@@ -67,19 +67,26 @@ impl BulkItem {
     ) -> Result<Self, Problem> {
         let mut fields = Fields::at(raw.get(), place)?;
         let key = fields.key("idempotencyKey");
-        let command = match fields.word("op", OPS) {
-            // Which fields belong here is not known: what is wrong so far is all that can be said.
-            None => return Err(fields.refuse()),
-            Some(Op::Create) => commands::create(fields, make_id())?,
-            Some(Op::Credit) => Command::Credit(movement(fields)?),
-            Some(Op::Debit) => Command::Debit(movement(fields)?),
-            Some(Op::Transfer) => {
-                let from = fields.required_wallet_id("walletId");
-                commands::transfer(fields, from, None)?
-            }
-        };
-        Ok(Self { command, key })
+        Ok(Self { command: operation(fields, make_id)?, key })
     }
+}
+
+/// The command that `op` and the fields beside it give.
+pub(super) fn operation(
+    mut fields: Fields,
+    make_id: impl FnOnce() -> WalletId,
+) -> Result<Command, Problem> {
+    Ok(match fields.word("op", OPS) {
+        // Which fields belong here is not known: what is wrong so far is all that can be said.
+        None => return Err(fields.refuse()),
+        Some(Op::Create) => commands::create(fields, make_id())?,
+        Some(Op::Credit) => Command::Credit(movement(fields)?),
+        Some(Op::Debit) => Command::Debit(movement(fields)?),
+        Some(Op::Transfer) => {
+            let from = fields.required_wallet_id("walletId");
+            commands::transfer(fields, from, None)?
+        }
+    })
 }
 
 fn movement(mut fields: Fields) -> Result<Movement, Problem> {

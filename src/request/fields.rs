@@ -198,13 +198,21 @@ impl Fields {
     /// An idempotency key as a string: 1–255 visible ASCII characters.
     pub fn key(&mut self, name: &str) -> Option<String> {
         let key = self.string(name)?;
-        let valid = (1..=KEY_BYTES_MAX).contains(&key.len())
-            && key.bytes().all(|byte| byte.is_ascii_graphic());
-        if !valid {
+        if !is_key(&key) {
             let rule = "must be 1 to 255 visible ASCII characters";
             self.fail(name, ProblemCode::InvalidIdempotencyKey, rule);
         }
         Some(key)
+    }
+
+    /// An idempotency key that must be there; none where it is missing or cannot be used.
+    pub fn required_key(&mut self, name: &str) -> Option<String> {
+        let before = self.errors.len();
+        let key = self.key(name);
+        if key.is_none() && self.errors.len() == before {
+            self.missing(name);
+        }
+        key.filter(|key| is_key(key))
     }
 
     /// One of a few words that must be there; each stands for a value.
@@ -316,6 +324,10 @@ impl Fields {
         let pointer = format!("{}/{name}", self.place);
         self.errors.push((code, FieldError { pointer, detail: detail.to_owned() }));
     }
+}
+
+fn is_key(key: &str) -> bool {
+    (1..=KEY_BYTES_MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Visible characters with single spaces between them.

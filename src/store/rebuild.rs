@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::time::{optional_time, time};
 use super::{Connection, Result, parked};
+use crate::status::COMMANDS;
 use crate::wallet::{TenantId, WalletId};
 
 /// Where the new tables are until the swap.
@@ -381,7 +382,8 @@ async fn last(connection: &mut Connection, tenant: &TenantId) -> Result<Vec<Last
     .await?)
 }
 
-/// Where the projectors stand in every partition.
+/// Where the projectors stand in every partition. The consumer of commands has places, too, and no
+/// projection.
 async fn places(connection: &mut Connection, tenant: &TenantId) -> Result<Vec<PartitionPlace>> {
     Ok(sqlx::query_as(
         "select c.projector, c.partition, c.next_offset, c.updated_at, (select count(*) \
@@ -389,9 +391,12 @@ async fn places(connection: &mut Connection, tenant: &TenantId) -> Result<Vec<Pa
                  and v.projector = c.projector and v.wallet_id = e.wallet_id \
              where e.tenant_id = c.tenant_id and e.partition = c.partition \
                and e.commit_xid >= c.feed_xid and e.version > coalesce(v.version, 0)) as lag \
-         from projector_checkpoints c where c.tenant_id = $1 order by c.projector, c.partition",
+         from projector_checkpoints c \
+         where c.tenant_id = $1 and not starts_with(c.projector, $2) \
+         order by c.projector, c.partition",
     )
     .bind(tenant.as_str())
+    .bind(COMMANDS)
     .fetch_all(connection)
     .await?)
 }

@@ -5,4 +5,4 @@ mod parked;
 mod poison;
 mod recreated;
 mod replay;
-mod wire;
+pub mod wire;

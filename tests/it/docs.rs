@@ -54,6 +54,8 @@ const SERVICE: &str = "http://localhost:3000";
 const DATABASE: &str = "postgres://postgres:postgres@localhost:5434/wallex";
 const BROKER: &str = "localhost:29092";
 const TOPIC: &str = "wallet-events";
+const COMMANDS: &str = "wallet-commands";
+const RESULTS: &str = "wallet-command-results";
 
 /// No test has a container engine: these two are done to the document's own broker.
 const STOP: &str = "docker compose stop kafka";
@@ -350,7 +352,7 @@ impl Session {
     async fn start(text: &str) -> Self {
         let own = text.contains(STOP).then(servers::own_kafka);
         let broker = own.as_ref().unwrap_or_else(|| servers::kafka());
-        let app = Setup::on(servers::postgres(), Some(broker)).start().await;
+        let app = Setup::on(servers::postgres(), Some(broker)).with_commands().start().await;
         let tools = tempfile::tempdir().unwrap();
         for (name, class) in TOOLS {
             let script = tools.path().join(name);
@@ -368,7 +370,7 @@ impl Session {
         let mut command = self.ids.in_command(command);
         // Services that share a broker need groups of their own.
         if command.starts_with("kafka-consumer-groups ") {
-            for projector in ["ledger-projector", "read-model-projector"] {
+            for projector in ["ledger-projector", "read-model-projector", "wallex-commands"] {
                 command = command.replace(projector, &self.app.group(projector));
             }
         }
@@ -377,6 +379,8 @@ impl Session {
             .replace(DATABASE, &self.app.database_url)
             .replace(BROKER, &self.broker)
             .replace(TOPIC, &self.app.topic)
+            .replace(COMMANDS, self.app.variable("KAFKA_COMMANDS_TOPIC"))
+            .replace(RESULTS, self.app.variable("KAFKA_COMMAND_RESULTS_TOPIC"))
     }
 
     /// What this machine's answer would be on the reader's.
@@ -386,6 +390,8 @@ impl Session {
             .replace(&self.app.database_url, DATABASE)
             .replace(&self.broker, BROKER)
             .replace(&self.app.topic, TOPIC)
+            .replace(self.app.variable("KAFKA_COMMANDS_TOPIC"), COMMANDS)
+            .replace(self.app.variable("KAFKA_COMMAND_RESULTS_TOPIC"), RESULTS)
             .replace(&self.app.group(""), "")
             .replace('\r', "")
     }
@@ -632,6 +638,11 @@ fn pretty(json: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_commands_of_the_page_about_inbound_commands_do_what_it_says() {
+    check("docs/COMMANDS.md").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_commands_of_the_readme_answer_as_it_says() {
     check("README.md").await;
 }
@@ -655,7 +666,13 @@ async fn the_commands_of_the_operations_page_answer_as_it_says() {
 
 #[test]
 fn every_block_is_run_or_says_why_not() {
-    let run = ["README.md", "docs/ARCHITECTURE.md", "docs/EVENTS.md", "docs/OPERATIONS.md"];
+    let run = [
+        "README.md",
+        "docs/ARCHITECTURE.md",
+        "docs/COMMANDS.md",
+        "docs/EVENTS.md",
+        "docs/OPERATIONS.md",
+    ];
     let mut wrong = Vec::new();
     let mut used = vec![false; NOT_RUN.len()];
     for document in documents() {

@@ -21,6 +21,7 @@
 mod support;
 
 mod bulk;
+mod commands;
 mod concurrency;
 mod dead_letters;
 mod docs;

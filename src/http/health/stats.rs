@@ -11,7 +11,7 @@ use super::super::HttpState;
 use super::super::openapi::health as shapes;
 use super::super::openapi::problems::InternalProblems;
 use super::{Report, page, within};
-use crate::status::{Pipeline, ProjectorStatus, PublisherStatus};
+use crate::status::{COMMANDS, Pipeline, ProjectorStatus, PublisherStatus};
 use crate::store::group_offsets::{self, Resets};
 use crate::store::lag::{self, PartitionLag};
 use crate::store::leases::{self, Holder};
@@ -94,7 +94,8 @@ fn cluster(pipeline: &Pipeline) -> Value {
 
 impl Stored {
     async fn read(pool: &Pool, pipeline: &Pipeline) -> Self {
-        let names: Vec<&str> = pipeline.projectors.keys().copied().collect();
+        let names = pipeline.projectors.keys().copied().filter(|name| *name != COMMANDS);
+        let names: Vec<&str> = names.collect();
         Self {
             holders: within(leases::holders(pool)).await.unwrap_or_default(),
             lags: within(lag::partition_lags(pool, &names)).await.unwrap_or_default(),

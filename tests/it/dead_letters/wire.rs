@@ -42,7 +42,16 @@ pub async fn client() -> Client {
 
 /// Appends records to one partition; the offset of the first.
 pub async fn produce(topic: &str, partition: i32, records: Vec<Record>) -> i64 {
-    let client = client().await;
+    produce_with(&client().await, topic, partition, records).await
+}
+
+/// The same on another broker.
+pub async fn produce_with(
+    client: &Client,
+    topic: &str,
+    partition: i32,
+    records: Vec<Record>,
+) -> i64 {
     let handling = UnknownTopicHandling::Retry;
     let writer = client.partition_client(topic, partition, handling).await.unwrap();
     writer.produce(records, Compression::NoCompression).await.unwrap()[0]
@@ -50,7 +59,11 @@ pub async fn produce(topic: &str, partition: i32, records: Vec<Record>) -> i64 {
 
 /// Everything that a topic holds: partition, offset, record.
 pub async fn read(topic: &str) -> Vec<(i32, i64, Record)> {
-    let client = client().await;
+    read_with(&client().await, topic).await
+}
+
+/// The same on another broker.
+pub async fn read_with(client: &Client, topic: &str) -> Vec<(i32, i64, Record)> {
     let topics = client.list_topics().await.unwrap();
     let found = topics.into_iter().find(|found| found.name == topic);
     let mut all = Vec::new();

@@ -199,7 +199,9 @@ fn make_user(broker: &Broker) {
         run("org.apache.kafka.tools.AclCommand", &arguments);
     };
     let topics = ["Create", "Describe", "DescribeConfigs", "Read", "Write"];
-    grant(["--topic", "events-it_"], &topics);
+    for prefix in ["events-it_", "commands-it_", "command-results-it_"] {
+        grant(["--topic", prefix], &topics);
+    }
     grant(["--group", "it_"], &["Describe", "Read"]);
 }
 

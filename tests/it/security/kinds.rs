@@ -1,9 +1,14 @@
 //! Every kind of listener carries the service: a hundred commands through Kafka and back.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::broker::secured;
-use crate::support::topic;
+use crate::support::{eventually, topic};
+
+/// Generous: the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn every_kind_of_listener_takes_a_hundred_commands_end_to_end() {
@@ -12,7 +17,10 @@ async fn every_kind_of_listener_takes_a_hundred_commands_end_to_end() {
     for (number, (kind, variables)) in secured.kinds().into_iter().enumerate() {
         let mut running = match app.take() {
             // The ledger is fed by the topic alone.
-            None => secured.setup(&variables).with("PROJECTOR_FEEDS", "kafka").start().await,
+            None => {
+                let setup = secured.setup(&variables).with("PROJECTOR_FEEDS", "kafka");
+                setup.with_commands().start().await
+            }
             Some(app) => app,
         };
         if number > 0 {
@@ -36,6 +44,14 @@ async fn every_kind_of_listener_takes_a_hundred_commands_end_to_end() {
         assert_eq!(health["kafka"]["status"], "connected", "{kind}: {health}");
         let summary = running.get(&format!("/ledger/wallet/{wallet}/summary")).await.json();
         assert_eq!(summary["totalCredits"], "100.00", "{kind}: {summary}");
+        let group = running.group("wallex-commands");
+        eventually(&format!("{kind}: commands are read"), PATIENCE, async || {
+            let stats = running.get("/health/kafka/stats").await.json();
+            let partitions = stats["groups"][&group]["partitions"].as_array()?.clone();
+            let is_read = |partition: &serde_json::Value| partition["logEnd"].is_number();
+            (partitions.len() == 10 && partitions.iter().all(is_read)).then_some(())
+        })
+        .await;
         app = Some(running);
     }
     let app = app.unwrap();

@@ -64,6 +64,10 @@ impl Setup {
             ("KAFKA_ENABLED".to_owned(), kafka.is_some().to_string()),
             ("KAFKA_EVENTS_TOPIC".to_owned(), format!("events-{name}")),
             ("KAFKA_DLQ_TOPIC".to_owned(), format!("events-{name}-dlq")),
+            ("KAFKA_COMMANDS_TOPIC".to_owned(), format!("commands-{name}")),
+            ("KAFKA_COMMAND_RESULTS_TOPIC".to_owned(), format!("command-results-{name}")),
+            // Six topics more for each test would cost the one broker too much.
+            ("CONSUMER_COMMANDS_ENABLED".to_owned(), "false".to_owned()),
             ("CONSUMER_GROUP_ID".to_owned(), format!("{name}-")),
             ("LOG_LEVEL".to_owned(), "info,wallex=debug".to_owned()),
         ]);
@@ -74,6 +78,11 @@ impl Setup {
     pub fn with(mut self, name: &str, value: impl ToString) -> Self {
         self.variables.insert(name.to_owned(), value.to_string());
         self
+    }
+
+    /// With the consumer of inbound commands.
+    pub fn with_commands(self) -> Self {
+        self.with("CONSUMER_COMMANDS_ENABLED", true)
     }
 
     /// Reaches PostgreSQL through this port of the loopback: a proxy's. The test itself does not.
@@ -239,6 +248,11 @@ impl App {
     pub fn assert_reconciled(&self) {
         let (clean, said) = self.reconcile();
         assert!(clean, "{said}");
+    }
+
+    /// A setting, as the process has it.
+    pub fn variable(&self, name: &str) -> &str {
+        &self.variables[name]
     }
 
     /// A projector's name as a consumer group.

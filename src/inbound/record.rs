@@ -1,0 +1,115 @@
+//! What is written for a record: its result, the same record for a retry topic, a dead letter.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::batch::{Fate, Handled};
+use crate::envelope::{REPLAY_COUNT, timestamp};
+use crate::kafka::Copied;
+
+/// Of a message in a header.
+const MESSAGE_CHARS_MAX: usize = 1000;
+
+/// Where a record lies, and the how-manieth topic it was tried from.
+pub(super) struct Origin<'a> {
+    pub topic: &'a str,
+    pub partition: i32,
+    pub stage: usize,
+}
+
+/// The value of a record of `wallet-command-results`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CommandResult<'a> {
+    command_id: &'a str,
+    status: u16,
+    body: &'a RawValue,
+}
+
+/// The result for the command's sender. None: there is none yet, or nobody known to send it to.
+pub(super) fn result(handled: &Handled, is_last: bool, now: DateTime<Utc>) -> Option<Copied> {
+    let id = handled.id.as_deref()?;
+    let told = |problem: &crate::answer::Problem| {
+        let problem = problem.clone().with_request_id(id);
+        (problem.status(), problem.to_json())
+    };
+    let (status, body) = match &handled.fate {
+        Fate::Answered { status, body, .. } => (*status, body.to_string()),
+        Fate::Invalid(unread) => told(&unread.problem),
+        Fate::Undecided(problem) if is_last => told(problem),
+        Fate::Undecided(_) => return None,
+    };
+    let body: &RawValue = serde_json::from_str(&body).ok()?;
+    let value = serde_json::to_vec(&CommandResult { command_id: id, status, body }).ok()?;
+    let mut headers = BTreeMap::new();
+    let context = &handled.context;
+    for (name, text) in
+        [("correlation-id", &context.correlation_id), ("traceparent", &context.traceparent)]
+    {
+        let text = text.as_deref().unwrap_or("");
+        headers.insert(name.to_owned(), text.as_bytes().to_vec());
+    }
+    let key = Some(id.as_bytes().to_vec());
+    Some(Copied { key, value: Some(value), headers, timestamp: now })
+}
+
+/// The record as it was, with what is known of its failure in the headers. None: it has not failed.
+pub(super) fn failed(handled: &Handled, origin: &Origin, now: DateTime<Utc>) -> Option<Copied> {
+    let (class, message) = match &handled.fate {
+        Fate::Answered { .. } => return None,
+        Fate::Invalid(unread) => (unread.class, &unread.problem.detail),
+        Fate::Undecided(problem) => (problem.code.as_str(), &problem.detail),
+    };
+    let record = handled.record;
+    let mut headers = record.headers.clone();
+    let place = [
+        ("original-topic", origin.topic.to_owned()),
+        ("original-partition", origin.partition.to_string()),
+        ("original-offset", record.offset.to_string()),
+    ];
+    for (name, text) in place {
+        // From a retry topic on it keeps the place where it was first met.
+        if origin.stage == 0 || !headers.contains_key(name) {
+            headers.insert(name.to_owned(), text.into_bytes());
+        }
+    }
+    let replays = headers.get(REPLAY_COUNT).and_then(|n| std::str::from_utf8(n).ok()?.parse().ok());
+    let message: String = message.chars().take(MESSAGE_CHARS_MAX).collect();
+    let facts = [
+        ("failed-at", timestamp(now)),
+        ("error-class", class.to_owned()),
+        ("error-message", message),
+        ("attempts", (origin.stage + 1).to_string()),
+        (REPLAY_COUNT, replays.unwrap_or(0_u32).to_string()),
+    ];
+    headers.extend(facts.map(|(name, text)| (name.to_owned(), text.into_bytes())));
+    let (key, value) = (record.key.clone(), record.value.clone());
+    Some(Copied { key, value, headers, timestamp: now })
+}
+
+/// A dead letter that the broker does not take: without what makes it large. Where it came from
+/// stands in it still.
+pub(super) fn stripped(letter: &Copied) -> Copied {
+    let ours = [
+        "original-topic",
+        "original-partition",
+        "original-offset",
+        "failed-at",
+        "error-class",
+        "error-message",
+        "attempts",
+        REPLAY_COUNT,
+    ];
+    let kept = letter.headers.iter().filter(|(name, _)| ours.contains(&name.as_str()));
+    let mut headers: BTreeMap<String, Vec<u8>> =
+        kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+    let bytes = letter.value.as_ref().map_or(0, Vec::len);
+    headers.insert(LEFT_OUT.to_owned(), bytes.to_string().into_bytes());
+    Copied { key: None, value: None, headers, timestamp: letter.timestamp }
+}
+
+/// How many bytes of value the broker would not take.
+pub(super) const LEFT_OUT: &str = "value-left-out";

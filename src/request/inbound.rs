@@ -1,0 +1,118 @@
+//! A command of the inbound topic: an operation of `POST /bulk` with an id of its own instead of an
+//! idempotency key.
+
+use super::{Fields, bulk};
+use crate::answer::{Problem, ProblemCode};
+use crate::wallet::{Command, WalletId};
+
+/// Bytes of one command, at most: as many as a request's body may have.
+pub const COMMAND_BYTES_MAX: usize = 1024 * 1024;
+
+/// One command, and the id under which it takes effect once.
+#[derive(Debug, Clone)]
+pub struct WalletCommand {
+    pub id: String,
+    pub command: Command,
+}
+
+/// What is no command.
+#[derive(Debug)]
+pub struct Unread {
+    /// Its id, where that much could be read: its sender can be told.
+    pub id: Option<String>,
+    /// Short and stable: a problem's code, or what kept the value from being read at all.
+    pub class: &'static str,
+    pub problem: Problem,
+}
+
+impl WalletCommand {
+    /// Reads a record's value; `make_id` gives the id of a wallet whose caller gives none.
+    pub fn parse(
+        value: Option<&[u8]>,
+        make_id: impl FnOnce() -> WalletId,
+    ) -> Result<Self, Box<Unread>> {
+        let unread = |class, detail: String| {
+            let problem = Problem::new(ProblemCode::MalformedJson, detail);
+            Box::new(Unread { id: None, class, problem })
+        };
+        let value = value.filter(|value| !value.is_empty());
+        let Some(value) = value else {
+            return Err(unread("empty_value", "the record has no value".to_owned()));
+        };
+        if value.len() > COMMAND_BYTES_MAX {
+            let detail = format!("a command has {COMMAND_BYTES_MAX} bytes at most");
+            return Err(unread("too_large", detail));
+        }
+        if let Err(error) = std::str::from_utf8(value) {
+            return Err(unread("invalid_utf8", error.to_string()));
+        }
+        let refused =
+            |id, problem: Problem| Box::new(Unread { id, class: problem.code.as_str(), problem });
+        let mut fields = Fields::parse(value).map_err(|problem| refused(None, problem))?;
+        let id = fields.required_key("commandId");
+        match (bulk::operation(fields, make_id), id) {
+            (Ok(command), Some(id)) => Ok(Self { id, command }),
+            (Err(problem), id) => Err(refused(id, problem)),
+            // A missing id is an error that `operation` has told.
+            (Ok(_), None) => Err(unread("missing_field", "/commandId: is required".to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<WalletCommand, Box<Unread>> {
+        WalletCommand::parse(Some(text.as_bytes()), || WalletId::stored("made"))
+    }
+
+    #[test]
+    fn a_command_is_an_operation_with_an_id() {
+        let text = r#"{"commandId":"c-1","op":"credit","walletId":"w","amount":1.50}"#;
+        let read = parse(text).unwrap();
+        assert_eq!((read.id.as_str(), read.command.wallet_id().as_str()), ("c-1", "w"));
+        let made = parse(r#"{"commandId":"c-2","op":"create","ownerId":"o"}"#).unwrap();
+        assert_eq!(made.command.wallet_id().as_str(), "made");
+    }
+
+    #[test]
+    fn what_is_no_command_says_why_and_its_id_where_it_has_one() {
+        let id = Some("c");
+        for (text, class, known) in [
+            ("", "empty_value", None),
+            ("{", "malformed_json", None),
+            ("[]", "invalid_value", None),
+            (r#"{"op":"credit","walletId":"w","amount":1}"#, "missing_field", None),
+            (
+                r#"{"commandId":"","op":"credit","walletId":"w","amount":1}"#,
+                "invalid_idempotency_key",
+                None,
+            ),
+            (r#"{"commandId":7,"op":"credit","walletId":"w","amount":1}"#, "invalid_value", None),
+            (r#"{"commandId":"c","op":"burn","walletId":"w","amount":1}"#, "invalid_value", id),
+            (r#"{"commandId":"c","walletId":"w","amount":1}"#, "missing_field", id),
+            (r#"{"commandId":"c","op":"credit","walletId":"w","amount":-1}"#, "invalid_amount", id),
+            (
+                r#"{"commandId":"c","op":"credit","walletId":"w","amount":1,"x":1}"#,
+                "unknown_field",
+                id,
+            ),
+            (
+                r#"{"commandId":"c","op":"credit","walletId":"w","amount":1,"idempotencyKey":"k"}"#,
+                "unknown_field",
+                id,
+            ),
+        ] {
+            let unread = parse(text).unwrap_err();
+            assert_eq!((unread.class, unread.id.as_deref()), (class, known), "{text}");
+        }
+        let unread = WalletCommand::parse(None, || WalletId::stored("made")).unwrap_err();
+        assert_eq!(unread.class, "empty_value");
+        let unread = WalletCommand::parse(Some(b"{\"\xff\":1}"), || WalletId::stored("made"));
+        assert_eq!(unread.unwrap_err().class, "invalid_utf8");
+        let large = vec![b' '; COMMAND_BYTES_MAX + 1];
+        let unread = WalletCommand::parse(Some(&large), || WalletId::stored("made"));
+        assert_eq!(unread.unwrap_err().class, "too_large");
+    }
+}
