@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -129,6 +130,10 @@ impl GroupMirror {
 
     /// Calls to Kafka end with `stop`, statements are finished.
     async fn step(&mut self, stop: &CancellationToken) -> Result<(), Failure> {
+        // While this instance copies, nothing below waits for it.
+        if self.term.moved().now_or_never().is_some() {
+            self.term.hurry();
+        }
         self.lease().await?;
         if self.epoch.is_none() {
             self.session = None;
