@@ -165,7 +165,7 @@ async fn a_service_that_is_told_to_stop_finishes_what_it_has_in_hand() {
     answered(&app, &ids[..1], 1).await;
     assert!(tokio::task::block_in_place(|| app.stop()).success());
     let log = app.log_text();
-    assert!(!log.contains("cut off") && !log.contains("unsettled"), "{log}");
+    assert!(!log.contains("tasks cut off") && !log.contains("unsettled"), "{log}");
     app.spawn();
     app.ready().await;
     let told = answered(&app, &ids, 1).await;

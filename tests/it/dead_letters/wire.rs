@@ -45,6 +45,15 @@ pub async fn produce(topic: &str, partition: i32, records: Vec<Record>) -> i64 {
     produce_with(&client().await, topic, partition, records).await
 }
 
+/// Offers one record, once.
+pub async fn offer(topic: &str, partition: i32, record: Record) -> Result<(), String> {
+    let client = client().await;
+    let writer = client.partition_client(topic, partition, UnknownTopicHandling::Retry);
+    let writer = writer.await.map_err(|error| error.to_string())?;
+    let answer = writer.produce(vec![record], Compression::NoCompression).await;
+    answer.map(drop).map_err(|error| error.to_string())
+}
+
 /// The same on another broker.
 pub async fn produce_with(
     client: &Client,
