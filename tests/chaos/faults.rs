@@ -1,6 +1,6 @@
 //! Injecting each fault, healing it, and seeing the service serve again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -329,14 +329,21 @@ async fn standing(world: &World, partition: i32, end: i64) -> String {
     format!("partition {partition} is not passed up to {end} behind poison: {places}")
 }
 
-/// Appends up to thirty records of the topic once more, oldest first.
+/// Appends up to thirty records of events once more, oldest first.
 async fn duplicates(world: &World, load: &Load, fault: &Fault, injected: &mut Injected) {
     let read = topic::read(&world.kafka.bootstrap, TOPIC).await;
     let step = (read.len() / 30).max(1);
     let from = usize::try_from(fault.variant).unwrap() % step;
+    // Poison sent again would be another dead letter.
+    let events: Vec<String> = sqlx::query_scalar("select event_id::text from events")
+        .fetch_all(&world.pool)
+        .await
+        .unwrap();
+    let events: HashSet<String> = events.into_iter().collect();
     let ours = read.into_iter().filter(|record| {
         let value = record.value.as_deref().unwrap_or_default();
-        serde_json::from_slice::<serde_json::Value>(value).is_ok()
+        let value: serde_json::Value = serde_json::from_slice(value).unwrap_or_default();
+        value["eventId"].as_str().is_some_and(|id| events.contains(id))
     });
     let chosen: Vec<Record> = ours.skip(from).step_by(step).take(30).collect();
     put(world, load, &chosen, false, injected).await;
