@@ -7,6 +7,7 @@
 
 mod admission;
 mod identity;
+mod schemas;
 mod signals;
 mod watch;
 
@@ -55,6 +56,15 @@ pub fn openapi() -> bytes::Bytes {
     http::document()
 }
 
+/// The AsyncAPI document of the topics as these settings name them.
+pub fn asyncapi(settings: &Settings) -> bytes::Bytes {
+    let document = crate::schemas::document(&topics::channels(settings));
+    // JSON of strings and numbers always serializes.
+    let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
+    text.push('\n');
+    text.into()
+}
+
 /// Runs the service until `shutdown`. Returns an error when a part that it cannot do without died.
 pub async fn run(
     settings: Settings,
@@ -71,6 +81,7 @@ pub async fn run(
         admission::check(&settings.kafka).await?;
     }
     let background = Background::new(&settings)?;
+    background.spawn_schemas(&settings).await?;
     let (executor, lanes) = background.lanes(&settings);
     background.spawn_lanes(lanes, &shutdown);
     background.spawn_signals(&settings);
@@ -84,6 +95,7 @@ pub async fn run(
         settings: settings.http.clone(),
         metrics,
         repairs: background.repairs(&settings),
+        asyncapi: asyncapi(&settings),
     };
     tracing::info!(address = %listener.local_addr()?, "listening");
     let draining = background.status.clone();
@@ -192,6 +204,15 @@ impl Background {
         let (pool, instance) = (self.pool.clone(), Arc::clone(&self.instance));
         let tell = signals::tell(pool, instance, Arc::clone(&self.wake_others), self.stop.clone());
         self.supervise("signals", tell);
+    }
+
+    /// Where the registry says that the schemas do not fit, the service must not start.
+    async fn spawn_schemas(&self, settings: &Settings) -> anyhow::Result<()> {
+        if let Some(schemas) = schemas::Schemas::new(settings, &self.status) {
+            let registered = schemas.at_start().await?;
+            self.supervise("schemas", schemas.run(registered, self.stop.clone()));
+        }
+        Ok(())
     }
 
     fn spawn_pipeline(&self, settings: &Settings) {

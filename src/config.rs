@@ -7,6 +7,7 @@
 mod kafka;
 pub mod names;
 mod read;
+mod registry;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ pub use kafka::{
     BreakerSettings, Cleanup, KafkaSettings, SaslMechanism, SaslSettings, SecretSource, TlsSettings,
 };
 pub use read::{ConfigError, Explained, Overrides, explain, load, load_from};
+pub use registry::RegistrySettings;
 
 /// All settings, handed out piecewise: no room gets more than its own struct.
 #[derive(Debug, Clone)]
@@ -28,6 +30,8 @@ pub struct Settings {
     pub consumer: ConsumerSettings,
     pub outbox: OutboxSettings,
     pub retention: RetentionSettings,
+    /// None: schemas are registered nowhere.
+    pub registry: Option<RegistrySettings>,
     pub log: LogSettings,
 }
 

@@ -6,4 +6,4 @@ mod fields;
 
 pub use bulk::{BULK_MAX, Bulk, BulkItem, place};
 pub use commands::{create, movement, transfer};
-pub use fields::Fields;
+pub use fields::{DESCRIPTION_CHARS_MAX, Fields, KEY_BYTES_MAX, REFERENCE_CHARS_MAX};

@@ -28,6 +28,7 @@ pub struct Pipeline {
     pub publisher: PublisherStatus,
     /// By projector name.
     pub projectors: BTreeMap<&'static str, ProjectorStatus>,
+    pub schemas: SchemasStatus,
     /// Names of background tasks that ended although they must not.
     pub dead_tasks: Vec<&'static str>,
     /// Shutting down: not ready for new work.
@@ -112,6 +113,41 @@ pub struct OffsetsStatus {
     pub watched: bool,
     /// Why it does not write it at the moment.
     pub error: Option<String>,
+}
+
+/// Whether the registry has the schemas of what is published.
+#[derive(Debug, Clone, Default)]
+pub struct SchemasStatus {
+    pub state: SchemasState,
+    /// Its URL, without what lets one in.
+    pub registry: Option<String>,
+    /// How many it has.
+    pub subjects: usize,
+    /// Why it does not have them.
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SchemasState {
+    /// No registry is set.
+    #[default]
+    Disabled,
+    /// It does not answer, or not with a yes: tried again.
+    Waiting,
+    Registered,
+    /// Found while the service ran: at a start it would have stopped that.
+    Incompatible,
+}
+
+impl SchemasState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::Waiting => "waiting",
+            Self::Registered => "registered",
+            Self::Incompatible => "incompatible",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default)]

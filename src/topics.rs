@@ -11,10 +11,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::config::{Cleanup, Codec, KafkaSettings};
+use crate::config::{Cleanup, Codec, KafkaSettings, Settings};
 use crate::kafka;
 use crate::kafka::admin::Admin;
 use crate::kafka::topics::{Drift, PartitionState, Topic, TopicSpec};
+use crate::schemas::{self, ChannelTopic};
 use crate::store::topics::{self as known, Known};
 use crate::store::{self, Pool};
 use crate::wallet::TenantId;
@@ -101,6 +102,25 @@ struct Wanted {
     tenant: Option<String>,
     hashed_over: Option<i32>,
     spec: TopicSpec,
+}
+
+/// The topics of the AsyncAPI document and of the registry's subjects, as these settings have them.
+pub fn channels(settings: &Settings) -> schemas::Topics {
+    let (kafka, codec) = (&settings.kafka, settings.producer.compression);
+    let channel = |spec: TopicSpec| ChannelTopic {
+        name: spec.name,
+        partitions: spec.partitions,
+        replicas: spec.replication_factor,
+        configs: spec.configs,
+    };
+    let [commands, results] = TopicSpec::commands_and_results(kafka, codec).map(channel);
+    schemas::Topics {
+        events: channel(TopicSpec::events(kafka, codec, kafka.default_partitions)),
+        dead_letters: channel(TopicSpec::dead_letters(kafka, codec)),
+        commands,
+        results,
+        commands_group: format!("{}wallex-commands", settings.consumer.group_prefix),
+    }
 }
 
 impl Topics {

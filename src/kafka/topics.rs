@@ -6,6 +6,9 @@ use uuid::Uuid;
 
 use crate::config::{Cleanup, Codec, KafkaSettings};
 
+const COMMANDS: &str = "wallet-commands";
+const COMMAND_RESULTS: &str = "wallet-command-results";
+const COMMAND_PARTITIONS: i32 = 10;
 const DLQ_PARTITIONS: i32 = 5;
 const DLQ_RETENTION_DAYS: u32 = 30;
 const MAX_MESSAGE_BYTES: u32 = 10_485_760;
@@ -106,6 +109,15 @@ impl TopicSpec {
         let name = &settings.events_topic;
         let spec = Self::new(settings, name, codec, partitions, settings.retention_days);
         spec.cleaned_by(settings.cleanup)
+    }
+
+    /// Commands from other services, and what became of them.
+    pub fn commands_and_results(settings: &KafkaSettings, codec: Codec) -> [Self; 2] {
+        let spec = |name, key| Self {
+            key,
+            ..Self::new(settings, name, codec, COMMAND_PARTITIONS, settings.retention_days)
+        };
+        [spec(COMMANDS, KeyStrategy::Wallet), spec(COMMAND_RESULTS, KeyStrategy::Random)]
     }
 
     /// The topic of the dead letters.

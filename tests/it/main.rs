@@ -20,6 +20,7 @@
 #[allow(dead_code, reason = "the fixture is used by more tests than there are yet")]
 mod support;
 
+mod asyncapi;
 mod bulk;
 mod concurrency;
 mod dead_letters;
@@ -35,6 +36,7 @@ mod outbox;
 mod projectors;
 mod rebuild;
 mod refusals;
+mod registry;
 mod retention;
 mod security;
 mod spine;

@@ -173,8 +173,24 @@ pub struct KafkaStats {
     /// Wallets that some projector has parked.
     #[schema(required, minimum = 0)]
     parked_wallets: Option<i64>,
+    schemas: Schemas,
     /// Background tasks that ended although they must not.
     dead_tasks: Vec<String>,
+}
+
+/// Whether the registry has the schemas of what is published.
+#[derive(ToSchema)]
+pub struct Schemas {
+    #[schema(pattern = "^(disabled|waiting|registered|incompatible)$")]
+    state: String,
+    /// Its URL, without what lets one in.
+    #[schema(required)]
+    registry: Option<String>,
+    #[schema(minimum = 0)]
+    subjects: i32,
+    /// Why it does not have them.
+    #[schema(required)]
+    error: Option<String>,
 }
 
 /// The Kafka cluster as it describes itself.
