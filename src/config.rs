@@ -8,16 +8,19 @@ mod kafka;
 pub mod names;
 mod read;
 mod registry;
+mod topics_file;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use kafka::{
-    BreakerSettings, Cleanup, KafkaSettings, SaslMechanism, SaslSettings, SecretSource, TlsSettings,
+    BreakerSettings, Cleanup, KafkaSettings, KeyStrategy, SaslMechanism, SaslSettings,
+    SecretSource, TlsSettings,
 };
 pub use read::{ConfigError, Explained, Overrides, explain, load, load_from};
 pub use registry::RegistrySettings;
+pub use topics_file::{DeclaredTopic, is_topic_part};
 
 /// All settings, handed out piecewise: no room gets more than its own struct.
 #[derive(Debug, Clone)]

@@ -107,6 +107,7 @@ fn routes() -> OpenApiRouter<HttpState> {
         .routes(routes!(admin::topics::recommend))
         .routes(routes!(admin::topics::describe))
         .routes(routes!(admin::topics::ensure))
+        .routes(routes!(admin::topics::delete))
         .routes(routes!(admin::topics::create_tenant))
         .routes(routes!(admin::topics::delete_tenant))
         // /openapi.json, /asyncapi.json, /docs

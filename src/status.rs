@@ -28,6 +28,8 @@ pub struct Pipeline {
     pub publisher: PublisherStatus,
     /// By projector name.
     pub projectors: BTreeMap<&'static str, ProjectorStatus>,
+    /// Every topic that should be there, as of the last look; none: nobody could look.
+    pub topics: Option<Vec<TopicHealth>>,
     pub schemas: SchemasStatus,
     /// Names of background tasks that ended although they must not.
     pub dead_tasks: Vec<&'static str>,
@@ -74,6 +76,18 @@ pub struct TopicStatus {
     pub under_replicated: usize,
     /// Partitions without a leader.
     pub offline: usize,
+}
+
+/// A topic that should be there, and how it is.
+#[derive(Debug, Clone, Default)]
+pub struct TopicHealth {
+    pub name: String,
+    pub exists: bool,
+    pub partitions: usize,
+    pub under_replicated: usize,
+    pub offline: usize,
+    /// What of it is other than it should be.
+    pub drift: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -172,6 +186,12 @@ impl Status {
     // A panic while the lock was held leaves plain counters behind: still worth showing.
     fn lock(&self) -> MutexGuard<'_, Pipeline> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl TopicHealth {
+    pub fn is_well(&self) -> bool {
+        self.exists && self.under_replicated + self.offline == 0 && self.drift.is_empty()
     }
 }
 

@@ -67,6 +67,11 @@ pub const SETTINGS: &[Setting] = &[
         "topic of the events by template, billing-engine.{aggregate}.events; wins over both above",
     ),
     setting(
+        "KAFKA_TOPICS_FILE",
+        "",
+        "TOML file of further topics, from the working directory; docs/topics.example.toml shows its form",
+    ),
+    setting(
         "KAFKA_CLEANUP_POLICY",
         "delete",
         "of the events topic: delete, compact,delete, or compact, which drops history by wallet",

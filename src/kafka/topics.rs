@@ -6,6 +6,8 @@ use uuid::Uuid;
 
 use crate::config::{Cleanup, Codec, KafkaSettings};
 
+pub use crate::config::KeyStrategy;
+
 const COMMANDS: &str = "wallet-commands";
 const COMMAND_RESULTS: &str = "wallet-command-results";
 const COMMAND_PARTITIONS: i32 = 10;
@@ -21,35 +23,6 @@ pub struct TopicSpec {
     pub replication_factor: i16,
     pub configs: Vec<(&'static str, String)>,
     pub key: KeyStrategy,
-}
-
-/// What a topic's records are keyed by. Records of one key keep their order: the events of a wallet
-/// are keyed by it, always.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyStrategy {
-    Wallet,
-    Owner,
-    Tenant,
-    /// A key of its own for each record: spread evenly, without an order.
-    Random,
-}
-
-impl KeyStrategy {
-    pub const WORDS: &[(&str, Self)] = &[
-        ("wallet", Self::Wallet),
-        ("owner", Self::Owner),
-        ("tenant", Self::Tenant),
-        ("random", Self::Random),
-    ];
-
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::WORDS.iter().find(|(word, _)| *word == text).map(|(_, key)| *key)
-    }
-
-    pub fn as_str(self) -> &'static str {
-        let word = Self::WORDS.iter().find(|(_, key)| *key == self);
-        word.map_or("", |(word, _)| word)
-    }
 }
 
 /// A topic as it is.
@@ -213,6 +186,7 @@ mod tests {
             tls: None,
             sasl: None,
             validate_on_startup: false,
+            declared: Vec::new(),
         }
     }
 

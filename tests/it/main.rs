@@ -41,5 +41,6 @@ mod retention;
 mod security;
 mod spine;
 mod tidy;
+mod topic_matrix;
 mod topics;
 mod tour;
