@@ -95,6 +95,8 @@ pub fn document(topics: &Topics) -> Value {
     let mut parts = map(&schemas, |schema| (schema.name, part(schema)));
     parts.insert("WalletEventHeaders".to_owned(), events::headers());
     parts.insert("DeadLetterHeaders".to_owned(), dead_letter_headers());
+    parts.insert("WalletCommandHeaders".to_owned(), command_headers());
+    parts.insert("WalletCommandResultHeaders".to_owned(), result_headers());
     json!({
         "asyncapi": "3.0.0",
         "info": {
@@ -185,21 +187,21 @@ fn operation(channel: Channel, topics: &Topics, schemas: &[Schema]) -> Value {
 }
 
 fn message(schema: &Schema) -> Value {
-    let mut message = json!({
+    let headers = match schema.channel {
+        Channel::Events => "WalletEventHeaders",
+        Channel::DeadLetters => "DeadLetterHeaders",
+        Channel::Commands => "WalletCommandHeaders",
+        Channel::Results => "WalletCommandResultHeaders",
+    };
+    json!({
         "name": schema.name,
+        "headers": {"$ref": format!("#/components/schemas/{headers}")},
         "payload": {"$ref": format!("#/components/schemas/{}", schema.name)},
         "bindings": {"kafka": {
             "key": {"type": "string", "description": schema.channel.key()},
             "bindingVersion": BINDING,
         }},
-    });
-    if schema.channel == Channel::Events
-        && let Some(fields) = message.as_object_mut()
-    {
-        let headers = json!({"$ref": "#/components/schemas/WalletEventHeaders"});
-        fields.insert("headers".to_owned(), headers);
-    }
-    message
+    })
 }
 
 fn dead_letter() -> Value {
@@ -218,9 +220,29 @@ fn dead_letter() -> Value {
     })
 }
 
+fn header(about: &str) -> Value {
+    json!({"type": "string", "description": about})
+}
+
+/// All may be left out.
+fn command_headers() -> Value {
+    let properties = json!({
+        "correlation-id": header("Travels with the events; left out, it is the commandId"),
+        "traceparent": header("W3C Trace Context; travels with the events"),
+    });
+    json!({"type": "object", "properties": properties})
+}
+
+fn result_headers() -> Value {
+    let properties = json!({
+        "correlation-id": header("That of the command, else the commandId"),
+        "traceparent": header("That of the command; empty where it had none"),
+    });
+    json!({"type": "object", "required": names(&properties), "properties": properties})
+}
+
 /// Beside the headers that the record had.
 fn dead_letter_headers() -> Value {
-    let header = |about: &str| json!({"type": "string", "description": about});
     let properties = json!({
         "original-topic": header("Where it was first met"),
         "original-partition": header("Its partition there"),
