@@ -94,6 +94,15 @@ async fn counted(app: &App, wanted: Value) -> Value {
     .await
 }
 
+/// Waits until the broker shows the topic: right after its creation it may not know it yet.
+async fn there(app: &App, name: &str) {
+    eventually(&format!("{name} is there"), PATIENCE, async || {
+        let view = app.get(&format!("/admin/topics/{name}")).await.json();
+        (view["exists"] == true).then_some(())
+    })
+    .await;
+}
+
 fn counts(wanted: usize, missing: usize, drifted: usize) -> Value {
     json!({
         "wanted": wanted, "missing": missing, "offline": 0, "underReplicated": 0, "drifted": drifted,
@@ -190,7 +199,8 @@ async fn declared_topics_go_by_name_and_with_their_tenant_and_no_others_do() {
         (matrix.name("one"), matrix.name("acme.x"), matrix.name("newcomer.x"));
     done(&app, &["topics", "ensure"]);
     let listed = || done(&app, &["topics", "list"]);
-    assert!(listed().contains(&one) && listed().contains(&of_acme));
+    there(&app, &one).await;
+    there(&app, &of_acme).await;
 
     assert!(!said(&app, &["topics", "delete", &one]).0, "there is nobody to ask");
     assert!(done(&app, &["topics", "delete", &one, "--dry-run"]).contains("would be deleted"));
@@ -202,6 +212,7 @@ async fn declared_topics_go_by_name_and_with_their_tenant_and_no_others_do() {
     .await;
     assert!(done(&app, &["topics", "delete", &one, "--yes"]).contains("none of them is there"));
     assert!(done(&app, &["topics", "ensure"]).contains(&format!("{one} created\n")));
+    there(&app, &one).await;
     let gone = app.post("/admin/topics/delete", json!({"name": one})).await;
     assert_eq!((gone.status, &gone.json()["deleted"]), (200, &json!([one])), "{}", gone.text);
 
@@ -218,7 +229,7 @@ async fn declared_topics_go_by_name_and_with_their_tenant_and_no_others_do() {
     // A tenant that the file does not name has the sets' topics as well.
     let made = done(&app, &["topics", "create-tenant", "newcomer"]);
     assert!(made.contains(&format!("{of_new} created\n")), "{made}");
-    assert!(listed().contains(&of_new));
+    there(&app, &of_new).await;
     let (own, _) = said(&app, &["topics", "delete", &format!("{}.newcomer", app.topic), "--yes"]);
     assert!(!own, "a tenant's events go with the tenant alone");
     let gone = done(&app, &["topics", "delete-tenant", "newcomer", "--yes"]);
