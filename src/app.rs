@@ -6,12 +6,14 @@
 //! their partitions up → the listening session ends.
 
 mod admission;
+mod gauges;
 mod identity;
 mod inbound;
+mod schemas;
 mod signals;
+mod topic_health;
 mod watch;
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,14 +48,19 @@ const SETTLE: Duration = Duration::from_secs(20);
 const GRACE: Duration = Duration::from_secs(10);
 /// Idle sessions say goodbye to Postgres within this time.
 const CLOSE: Duration = Duration::from_secs(2);
-/// How often gauges are refreshed and old histogram samples folded.
-const METRICS_TICK: Duration = Duration::from_secs(5);
-/// Samples that span a minute.
-const MINUTE_TICKS: usize = 13;
 
 /// The OpenAPI document of the service, as it serves it.
 pub fn openapi() -> bytes::Bytes {
     http::document()
+}
+
+/// The AsyncAPI document of the topics as these settings name them.
+pub fn asyncapi(settings: &Settings) -> bytes::Bytes {
+    let document = crate::schemas::document(&topics::channels(settings));
+    // JSON of strings and numbers always serializes.
+    let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
+    text.push('\n');
+    text.into()
 }
 
 /// Runs the service until `shutdown`. Returns an error when a part that it cannot do without died.
@@ -72,6 +79,7 @@ pub async fn run(
         admission::check(&settings.kafka).await?;
     }
     let background = Background::new(&settings)?;
+    background.spawn_schemas(&settings).await?;
     let (executor, lanes) = background.lanes(&settings);
     background.spawn_lanes(lanes, &shutdown);
     background.spawn_signals(&settings);
@@ -89,6 +97,7 @@ pub async fn run(
         settings: settings.http.clone(),
         metrics,
         repairs: background.repairs(&settings),
+        asyncapi: asyncapi(&settings),
     };
     tracing::info!(address = %listener.local_addr()?, "listening");
     let draining = background.status.clone();
@@ -199,6 +208,15 @@ impl Background {
         self.supervise("signals", tell);
     }
 
+    /// Where the registry says that the schemas do not fit, the service must not start.
+    async fn spawn_schemas(&self, settings: &Settings) -> anyhow::Result<()> {
+        if let Some(schemas) = schemas::Schemas::new(settings, &self.status) {
+            let registered = schemas.at_start().await?;
+            self.supervise("schemas", schemas.run(registered, self.stop.clone()));
+        }
+        Ok(())
+    }
+
     /// The connection that all of it shares, where Kafka is enabled.
     fn spawn_pipeline(&self, settings: &Settings) -> Option<Arc<Connection>> {
         let breaker = Breaker::new(&settings.kafka.breaker);
@@ -208,6 +226,9 @@ impl Background {
             let (status, stop) = (self.status.clone(), self.stop.clone());
             let watch = watch::watch(settings.kafka.clone(), Arc::clone(&breaker), status, stop);
             self.supervise("kafka watch", watch);
+            let (wiring, status, stop) =
+                (self.topics(settings), self.status.clone(), self.stop.clone());
+            self.supervise("topic health", topic_health::watch(wiring, status, stop));
             let parts = Arc::new(identity::Parts {
                 settings: settings.kafka.clone(),
                 pool: self.pool.clone(),
@@ -289,15 +310,19 @@ impl Background {
         Repairs {
             database: settings.database.clone(),
             events_topic: settings.kafka.events_topic.clone(),
-            topics: topics::Wiring {
-                pool: self.pool.clone(),
-                kafka: settings.kafka.clone(),
-                codec: settings.producer.compression,
-            },
+            topics: self.topics(settings),
             publisher: Arc::clone(&self.wake_publisher),
             republisher: Arc::clone(&self.wake_republisher),
             tasks: self.tasks.clone(),
             stop: self.stop.clone(),
+        }
+    }
+
+    fn topics(&self, settings: &Settings) -> topics::Wiring {
+        topics::Wiring {
+            pool: self.pool.clone(),
+            kafka: settings.kafka.clone(),
+            codec: settings.producer.compression,
         }
     }
 
@@ -342,24 +367,7 @@ impl Background {
 
     fn spawn_metrics(&self, metrics: PrometheusHandle, queue: Queue) {
         let (status, stop) = (self.status.clone(), self.stop.clone());
-        self.tasks.spawn(async move {
-            let mut tick = tokio::time::interval(METRICS_TICK);
-            let mut published = VecDeque::from([0]);
-            while stop.run_until_cancelled(tick.tick()).await.is_some() {
-                metrics.run_upkeep();
-                let queued = u32::try_from(queue.waiting()).unwrap_or(u32::MAX);
-                metrics::gauge!("command_queue_depth").set(f64::from(queued));
-                status.update(|pipeline| {
-                    let publisher = &mut pipeline.publisher;
-                    published.push_back(publisher.published);
-                    if published.len() > MINUTE_TICKS {
-                        published.pop_front();
-                    }
-                    let before = published.front().copied().unwrap_or(0);
-                    publisher.published_last_minute = publisher.published - before;
-                });
-            }
-        });
+        self.tasks.spawn(gauges::refresh(metrics, queue, status, stop));
     }
 
     /// The HTTP server is done and with it every executor: the rest follows in order.

@@ -12,6 +12,7 @@ mod openapi;
 mod outbox;
 mod projections;
 mod reconcile;
+mod schemas;
 mod serve;
 mod settings;
 mod topics;
@@ -63,6 +64,11 @@ enum Command {
     Completions { shell: clap_complete::Shell },
     /// Print the OpenAPI document, as /openapi.json serves it
     Openapi,
+    /// Print the AsyncAPI document of the topics, as /asyncapi.json serves it
+    Asyncapi,
+    /// The schemas of what is in the topics, and their registry
+    #[command(subcommand)]
+    Schemas(schemas::SchemasCommand),
     /// Ask a running service whether it is healthy; for containers
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Put load on a running service, then check its money and its ledger
@@ -109,6 +115,8 @@ async fn run(command: Command) -> anyhow::Result<bool> {
             Ok(true)
         }
         Command::Openapi => openapi::run(),
+        Command::Asyncapi => openapi::asyncapi(&settings(&Overrides::new())?),
+        Command::Schemas(command) => schemas::run(command, &settings(&Overrides::new())?).await,
         Command::Healthcheck(args) => healthcheck::run(args, &settings(&Overrides::new())?).await,
         // It speaks to any service, and needs no settings of this one.
         Command::Loadtest(args) => loadtest::run(args).await,

@@ -8,6 +8,8 @@ mod inbound;
 mod kafka;
 pub mod names;
 mod read;
+mod registry;
+mod topics_file;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -15,9 +17,12 @@ use std::time::Duration;
 
 pub use inbound::InboundSettings;
 pub use kafka::{
-    BreakerSettings, Cleanup, KafkaSettings, SaslMechanism, SaslSettings, SecretSource, TlsSettings,
+    BreakerSettings, Cleanup, KafkaSettings, KeyStrategy, SaslMechanism, SaslSettings,
+    SecretSource, TlsSettings,
 };
 pub use read::{ConfigError, Explained, Overrides, explain, load, load_from};
+pub use registry::RegistrySettings;
+pub use topics_file::{DeclaredTopic, is_topic_part};
 
 /// All settings, handed out piecewise: no room gets more than its own struct.
 #[derive(Debug, Clone)]
@@ -30,6 +35,8 @@ pub struct Settings {
     pub consumer: ConsumerSettings,
     pub outbox: OutboxSettings,
     pub retention: RetentionSettings,
+    /// None: schemas are registered nowhere.
+    pub registry: Option<RegistrySettings>,
     pub log: LogSettings,
 }
 

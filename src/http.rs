@@ -47,6 +47,8 @@ pub struct HttpState {
     pub settings: HttpSettings,
     pub metrics: PrometheusHandle,
     pub repairs: Repairs,
+    /// `/asyncapi.json`: it names the topics as they are called here.
+    pub asyncapi: bytes::Bytes,
 }
 
 /// What the admin routes may set in motion.
@@ -105,10 +107,12 @@ fn routes() -> OpenApiRouter<HttpState> {
         .routes(routes!(admin::topics::recommend))
         .routes(routes!(admin::topics::describe))
         .routes(routes!(admin::topics::ensure))
+        .routes(routes!(admin::topics::delete))
         .routes(routes!(admin::topics::create_tenant))
         .routes(routes!(admin::topics::delete_tenant))
-        // /openapi.json, /docs
+        // /openapi.json, /asyncapi.json, /docs
         .routes(routes!(openapi::page::document))
+        .routes(routes!(openapi::page::asyncapi))
         .routes(routes!(openapi::page::docs))
         .routes(routes!(openapi::page::file))
 }

@@ -12,6 +12,7 @@ pub mod answer;
 pub mod envelope;
 pub mod ledger;
 pub mod request;
+pub mod schemas;
 pub mod status;
 pub mod wallet;
 
@@ -25,6 +26,7 @@ pub mod kafka;
 pub mod pressure;
 pub mod projector;
 pub mod publisher;
+pub mod registry;
 pub mod republisher;
 pub mod retention;
 pub mod store;

@@ -31,6 +31,9 @@ pub struct Pipeline {
     pub publisher: PublisherStatus,
     /// By projector name; [`COMMANDS`] among them, where commands are consumed.
     pub projectors: BTreeMap<&'static str, ProjectorStatus>,
+    /// Every topic that should be there, as of the last look; none: nobody could look.
+    pub topics: Option<Vec<TopicHealth>>,
+    pub schemas: SchemasStatus,
     /// Names of background tasks that ended although they must not.
     pub dead_tasks: Vec<&'static str>,
     /// Shutting down: not ready for new work.
@@ -78,6 +81,18 @@ pub struct TopicStatus {
     pub offline: usize,
 }
 
+/// A topic that should be there, and how it is.
+#[derive(Debug, Clone, Default)]
+pub struct TopicHealth {
+    pub name: String,
+    pub exists: bool,
+    pub partitions: usize,
+    pub under_replicated: usize,
+    pub offline: usize,
+    /// What of it is other than it should be.
+    pub drift: Vec<String>,
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct PublisherStatus {
     pub running: bool,
@@ -117,6 +132,41 @@ pub struct OffsetsStatus {
     pub error: Option<String>,
 }
 
+/// Whether the registry has the schemas of what is published.
+#[derive(Debug, Clone, Default)]
+pub struct SchemasStatus {
+    pub state: SchemasState,
+    /// Its URL, without what lets one in.
+    pub registry: Option<String>,
+    /// How many it has.
+    pub subjects: usize,
+    /// Why it does not have them.
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SchemasState {
+    /// No registry is set.
+    #[default]
+    Disabled,
+    /// It does not answer, or not with a yes: tried again.
+    Waiting,
+    Registered,
+    /// Found while the service ran: at a start it would have stopped that.
+    Incompatible,
+}
+
+impl SchemasState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::Waiting => "waiting",
+            Self::Registered => "registered",
+            Self::Incompatible => "incompatible",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PartitionStatus {
     /// The next offset that the projector will apply.
@@ -141,6 +191,12 @@ impl Status {
     // A panic while the lock was held leaves plain counters behind: still worth showing.
     fn lock(&self) -> MutexGuard<'_, Pipeline> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl TopicHealth {
+    pub fn is_well(&self) -> bool {
+        self.exists && self.under_replicated + self.offline == 0 && self.drift.is_empty()
     }
 }
 

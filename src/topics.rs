@@ -1,20 +1,23 @@
-//! The topics for whoever runs the service: what is there and what should be, tenants' own topics,
-//! how many partitions to begin with. Creates and deletes; never changes a topic that exists.
+//! The topics for whoever runs the service: what is there and what should be, tenants' own topics and
+//! those that a file declares, how many partitions to begin with. Creates and deletes; never changes a
+//! topic that exists.
 //!
 //! The count that a topic's keys are hashed over is kept in Postgres. More partitions at the broker
 //! change nothing: a wallet's events stay where they are.
 
+mod declared;
 pub mod sizing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::config::{Cleanup, Codec, KafkaSettings};
+use crate::config::{Cleanup, Codec, KafkaSettings, Settings, is_topic_part};
 use crate::kafka;
 use crate::kafka::admin::Admin;
 use crate::kafka::topics::{Drift, PartitionState, Topic, TopicSpec};
+use crate::schemas::{self, ChannelTopic};
 use crate::store::topics::{self as known, Known};
 use crate::store::{self, Pool};
 use crate::wallet::TenantId;
@@ -45,6 +48,8 @@ pub enum TopicsError {
         "{0:?} cannot be a tenant's part of a topic: use 1 to 100 of a-z A-Z 0-9 . _ -, not ending in -dlq, not default"
     )]
     Tenant(String),
+    #[error("{0} is the service's own, and stays; a tenant's own go with delete-tenant")]
+    Own(String),
     #[error("Kafka: {0}")]
     Kafka(#[from] kafka::Error),
     #[error("Postgres: {0}")]
@@ -61,6 +66,8 @@ pub struct View {
     #[schema(required)]
     pub tenant: Option<String>,
     pub exists: bool,
+    /// `KAFKA_TOPICS_FILE` declares it; the service does not use it.
+    pub declared: bool,
     /// What its records are keyed by.
     pub key: &'static str,
     /// How many partitions its keys are hashed over; null: what the broker has.
@@ -94,13 +101,35 @@ pub struct Ensured {
 #[serde(rename_all = "camelCase")]
 pub struct Deleted {
     pub deleted: Vec<String>,
+    /// What should be looked at.
+    pub warnings: Vec<String>,
     pub dry_run: bool,
 }
 
 struct Wanted {
     tenant: Option<String>,
+    declared: bool,
     hashed_over: Option<i32>,
     spec: TopicSpec,
+}
+
+/// The topics of the AsyncAPI document and of the registry's subjects, as these settings have them.
+pub fn channels(settings: &Settings) -> schemas::Topics {
+    let (kafka, codec) = (&settings.kafka, settings.producer.compression);
+    let channel = |spec: TopicSpec| ChannelTopic {
+        name: spec.name,
+        partitions: spec.partitions,
+        replicas: spec.replication_factor,
+        configs: spec.configs,
+    };
+    let [commands, results] = TopicSpec::commands_and_results(kafka, codec).map(channel);
+    schemas::Topics {
+        events: channel(TopicSpec::events(kafka, codec, kafka.default_partitions)),
+        dead_letters: channel(TopicSpec::dead_letters(kafka, codec)),
+        commands,
+        results,
+        commands_group: format!("{}wallex-commands", settings.consumer.group_prefix),
+    }
 }
 
 impl Topics {
@@ -112,8 +141,8 @@ impl Topics {
         Ok(Self { wiring: wiring.clone(), admin })
     }
 
-    /// Creates the topics that are missing: those of the service and of its tenants; with `all` also
-    /// those that inbound commands and the audit would use.
+    /// Creates the topics that are missing: those of the service, of its tenants and of the file; with
+    /// `all` also those that inbound commands and the audit would use.
     pub async fn ensure(&self, all: bool, dry_run: bool) -> Result<Ensured, TopicsError> {
         let KafkaSettings { events_topic, default_partitions, .. } = &self.wiring.kafka;
         if !dry_run {
@@ -125,12 +154,16 @@ impl Topics {
             if !self.wiring.kafka.inbound.enabled {
                 specs.extend(TopicSpec::inbound(&self.wiring.kafka, self.wiring.codec));
             }
-            specs.extend(TopicSpec::others(&self.wiring.kafka, self.wiring.codec));
+            // Where the file has one of them in a form of its own, that counts.
+            let named = |other: &TopicSpec| specs.iter().any(|spec| spec.name == other.name);
+            let mut others = TopicSpec::others(&self.wiring.kafka, self.wiring.codec);
+            others.retain(|other| !named(other));
+            specs.extend(others);
         }
         self.make(&specs, dry_run).await
     }
 
-    /// The topics of the service and of its tenants.
+    /// The topics of the service, of its tenants and of the file.
     pub async fn list(&self) -> Result<Vec<View>, TopicsError> {
         let wanted = self.wanted().await?;
         let specs: Vec<TopicSpec> = wanted.iter().map(|wanted| wanted.spec.clone()).collect();
@@ -153,23 +186,51 @@ impl Topics {
             events.partitions = self.freeze(&id, &events.name, events.partitions).await?;
             self.freeze(&id, &letters.name, letters.partitions).await?;
         }
-        self.make(&[events, letters], dry_run).await
+        let mut specs = vec![events, letters];
+        specs.extend(declared::of_tenant(&kafka.declared, tenant));
+        self.make(&specs, dry_run).await
     }
 
     /// Deletes a tenant's own topics with all that is in them. Postgres keeps the events.
     pub async fn delete_tenant(&self, tenant: &str, dry_run: bool) -> Result<Deleted, TopicsError> {
         let Wiring { kafka, codec, pool } = &self.wiring;
         let id = tenant_id(tenant)?;
-        let specs = TopicSpec::of_tenant(kafka, *codec, tenant, kafka.default_partitions);
-        let names = specs.map(|spec| spec.name);
-        if dry_run {
-            let there = self.admin.topics(names.iter().map(String::as_str)).await?;
-            let deleted = there.into_iter().map(|topic| topic.name).collect();
-            return Ok(Deleted { deleted, dry_run });
+        let own = TopicSpec::of_tenant(kafka, *codec, tenant, kafka.default_partitions);
+        let specs = own.into_iter().chain(declared::of_tenant(&kafka.declared, tenant));
+        let names: Vec<String> = specs.map(|spec| spec.name).collect();
+        let deleted = self.remove(&names, dry_run).await?;
+        if !dry_run {
+            known::forget(pool, &id, &names).await?;
         }
-        let deleted = self.admin.delete_topics(&names).await?;
-        known::forget(pool, &id, &names).await?;
-        Ok(Deleted { deleted, dry_run })
+        let sets = kafka.declared.iter().filter(|set| set.tenants.iter().any(|t| t == tenant));
+        let warnings = sets.map(|set| comes_again(tenant, &set.name)).collect();
+        Ok(Deleted { deleted, warnings, dry_run })
+    }
+
+    /// Deletes a topic that the file declares, with all that is in it; none: it declares no such one.
+    pub async fn delete(&self, name: &str, dry_run: bool) -> Result<Option<Deleted>, TopicsError> {
+        let wanted = self.wanted().await?;
+        let Some(found) = wanted.into_iter().find(|wanted| wanted.spec.name == name) else {
+            return Ok(None);
+        };
+        if !found.declared {
+            return Err(TopicsError::Own(found.spec.name));
+        }
+        let deleted = self.remove(&[found.spec.name], dry_run).await?;
+        let warnings = vec![comes_again(name, "topics")];
+        Ok(Some(Deleted { deleted, warnings, dry_run }))
+    }
+
+    /// Deletes those that are there.
+    async fn remove(&self, names: &[String], dry_run: bool) -> Result<Vec<String>, TopicsError> {
+        let there = self.admin.topics(names.iter().map(String::as_str)).await?;
+        let there: Vec<String> = there.into_iter().map(|topic| topic.name).collect();
+        // A deletion that the client had to ask for twice says that nothing was there: what is gone
+        // is what was there before.
+        if !dry_run && !there.is_empty() {
+            self.admin.delete_topics(&there).await?;
+        }
+        Ok(there)
     }
 
     async fn make(&self, specs: &[TopicSpec], dry_run: bool) -> Result<Ensured, TopicsError> {
@@ -190,14 +251,13 @@ impl Topics {
     }
 
     fn warnings(&self) -> Vec<String> {
-        match self.wiring.kafka.cleanup {
-            Cleanup::Compact => vec![
-                "KAFKA_CLEANUP_POLICY=compact keeps only the last event of each wallet in the \
-                 topic: use compact,delete, or delete for whole histories"
-                    .to_owned(),
-            ],
-            Cleanup::Delete | Cleanup::CompactDelete => Vec::new(),
+        let mut warnings = declared::warnings(&self.wiring.kafka.declared);
+        if self.wiring.kafka.cleanup == Cleanup::Compact {
+            let text = "KAFKA_CLEANUP_POLICY=compact keeps only the last event of each wallet in \
+                        the topic: use compact,delete, or delete for whole histories";
+            warnings.insert(0, text.to_owned());
         }
+        warnings
     }
 
     async fn freeze(&self, tenant: &TenantId, topic: &str, first: i32) -> store::Result<i32> {
@@ -205,8 +265,8 @@ impl Topics {
         known::partitions_frozen(&mut connection, tenant, topic, first).await
     }
 
-    /// What should be there: the service's two topics, those of inbound commands, and those of
-    /// tenants that were made.
+    /// What should be there: the service's two topics, those of inbound commands, those of tenants
+    /// that were made, and those of the file, for the same tenants.
     async fn wanted(&self) -> Result<Vec<Wanted>, TopicsError> {
         let Wiring { kafka, codec, pool } = &self.wiring;
         let known = known::known(pool).await?;
@@ -218,26 +278,37 @@ impl Topics {
         let spec = TopicSpec::events(kafka, *codec, partitions);
         let letters = TopicSpec::dead_letters(kafka, *codec);
         let mut wanted = vec![
-            Wanted { tenant: None, hashed_over, spec },
-            Wanted { tenant: None, hashed_over: None, spec: letters },
+            Wanted { tenant: None, declared: false, hashed_over, spec },
+            Wanted { tenant: None, declared: false, hashed_over: None, spec: letters },
         ];
         if kafka.inbound.enabled {
             let own = TopicSpec::inbound(kafka, *codec).into_iter();
-            wanted.extend(own.map(|spec| Wanted { tenant: None, hashed_over: None, spec }));
+            let wanted_of =
+                |spec| Wanted { tenant: None, declared: false, hashed_over: None, spec };
+            wanted.extend(own.map(wanted_of));
         }
+        let mut tenants = BTreeSet::new();
         for row in known.into_iter().filter(|row| row.tenant_id != shared.as_str()) {
+            tenants.insert(row.tenant_id.clone());
             let own = TopicSpec::of_tenant(kafka, *codec, &row.tenant_id, row.partitions);
             if let Some(spec) = own.into_iter().find(|spec| spec.name == row.name) {
                 let (tenant, hashed_over) = (Some(row.tenant_id), Some(row.partitions));
-                wanted.push(Wanted { tenant, hashed_over, spec });
+                wanted.push(Wanted { tenant, declared: false, hashed_over, spec });
             }
         }
+        let of_file = declared::specs(&kafka.declared, &tenants).into_iter();
+        wanted.extend(of_file.map(|(tenant, spec)| Wanted {
+            tenant,
+            declared: true,
+            hashed_over: None,
+            spec,
+        }));
         Ok(wanted)
     }
 }
 
 fn view(wanted: Wanted, found: Option<(Topic, Vec<Drift>)>) -> View {
-    let Wanted { tenant, hashed_over, spec } = wanted;
+    let Wanted { tenant, declared, hashed_over, spec } = wanted;
     let exists = found.is_some();
     let (under_replicated, offline) =
         found.as_ref().map_or((0, 0), |(topic, _)| (topic.under_replicated(), topic.offline()));
@@ -247,6 +318,7 @@ fn view(wanted: Wanted, found: Option<(Topic, Vec<Drift>)>) -> View {
         name: spec.name,
         tenant,
         exists,
+        declared,
         key: spec.key.as_str(),
         hashed_over,
         configs: spec.configs.into_iter().collect(),
@@ -257,14 +329,18 @@ fn view(wanted: Wanted, found: Option<(Topic, Vec<Drift>)>) -> View {
     }
 }
 
+/// What is deleted and still declared.
+fn comes_again(what: &str, place: &str) -> String {
+    format!("{what} still stands in KAFKA_TOPICS_FILE ({place}): `topics ensure` makes it again")
+}
+
 /// A tenant whose name can be part of a topic's.
 fn tenant_id(tenant: &str) -> Result<TenantId, TopicsError> {
-    let legal = (1..=100).contains(&tenant.len())
-        && tenant.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-        // `x-dlq` would have the name of x's dead letters.
-        && !tenant.ends_with("-dlq")
-        && tenant != TenantId::default_tenant().as_str();
-    if legal { Ok(TenantId::stored(tenant)) } else { Err(TopicsError::Tenant(tenant.to_owned())) }
+    if is_topic_part(tenant) {
+        Ok(TenantId::stored(tenant))
+    } else {
+        Err(TopicsError::Tenant(tenant.to_owned()))
+    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 # What scripts/dev and scripts/test share: finds what a build and its servers need, and fetches what is missing.
 # Sourced, never run. A second run finds all of it and touches no network.
 #
-# Sets WALLEX_POSTGRES_BIN (folder with initdb, postgres, psql) and WALLEX_KAFKA_HOME (folder with libs/*.jar).
+# Sets WALLEX_POSTGRES_BIN (folder with initdb, postgres, psql), WALLEX_KAFKA_HOME (folder with libs/*.jar) and, for the
+# tests alone, WALLEX_REGISTRY_HOME (folder with Apicurio Registry's jar).
 # System packages are installed only as root, or through a sudo that asks no password; else the message names them.
 
 KAFKA_VERSION=4.1.0
+REGISTRY_VERSION=2.6.13.Final
 JAVA_LEAST=17
 CACHE=${WALLEX_CACHE:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/wallex}
 
@@ -166,4 +168,46 @@ WALLEX_KAFKA_HOME to an unpacked Apache Kafka $KAFKA_VERSION."
     return 1
   fi
   export WALLEX_KAFKA_HOME
+}
+
+# fetch_registry: complete or not there, like Kafka.
+fetch_registry() {
+  local home=$1 tmp jar=apicurio-registry-app-$REGISTRY_VERSION
+  say "fetching Apicurio Registry $REGISTRY_VERSION (about 140 MB) into $home"
+  mkdir -p "${home%/*}" || return 1
+  tmp=$(mktemp -d "$home.XXXXXX") || return 1
+  # Maven runs in a folder without a project: the artifact is named in full.
+  if (cd "$tmp" && retry mvn -B -q -C -Dmaven.repo.local="$tmp/repository" dependency:copy \
+      -Dartifact="io.apicurio:apicurio-registry-app:$REGISTRY_VERSION:tar.gz:all" \
+      -DoutputDirectory="$tmp/archive" </dev/null) &&
+    mkdir "$tmp/app" && tar -xzf "$tmp/archive/$jar-all.tar.gz" -C "$tmp/app"; then
+    chmod 755 "$tmp/app"
+    # Another run may have been faster: its copy is as good, and mv would nest ours into it.
+    if [ ! -f "$home/$jar-runner.jar" ]; then
+      rm -rf "$home"
+      mv "$tmp/app" "$home"
+    fi
+  fi
+  rm -rf "$tmp"
+  [ -f "$home/$jar-runner.jar" ]
+}
+
+# prepare_registry: after prepare_kafka, which has seen to Java. False, with WALLEX_REGISTRY_MISSING saying why.
+prepare_registry() {
+  local jar=apicurio-registry-app-$REGISTRY_VERSION-runner.jar
+  if [ -n "${WALLEX_REGISTRY_HOME:-}" ]; then
+    WALLEX_REGISTRY_MISSING="WALLEX_REGISTRY_HOME is $WALLEX_REGISTRY_HOME, but there is no $jar in it."
+    [ -f "$WALLEX_REGISTRY_HOME/$jar" ] || return 1
+    return 0
+  fi
+  WALLEX_REGISTRY_HOME=$CACHE/apicurio-$REGISTRY_VERSION
+  if [ ! -f "$WALLEX_REGISTRY_HOME/$jar" ]; then
+    WALLEX_REGISTRY_MISSING="Maven, which fetches Apicurio Registry, is missing. Install it (Debian: apt-get install maven), \
+or set WALLEX_REGISTRY_HOME to an unpacked Apicurio Registry $REGISTRY_VERSION (the archive 'all')."
+    command -v mvn >/dev/null || apt_install maven || return 1
+    WALLEX_REGISTRY_MISSING="Apicurio Registry could not be fetched. Check the network, then run this again; or set \
+WALLEX_REGISTRY_HOME to an unpacked Apicurio Registry $REGISTRY_VERSION (the archive 'all')."
+    fetch_registry "$WALLEX_REGISTRY_HOME" || return 1
+  fi
+  export WALLEX_REGISTRY_HOME
 }

@@ -1,4 +1,4 @@
-//! `wallex topics ensure|list|describe|create-tenant|delete-tenant|recommend`.
+//! `wallex topics ensure|list|describe|delete|create-tenant|delete-tenant|recommend`.
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
@@ -19,7 +19,7 @@ pub enum TopicsCommand {
         #[command(flatten)]
         how: How,
     },
-    /// The topics of the service and of its tenants, and their health
+    /// The topics of the service, of its tenants and of KAFKA_TOPICS_FILE, and their health
     List {
         /// Print one JSON document
         #[arg(long)]
@@ -31,6 +31,15 @@ pub enum TopicsCommand {
         /// Print one JSON document
         #[arg(long)]
         json: bool,
+    },
+    /// Delete a topic that KAFKA_TOPICS_FILE declares, with all that is in it
+    Delete {
+        topic: String,
+        #[command(flatten)]
+        how: How,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
     },
     /// Create a tenant's own topics
     CreateTenant {
@@ -111,24 +120,41 @@ pub async fn run(command: TopicsCommand) -> anyhow::Result<bool> {
             }
             Ok(true)
         }
+        TopicsCommand::Delete { topic, how, yes } => {
+            let unknown = || format!("{topic} is no topic of KAFKA_TOPICS_FILE");
+            let planned = topics.delete(&topic, true).await?.with_context(unknown)?;
+            if let Some(ended) = ends_here(&planned, &how, yes)? {
+                return Ok(ended);
+            }
+            let deleted = topics.delete(&topic, false).await?.with_context(unknown)?;
+            show_deleted(&deleted, how.json)
+        }
         TopicsCommand::CreateTenant { tenant, how } => {
             show_ensured(&topics.create_tenant(&tenant, how.dry_run).await?, how.json)
         }
         TopicsCommand::DeleteTenant { tenant, how, yes } => {
             let planned = topics.delete_tenant(&tenant, true).await?;
-            if how.dry_run || planned.deleted.is_empty() {
-                return show_deleted(&planned, how.json);
-            }
-            let names = planned.deleted.join(" and ");
-            let question = format!("All that is in {names} goes with them. Delete them?");
-            if !yes && !super::outbox::confirmed(&question)? {
-                println!("nothing was changed");
-                return Ok(false);
+            if let Some(ended) = ends_here(&planned, &how, yes)? {
+                return Ok(ended);
             }
             show_deleted(&topics.delete_tenant(&tenant, false).await?, how.json)
         }
         TopicsCommand::Recommend(_) => Ok(true),
     }
+}
+
+/// What the command ends with where nothing is to be deleted, which it then has said.
+fn ends_here(planned: &Deleted, how: &How, yes: bool) -> anyhow::Result<Option<bool>> {
+    if how.dry_run || planned.deleted.is_empty() {
+        return show_deleted(planned, how.json).map(Some);
+    }
+    let names = planned.deleted.join(" and ");
+    let question = format!("All that is in {names} goes with it. Delete it?");
+    if !yes && !super::outbox::confirmed(&question)? {
+        println!("nothing was changed");
+        return Ok(Some(false));
+    }
+    Ok(None)
 }
 
 fn key(text: &str) -> Result<KeyStrategy, String> {
@@ -170,8 +196,9 @@ fn show_deleted(deleted: &Deleted, json: bool) -> anyhow::Result<bool> {
     let verb = if deleted.dry_run { "would be deleted" } else { "deleted" };
     deleted.deleted.iter().for_each(|name| println!("{name} {verb}"));
     if deleted.deleted.is_empty() {
-        println!("the tenant has no topics of its own");
+        println!("none of them is there");
     }
+    deleted.warnings.iter().for_each(|warning| println!("warning: {warning}"));
     Ok(true)
 }
 

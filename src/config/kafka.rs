@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::read::{ConfigError, Reader, invalid};
-use super::{InboundSettings, Secret};
+use super::{DeclaredTopic, InboundSettings, Secret};
 
 /// The port on which brokers speak TLS by custom.
 const TLS_PORT: &str = "9094";
@@ -40,6 +40,8 @@ pub struct KafkaSettings {
     pub sasl: Option<SaslSettings>,
     /// The service does not start where the brokers do not let it in.
     pub validate_on_startup: bool,
+    /// Further topics, from `KAFKA_TOPICS_FILE`.
+    pub declared: Vec<DeclaredTopic>,
 }
 
 /// What the broker does with old records, by its configuration name.
@@ -49,6 +51,35 @@ pub enum Cleanup {
     /// Keeps the last record of each key only: a wallet's history goes.
     Compact,
     CompactDelete,
+}
+
+/// What a topic's records are keyed by. Records of one key keep their order: the events of a wallet
+/// are keyed by it, always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyStrategy {
+    Wallet,
+    Owner,
+    Tenant,
+    /// A key of its own for each record: spread evenly, without an order.
+    Random,
+}
+
+impl KeyStrategy {
+    pub const WORDS: &[(&str, Self)] = &[
+        ("wallet", Self::Wallet),
+        ("owner", Self::Owner),
+        ("tenant", Self::Tenant),
+        ("random", Self::Random),
+    ];
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::WORDS.iter().find(|(word, _)| *word == text).map(|(_, key)| *key)
+    }
+
+    pub fn as_str(self) -> &'static str {
+        let word = Self::WORDS.iter().find(|(_, key)| *key == self);
+        word.map_or("", |(word, _)| word)
+    }
 }
 
 /// When Kafka counts as out of reach, and as back.
@@ -92,6 +123,8 @@ pub enum SecretSource {
 }
 
 impl Cleanup {
+    pub const ALL: [Self; 3] = [Self::Delete, Self::Compact, Self::CompactDelete];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Delete => "delete",
@@ -133,7 +166,7 @@ impl Reader {
             ));
         }
         let inbound = self.inbound([&events_topic, &dlq_topic])?;
-        Ok(KafkaSettings {
+        let mut settings = KafkaSettings {
             enabled: self.flag("KAFKA_ENABLED")?,
             brokers,
             client_id: self.text("KAFKA_CLIENT_ID")?,
@@ -148,11 +181,7 @@ impl Reader {
             retention_days: self.within("MESSAGE_RETENTION_DAYS", 1, 36_500)?,
             cleanup: self.one_of(
                 "KAFKA_CLEANUP_POLICY",
-                &[
-                    ("delete", Cleanup::Delete),
-                    ("compact", Cleanup::Compact),
-                    ("compact,delete", Cleanup::CompactDelete),
-                ],
+                &Cleanup::ALL.map(|cleanup| (cleanup.as_str(), cleanup)),
             )?,
             breaker: BreakerSettings {
                 failures: self.within("KAFKA_BREAKER_FAILURES", 1, 1000)?,
@@ -162,7 +191,10 @@ impl Reader {
             tls,
             sasl: self.sasl()?,
             validate_on_startup: self.flag("KAFKA_VALIDATE_ON_STARTUP")?,
-        })
+            declared: Vec::new(),
+        };
+        settings.declared = self.declared_topics(&settings)?;
+        Ok(settings)
     }
 
     fn tls(&self, brokers: &[String]) -> Result<Option<TlsSettings>, ConfigError> {

@@ -77,6 +77,11 @@ pub const SETTINGS: &[Setting] = &[
         "topic of the events by template, billing-engine.{aggregate}.events; wins over both above",
     ),
     setting(
+        "KAFKA_TOPICS_FILE",
+        "",
+        "TOML file of further topics, from the working directory; docs/topics.example.toml shows its form",
+    ),
+    setting(
         "KAFKA_CLEANUP_POLICY",
         "delete",
         "of the events topic: delete, compact,delete, or compact, which drops history by wallet",
@@ -191,6 +196,11 @@ pub const SETTINGS: &[Setting] = &[
         "days that keys are kept; a later retry has a second effect",
     ),
     setting(
+        "SCHEMA_REGISTRY_URL",
+        "",
+        "registry of the records' schemas, http://host:8081 or https://user:password@host/apis/ccompat/v7",
+    ),
+    setting(
         "LOG_LEVEL",
         "info",
         "error, warn, info, debug, trace, or a filter such as wallex=debug,info",
@@ -199,7 +209,8 @@ pub const SETTINGS: &[Setting] = &[
 ];
 
 /// Names read by tools around the service, not by `Settings`.
-pub const AROUND: &[&str] = &["WALLEX_CONFIG", "WALLEX_KAFKA_HOME", "WALLEX_POSTGRES_BIN"];
+pub const AROUND: &[&str] =
+    &["WALLEX_CONFIG", "WALLEX_KAFKA_HOME", "WALLEX_POSTGRES_BIN", "WALLEX_REGISTRY_HOME"];
 
 /// Prefixes under which an unknown name is most likely a misspelt setting.
 pub const WATCHED_PREFIXES: &[&str] = &["KAFKA_", "OUTBOX_", "PRODUCER_", "CONSUMER_"];

@@ -217,6 +217,7 @@ impl Reader {
             consumer: self.consumer()?,
             outbox: self.outbox()?,
             retention: self.retention()?,
+            registry: self.registry()?,
             log: LogSettings {
                 level: self.text("LOG_LEVEL")?,
                 format: self.one_of(

@@ -13,7 +13,7 @@ use super::HttpState;
 use super::openapi::health as shapes;
 use super::openapi::problems::InternalProblems;
 use crate::envelope::timestamp;
-use crate::status::{Breaker, COMMANDS, Pipeline, ProjectorStatus};
+use crate::status::{Breaker, COMMANDS, Pipeline, ProjectorStatus, TopicHealth};
 use crate::store::{self, outbox::Backlog};
 
 pub(super) use stats::{__path_kafka_stats, kafka_stats};
@@ -202,6 +202,7 @@ impl Report {
                 Breaker::HalfOpen => "half_open",
                 Breaker::Open => "open",
             }},
+            "topics": pipeline.topics.as_deref().filter(|_| pipeline.connected).map(topics),
             "timestamp": now(),
         });
         match body {
@@ -237,6 +238,18 @@ fn commands_lag(status: &ProjectorStatus) -> (Option<i64>, Option<u128>) {
     let oldest = behind.clone().filter_map(|place| place.oldest).min();
     let age = oldest.map_or(0, |at| clock().timestamp_millis() - at);
     (Some(behind.map(|place| place.lag()).sum()), u128::try_from(age).ok())
+}
+
+/// How many topics there should be, and how many are not as they should be.
+fn topics(topics: &[TopicHealth]) -> Value {
+    let count = |which: fn(&TopicHealth) -> bool| topics.iter().filter(|t| which(t)).count();
+    json!({
+        "wanted": topics.len(),
+        "missing": count(|topic| !topic.exists),
+        "offline": count(|topic| topic.offline > 0),
+        "underReplicated": count(|topic| topic.under_replicated > 0),
+        "drifted": count(|topic| !topic.drift.is_empty()),
+    })
 }
 
 /// Counters and histograms.

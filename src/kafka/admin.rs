@@ -92,32 +92,32 @@ impl Admin {
         specs: &[TopicSpec],
     ) -> Result<Vec<Option<(Topic, Vec<Drift>)>>, Error> {
         let mut described = self.described(specs.iter().map(|spec| spec.name.as_str())).await?;
-        let mut found = Vec::new();
+        let there: Vec<&TopicSpec> = specs
+            .iter()
+            .filter(|spec| matches!(described.get(&spec.name), Some(Some(_))))
+            .collect();
+        let configs = self.configs(&there).await?;
+        let mut compared = Vec::new();
         for spec in specs {
-            found.push(match described.remove(&spec.name).flatten() {
-                Some(described) => {
-                    let drift = self.drift(spec, &described).await?;
-                    Some((topic(described), drift))
-                }
-                None => None,
-            });
+            compared.push(described.remove(&spec.name).flatten().map(|described| {
+                let drift = drift(spec, &described, configs.get(&spec.name));
+                (topic(described), drift)
+            }));
         }
-        Ok(found)
+        Ok(compared)
     }
 
     /// Deletes topics with all that is in them; those that are not there are passed over.
-    pub async fn delete_topics(&self, names: &[String]) -> Result<Vec<String>, Error> {
+    pub async fn delete_topics(&self, names: &[String]) -> Result<(), Error> {
         let call = self.client.delete_topics(names, DeleteTopicsOptions::default());
-        let mut deleted = Vec::new();
-        for (name, answer) in self.bounded("delete topics", call).await? {
+        for answer in self.bounded("delete topics", call).await?.into_values() {
             match answer {
-                Ok(()) => deleted.push(name),
+                Ok(()) => {}
                 Err(KrafkaError::Broker { code: ErrorCode::UnknownTopicOrPartition, .. }) => {}
                 Err(error) => return Err(Error::from_krafka(&error)),
             }
         }
-        deleted.sort();
-        Ok(deleted)
+        Ok(())
     }
 
     /// The cluster's id and brokers.
@@ -216,34 +216,21 @@ impl Admin {
         }
     }
 
-    async fn drift(&self, spec: &TopicSpec, topic: &TopicDescription) -> Result<Vec<Drift>, Error> {
-        let resource = ConfigResource::topic(spec.name.as_str());
-        let call = self.client.describe_configs([resource], DescribeConfigsOptions::default());
-        let mut actual = HashMap::new();
-        for answer in self.bounded("describe configs", call).await?.into_values() {
-            for entry in answer.map_err(|error| Error::from_krafka(&error))? {
-                actual.insert(entry.name, entry.value.unwrap_or_default());
-            }
+    /// What the broker has configured for topics that are there.
+    async fn configs(&self, specs: &[&TopicSpec]) -> Result<HashMap<String, Configs>, Error> {
+        if specs.is_empty() {
+            return Ok(HashMap::new());
         }
-        let replicas = topic.partitions.first().map_or(0, |partition| partition.replicas.len());
-        let shape = [
-            ("partitions", spec.partitions.to_string(), topic.partitions.len().to_string()),
-            ("replication.factor", spec.replication_factor.to_string(), replicas.to_string()),
-        ];
-        let configs = spec.configs.iter().map(|(name, wanted)| {
-            (*name, wanted.clone(), actual.get(*name).cloned().unwrap_or_default())
-        });
-        Ok(shape
-            .into_iter()
-            .chain(configs)
-            .filter(|(_, wanted, actual)| wanted != actual)
-            .map(|(what, wanted, actual)| Drift {
-                topic: spec.name.clone(),
-                what: what.to_owned(),
-                wanted,
-                actual,
-            })
-            .collect())
+        let resources = specs.iter().map(|spec| ConfigResource::topic(spec.name.as_str()));
+        let call = self.client.describe_configs(resources, DescribeConfigsOptions::default());
+        let answers = self.bounded("describe configs", call).await?;
+        let mut configs = HashMap::new();
+        for (resource, answer) in answers {
+            let entries = answer.map_err(|error| Error::from_krafka(&error))?.into_iter();
+            let pairs = entries.map(|entry| (entry.name, entry.value.unwrap_or_default()));
+            configs.insert(resource.name, pairs.collect());
+        }
+        Ok(configs)
     }
 
     /// The call's own bound should do; this one holds if it does not.
@@ -258,6 +245,32 @@ impl Admin {
             Err(_) => Err(Error::timeout(what, wait)),
         }
     }
+}
+
+/// A topic's configurations, by name.
+type Configs = HashMap<String, String>;
+
+fn drift(spec: &TopicSpec, topic: &TopicDescription, actual: Option<&Configs>) -> Vec<Drift> {
+    let replicas = topic.partitions.first().map_or(0, |partition| partition.replicas.len());
+    let shape = [
+        ("partitions", spec.partitions.to_string(), topic.partitions.len().to_string()),
+        ("replication.factor", spec.replication_factor.to_string(), replicas.to_string()),
+    ];
+    let configs = spec.configs.iter().map(|(name, wanted)| {
+        let actual = actual.and_then(|actual| actual.get(*name)).cloned();
+        (*name, wanted.clone(), actual.unwrap_or_default())
+    });
+    shape
+        .into_iter()
+        .chain(configs)
+        .filter(|(_, wanted, actual)| wanted != actual)
+        .map(|(what, wanted, actual)| Drift {
+            topic: spec.name.clone(),
+            what: what.to_owned(),
+            wanted,
+            actual,
+        })
+        .collect()
 }
 
 fn topic(described: TopicDescription) -> Topic {

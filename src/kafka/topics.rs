@@ -6,6 +6,10 @@ use uuid::Uuid;
 
 use crate::config::{Cleanup, Codec, KafkaSettings};
 
+pub use crate::config::KeyStrategy;
+
+const COMMAND_PARTITIONS: i32 = 10;
+const RETRY_PARTITIONS: i32 = 4;
 const DLQ_PARTITIONS: i32 = 5;
 const DLQ_RETENTION_DAYS: u32 = 30;
 const MAX_MESSAGE_BYTES: u32 = 10_485_760;
@@ -18,35 +22,6 @@ pub struct TopicSpec {
     pub replication_factor: i16,
     pub configs: Vec<(&'static str, String)>,
     pub key: KeyStrategy,
-}
-
-/// What a topic's records are keyed by. Records of one key keep their order: the events of a wallet
-/// are keyed by it, always.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyStrategy {
-    Wallet,
-    Owner,
-    Tenant,
-    /// A key of its own for each record: spread evenly, without an order.
-    Random,
-}
-
-impl KeyStrategy {
-    pub const WORDS: &[(&str, Self)] = &[
-        ("wallet", Self::Wallet),
-        ("owner", Self::Owner),
-        ("tenant", Self::Tenant),
-        ("random", Self::Random),
-    ];
-
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::WORDS.iter().find(|(word, _)| *word == text).map(|(_, key)| *key)
-    }
-
-    pub fn as_str(self) -> &'static str {
-        let word = Self::WORDS.iter().find(|(_, key)| *key == self);
-        word.map_or("", |(word, _)| word)
-    }
 }
 
 /// A topic as it is.
@@ -108,6 +83,19 @@ impl TopicSpec {
         spec.cleaned_by(settings.cleanup)
     }
 
+    /// Commands from other services, and what became of them.
+    pub fn commands_and_results(settings: &KafkaSettings, codec: Codec) -> [Self; 2] {
+        let spec = |name: &str, key| Self {
+            key,
+            ..Self::new(settings, name, codec, COMMAND_PARTITIONS, settings.retention_days)
+        };
+        let inbound = &settings.inbound;
+        [
+            spec(&inbound.topic, KeyStrategy::Wallet),
+            spec(&inbound.results_topic, KeyStrategy::Random),
+        ]
+    }
+
     /// The topic of the dead letters.
     pub fn dead_letters(settings: &KafkaSettings, codec: Codec) -> Self {
         Self::new(settings, &settings.dlq_topic, codec, DLQ_PARTITIONS, DLQ_RETENTION_DAYS)
@@ -127,18 +115,14 @@ impl TopicSpec {
 
     /// What inbound commands need: commands, results, delayed retries, dead letters.
     pub fn inbound(settings: &KafkaSettings, codec: Codec) -> Vec<Self> {
-        let spec = |name: &str, partitions, days, key| Self {
-            key,
+        let spec = |name: &str, partitions, days| Self {
+            key: KeyStrategy::Wallet,
             ..Self::new(settings, name, codec, partitions, days)
         };
-        let (inbound, wallet, week) =
-            (&settings.inbound, KeyStrategy::Wallet, settings.retention_days);
-        let mut specs = vec![
-            spec(&inbound.topic, 10, week, wallet),
-            spec(&inbound.results_topic, 10, week, KeyStrategy::Random),
-        ];
-        specs.extend(inbound.retry_topics().map(|name| spec(&name, 4, week, wallet)));
-        specs.push(spec(&inbound.dead_letter_topic(), 5, DLQ_RETENTION_DAYS, wallet));
+        let (inbound, week) = (&settings.inbound, settings.retention_days);
+        let mut specs = Self::commands_and_results(settings, codec).to_vec();
+        specs.extend(inbound.retry_topics().map(|name| spec(&name, RETRY_PARTITIONS, week)));
+        specs.push(spec(&inbound.dead_letter_topic(), DLQ_PARTITIONS, DLQ_RETENTION_DAYS));
         specs
     }
 
@@ -212,6 +196,7 @@ mod tests {
             tls: None,
             sasl: None,
             validate_on_startup: false,
+            declared: Vec::new(),
         }
     }
 

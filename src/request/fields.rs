@@ -12,9 +12,9 @@ use serde_json::value::RawValue;
 use crate::answer::{FieldError, Problem, ProblemCode};
 use crate::wallet::{Amount, AmountError, Currency, Details, Metadata, WalletId, parse_decimal};
 
-const DESCRIPTION_CHARS_MAX: usize = 1024;
-const REFERENCE_CHARS_MAX: usize = 255;
-const KEY_BYTES_MAX: usize = 255;
+pub const DESCRIPTION_CHARS_MAX: usize = 1024;
+pub const REFERENCE_CHARS_MAX: usize = 255;
+pub const KEY_BYTES_MAX: usize = 255;
 /// Unknown fields that a problem names: an answer must not be larger than what it answers.
 const UNKNOWN_NAMED_MAX: usize = 10;
 

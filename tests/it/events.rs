@@ -1,5 +1,6 @@
 //! What other systems read from Kafka, seen with Kafka's own tools: order, keys, headers, schemas.
 
+mod commands;
 mod schemas;
 mod tools;
 mod topic;

@@ -20,6 +20,7 @@
 #[allow(dead_code, reason = "the fixture is used by more tests than there are yet")]
 mod support;
 
+mod asyncapi;
 mod bulk;
 mod commands;
 mod concurrency;
@@ -36,9 +37,11 @@ mod outbox;
 mod projectors;
 mod rebuild;
 mod refusals;
+mod registry;
 mod retention;
 mod security;
 mod spine;
 mod tidy;
+mod topic_matrix;
 mod topics;
 mod tour;

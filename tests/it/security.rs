@@ -1,7 +1,7 @@
 //! Getting in: every kind of listener works, every wrong credential, authority or host is named
 //! within the connection timeout, and no secret is ever shown.
 
-mod broker;
+pub mod broker;
 mod canaries;
 mod kinds;
 mod verify;

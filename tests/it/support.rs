@@ -5,6 +5,7 @@ pub mod books;
 pub mod golden;
 pub mod load;
 pub mod proxy;
+pub mod registry;
 pub mod servers;
 pub mod topic;
 

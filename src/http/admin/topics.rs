@@ -1,4 +1,4 @@
-//! /admin/topics: what is there, what is created, tenants' own, how many partitions.
+//! /admin/topics: what is there, what is created and deleted, tenants' own, how many partitions.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -9,7 +9,7 @@ use super::super::HttpState;
 use super::super::body::CommandFields;
 use super::super::openapi::admin as shapes;
 use super::super::openapi::problems::{
-    ComputeProblems, TopicChangeProblems, TopicProblems, TopicsProblems,
+    ComputeProblems, TopicChangeProblems, TopicDeleteProblems, TopicProblems, TopicsProblems,
 };
 use super::super::path::TextPath;
 use super::super::problem::{HttpError, HttpResult};
@@ -19,7 +19,7 @@ use crate::answer::ProblemCode;
 use crate::topics::sizing::{self, Load, Recommendation};
 use crate::topics::{Deleted, Ensured, KeyStrategy, Topics, TopicsError, View};
 
-/// The topics of the service and of its tenants, and their health.
+/// The topics of the service, of its tenants and of `KAFKA_TOPICS_FILE`, and their health.
 #[utoipa::path(
     get, path = "/admin/topics", tag = "admin", operation_id = "listTopics",
     responses((status = 200, description = "The topics", body = Vec<View>), TopicsProblems)
@@ -58,6 +58,24 @@ pub async fn ensure(
     fields.finish()?;
     let ensured = Topics::open(&state.repairs.topics).await?.ensure(all, dry_run).await?;
     Ok(answer(StatusCode::OK, &json!(ensured)))
+}
+
+/// Deletes a topic that `KAFKA_TOPICS_FILE` declares, with all that is in it.
+#[utoipa::path(
+    post, path = "/admin/topics/delete", tag = "admin", operation_id = "deleteTopic",
+    request_body = shapes::DeleteTopic,
+    responses((status = 200, description = "What was deleted", body = Deleted), TopicDeleteProblems)
+)]
+pub async fn delete(
+    State(state): State<HttpState>,
+    CommandFields(mut fields): CommandFields,
+) -> HttpResult<Response> {
+    let (name, dry_run) = (fields.text("name"), fields.flag("dryRun"));
+    fields.finish()?;
+    let topics = Topics::open(&state.repairs.topics).await?;
+    let missing = || HttpError::new(ProblemCode::TopicNotFound, "GET /admin/topics lists them");
+    let deleted = topics.delete(&name, dry_run).await?.ok_or_else(missing)?;
+    Ok(answer(StatusCode::OK, &json!(deleted)))
 }
 
 /// Creates a tenant's own topics.
@@ -125,6 +143,7 @@ impl From<TopicsError> for HttpError {
             TopicsError::Tenant(_) => {
                 Self::at(ProblemCode::InvalidValue, "/tenantId", error.to_string())
             }
+            TopicsError::Own(_) => Self::at(ProblemCode::InvalidValue, "/name", error.to_string()),
             TopicsError::Kafka(_) => Self::new(ProblemCode::KafkaUnavailable, error.to_string()),
             TopicsError::Store(error) => error.into(),
         }

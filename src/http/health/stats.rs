@@ -11,7 +11,7 @@ use super::super::HttpState;
 use super::super::openapi::health as shapes;
 use super::super::openapi::problems::InternalProblems;
 use super::{Report, page, within};
-use crate::status::{COMMANDS, Pipeline, ProjectorStatus, PublisherStatus};
+use crate::status::{COMMANDS, Pipeline, ProjectorStatus, PublisherStatus, SchemasStatus};
 use crate::store::group_offsets::{self, Resets};
 use crate::store::lag::{self, PartitionLag};
 use crate::store::leases::{self, Holder};
@@ -52,10 +52,38 @@ pub(in super::super) async fn kafka_stats(State(state): State<HttpState>) -> Res
         ("cluster", cluster(pipeline)),
         ("deadLetters", json!(counts.map(|counts| counts.open))),
         ("parkedWallets", json!(counts.map(|counts| counts.parked))),
+        ("topicStates", topics(pipeline)),
+        ("schemas", schemas(&pipeline.schemas)),
         ("deadTasks", json!(pipeline.dead_tasks)),
     ];
     body.extend(details.map(|(name, value)| (name.to_owned(), value)));
     page(StatusCode::OK, &Value::Object(body))
+}
+
+/// Each topic that the summary counts. Null where nobody could look.
+fn topics(pipeline: &Pipeline) -> Value {
+    let topics = pipeline.topics.as_ref().filter(|_| pipeline.connected);
+    let Some(topics) = topics else { return Value::Null };
+    let topics = topics.iter().map(|topic| {
+        json!({
+            "name": topic.name,
+            "exists": topic.exists,
+            "partitions": topic.partitions,
+            "underReplicated": topic.under_replicated,
+            "offline": topic.offline,
+            "drift": topic.drift,
+        })
+    });
+    topics.collect()
+}
+
+fn schemas(schemas: &SchemasStatus) -> Value {
+    json!({
+        "state": schemas.state.as_str(),
+        "registry": schemas.registry,
+        "subjects": schemas.subjects,
+        "error": schemas.error,
+    })
 }
 
 /// Null where the cluster did not answer the last question.

@@ -59,6 +59,16 @@ pub struct EnsureTopics {
     dry_run: Option<bool>,
 }
 
+/// Which topic.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeleteTopic {
+    /// As `KAFKA_TOPICS_FILE` declares it.
+    name: String,
+    /// Only say what would be done.
+    dry_run: Option<bool>,
+}
+
 /// Whose topics.
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -86,6 +86,9 @@ pub struct KafkaHealth {
     /// By consumer group.
     consumers: BTreeMap<String, Consumer>,
     breaker: Breaker,
+    /// Null: nobody could look at them.
+    #[schema(required)]
+    topics: Option<TopicCounts>,
     #[schema(value_type = String, format = DateTime)]
     timestamp: String,
 }
@@ -146,6 +149,25 @@ pub struct Breaker {
     state: String,
 }
 
+/// How many topics there should be, and how many of them are not as they should be.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TopicCounts {
+    #[schema(minimum = 0)]
+    wanted: i32,
+    #[schema(minimum = 0)]
+    missing: i32,
+    /// With partitions that have no leader.
+    #[schema(minimum = 0)]
+    offline: i32,
+    /// With partitions that lack replicas in sync.
+    #[schema(minimum = 0)]
+    under_replicated: i32,
+    /// With other partitions, replicas or configurations than they should have.
+    #[schema(minimum = 0)]
+    drifted: i32,
+}
+
 /// The same in detail.
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -157,6 +179,9 @@ pub struct KafkaStats {
     /// By consumer group.
     consumers: BTreeMap<String, Consumer>,
     breaker: Breaker,
+    /// Null: nobody could look at them.
+    #[schema(required)]
+    topics: Option<TopicCounts>,
     #[schema(value_type = String, format = DateTime)]
     timestamp: String,
     /// The name of this instance among the owners of partitions.
@@ -173,8 +198,43 @@ pub struct KafkaStats {
     /// Wallets that some projector has parked.
     #[schema(required, minimum = 0)]
     parked_wallets: Option<i64>,
+    /// Each topic that should be there. Null: nobody could look at them.
+    #[schema(required)]
+    topic_states: Option<Vec<TopicHealth>>,
+    schemas: Schemas,
     /// Background tasks that ended although they must not.
     dead_tasks: Vec<String>,
+}
+
+/// A topic as it should be there.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TopicHealth {
+    name: String,
+    exists: bool,
+    #[schema(minimum = 0)]
+    partitions: i32,
+    #[schema(minimum = 0)]
+    under_replicated: i32,
+    #[schema(minimum = 0)]
+    offline: i32,
+    /// `partitions`, `replication.factor` or a configuration's name.
+    drift: Vec<String>,
+}
+
+/// Whether the registry has the schemas of what is published.
+#[derive(ToSchema)]
+pub struct Schemas {
+    #[schema(pattern = "^(disabled|waiting|registered|incompatible)$")]
+    state: String,
+    /// Its URL, without what lets one in.
+    #[schema(required)]
+    registry: Option<String>,
+    #[schema(minimum = 0)]
+    subjects: i32,
+    /// Why it does not have them.
+    #[schema(required)]
+    error: Option<String>,
 }
 
 /// The Kafka cluster as it describes itself.

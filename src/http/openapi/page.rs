@@ -1,12 +1,14 @@
-//! `/openapi.json` and `/docs`, all from the binary: nothing is fetched from another host, and the
+//! `/openapi.json`, `/asyncapi.json` and `/docs`, all from the binary: nothing is fetched from another host, and the
 //! pages' content security policy forbids a browser to try.
 
 use std::io::Read as _;
 use std::sync::Arc;
 
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 
+use super::super::HttpState;
 use super::super::path::TextPath;
 use super::super::problem::{HttpError, HttpResult};
 use super::problems::{FileProblems, InternalProblems};
@@ -32,6 +34,15 @@ const POLICY: (HeaderName, HeaderValue) = (
 )]
 pub async fn document() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], super::document()).into_response()
+}
+
+/// The topics: what is in them, who writes and reads, by the names that they have here.
+#[utoipa::path(
+    get, path = "/asyncapi.json", tag = "documentation", operation_id = "getAsyncApi",
+    responses((status = 200, description = "AsyncAPI 3.0", body = Object), InternalProblems)
+)]
+pub async fn asyncapi(State(state): State<HttpState>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], state.asyncapi).into_response()
 }
 
 /// This document as a page to read and to try.

@@ -116,6 +116,8 @@ problems! {
     ];
     /// POST /admin/topics/…
     TopicChangeProblems: REPAIR, &[KafkaDisabled, KafkaUnavailable];
+    /// POST /admin/topics/delete
+    TopicDeleteProblems: REPAIR, &[TopicNotFound, KafkaDisabled, KafkaUnavailable];
     /// Computations with parameters.
     ComputeProblems: &[InvalidValue, Internal];
     /// Reads without parameters.

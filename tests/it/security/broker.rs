@@ -206,7 +206,7 @@ fn make_user(broker: &Broker) {
 }
 
 /// A certificate for `localhost`, by an authority of its own, and an authority beside it.
-fn make_certificates(java: &Path, folder: &Path) {
+pub fn make_certificates(java: &Path, folder: &Path) {
     let keytool = match java.parent() {
         Some(bin) if bin != Path::new("") => bin.join("keytool"),
         _ => PathBuf::from("keytool"),

@@ -1,0 +1,73 @@
+//! Compares every topic that should be there with what the cluster has, now and then: what is missing,
+//! offline, under-replicated or different is on the health pages and in the metrics.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::status::{Status, TopicHealth};
+use crate::topics::{Topics, TopicsError, View, Wiring};
+
+const PAUSE: Duration = Duration::from_secs(10);
+/// While something is not as it should be: it may be mended any moment.
+const PAUSE_SHORT: Duration = Duration::from_secs(2);
+
+/// Runs until told to stop.
+pub(super) async fn watch(wiring: Wiring, status: Status, stop: CancellationToken) {
+    let mut open = None;
+    loop {
+        // Who cannot be reached is asked by the watch of the cluster; one of them is enough.
+        let found = match status.snapshot().connected {
+            true => stop.run_until_cancelled(look(&wiring, &mut open)).await,
+            false => Some(None),
+        };
+        let Some(found) = found else { return };
+        let well = found.as_ref().is_some_and(|topics| topics.iter().all(TopicHealth::is_well));
+        if let Some(topics) = &found {
+            count(topics);
+        }
+        status.update(|pipeline| pipeline.topics = found);
+        let pause = if well { PAUSE } else { PAUSE_SHORT };
+        if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// None: Kafka or Postgres did not answer.
+async fn look(wiring: &Wiring, open: &mut Option<Topics>) -> Option<Vec<TopicHealth>> {
+    let asked = async {
+        let topics = match open.take() {
+            Some(topics) => topics,
+            None => Topics::open(wiring).await?,
+        };
+        let views = topics.list().await?;
+        *open = Some(topics);
+        Ok::<_, TopicsError>(views)
+    };
+    let views = asked.await;
+    let views = views.inspect_err(|error| tracing::debug!(%error, "topics not looked at")).ok()?;
+    Some(views.into_iter().map(health).collect())
+}
+
+fn health(view: View) -> TopicHealth {
+    TopicHealth {
+        exists: view.exists,
+        partitions: view.partitions.len(),
+        under_replicated: view.under_replicated,
+        offline: view.offline,
+        drift: view.drift.into_iter().map(|drift| drift.what).collect(),
+        name: view.name,
+    }
+}
+
+fn count(topics: &[TopicHealth]) {
+    let number = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+    let those = |which: fn(&TopicHealth) -> bool| topics.iter().filter(|t| which(t)).count();
+    metrics::gauge!("kafka_topics_missing").set(number(those(|topic| !topic.exists)));
+    metrics::gauge!("kafka_topics_drifted").set(number(those(|topic| !topic.drift.is_empty())));
+    let offline = topics.iter().map(|topic| topic.offline).sum();
+    metrics::gauge!("kafka_topics_offline_partitions").set(number(offline));
+    let lacking = topics.iter().map(|topic| topic.under_replicated).sum();
+    metrics::gauge!("kafka_topics_under_replicated_partitions").set(number(lacking));
+}

@@ -1,0 +1,146 @@
+//! The schema of an inbound command says what the reader of commands says: each example goes through
+//! both. And results are as their schema says.
+
+use serde_json::{Value, json};
+use wallex::request::WalletCommand;
+use wallex::wallet::WalletId;
+
+use super::schemas::validator_of;
+use crate::support::app::Setup;
+
+/// Whether the service reads this command. Its `commandId` is the key of an operation.
+fn is_read(command: &Value) -> bool {
+    let value = command.to_string();
+    WalletCommand::parse(Some(value.as_bytes()), || WalletId::stored("made")).is_ok()
+}
+
+fn with(command: &Value, name: &str, value: Value) -> Value {
+    let mut command = command.clone();
+    command[name] = value;
+    command
+}
+
+fn without(command: &Value, name: &str) -> Value {
+    let mut command = command.clone();
+    command.as_object_mut().unwrap().remove(name);
+    command
+}
+
+/// A full command of each kind.
+fn full() -> [Value; 4] {
+    let details = |mut command: Value| {
+        command["commandId"] = json!("invoice-2026-17");
+        command["metadata"] = json!({"plan": {"tier": 1}});
+        command
+    };
+    let moved = |mut command: Value| {
+        command["amount"] = json!("12.50");
+        command["description"] = json!("coffee");
+        command["reference"] = json!("order 18");
+        details(command)
+    };
+    [
+        details(json!({
+            "op": "create", "walletId": "w-1", "ownerId": "alice", "initialBalance": "10.00",
+            "currency": "EUR", "overdraftLimit": 5,
+        })),
+        moved(json!({"op": "credit", "walletId": "w-1"})),
+        moved(json!({"op": "debit", "walletId": "w-1"})),
+        moved(json!({"op": "transfer", "walletId": "w-1", "toWalletId": "w-2"})),
+    ]
+}
+
+#[test]
+fn schema_and_reader_agree_on_every_example() {
+    let mut examples = Vec::new();
+    let texts = ["", "a", "two words", " a", "é", "x\ty", &"x".repeat(255), &"x".repeat(256)];
+    let amounts = [
+        json!("0"),
+        json!("0.00"),
+        json!("0.01"),
+        json!("150"),
+        json!("150.000000000000"),
+        json!("007"),
+        json!("-1"),
+        json!("1e3"),
+        json!("1."),
+        json!(".5"),
+        json!("1.123456789"),
+        json!("1000000000000000"),
+        json!("1000000000000000.00"),
+        json!("1000000000000000.01"),
+        json!("1000000000000001"),
+        json!("9999999999999999"),
+        json!(0),
+        json!(1),
+        json!(12.5),
+        json!(-1),
+        json!(1_000_000_000_000_000_i64),
+        json!(1_000_000_000_000_001_i64),
+        json!(true),
+        json!([1]),
+        json!({}),
+        Value::Null,
+    ];
+    for command in full() {
+        examples.push(command.clone());
+        for name in command.as_object().unwrap().keys() {
+            examples.push(without(&command, name));
+            examples.push(with(&command, name, Value::Null));
+            for value in [json!(7), json!(true), json!([]), json!({})] {
+                examples.push(with(&command, name, value));
+            }
+            // No currency is checked against the list of currencies, which is no matter of form.
+            if name != "currency" {
+                examples.extend(texts.map(|text| with(&command, name, json!(text))));
+            }
+        }
+        for name in ["amount", "initialBalance", "overdraftLimit"] {
+            if command.get(name).is_some() {
+                examples.extend(amounts.clone().map(|amount| with(&command, name, amount)));
+            }
+        }
+        examples.push(with(&command, "description", json!("x".repeat(1024))));
+        examples.push(with(&command, "description", json!("x".repeat(1025))));
+        examples.push(with(&command, "idempotencyKey", json!("other")));
+        examples.push(with(&command, "toWalletId", json!("w-3")));
+        examples.push(with(&command, "more", json!(1)));
+        examples.push(with(&command, "op", json!("freeze")));
+    }
+    let schema = validator_of("WalletCommand");
+    let mut read = 0;
+    for example in &examples {
+        // The operation's own key has another name in a command: there is none beside it.
+        let known = example.get("idempotencyKey").is_none();
+        let expected = known && is_read(example);
+        assert_eq!(schema.is_valid(example), expected, "{example}");
+        read += usize::from(expected);
+    }
+    assert!(read > 60 && examples.len() - read > 200, "{read} of {}", examples.len());
+}
+
+/// The answers of `POST /bulk`, which are what results are made of.
+#[tokio::test(flavor = "multi_thread")]
+async fn results_are_as_their_schema_says() {
+    let app = Setup::without_kafka().start().await;
+    let operations = json!([
+        {"op": "create", "walletId": "w-1", "ownerId": "it", "initialBalance": "10.00"},
+        {"op": "create", "walletId": "w-2", "ownerId": "it", "metadata": {"a": 1}},
+        {"op": "credit", "walletId": "w-1", "amount": "1.00"},
+        {"op": "transfer", "walletId": "w-1", "toWalletId": "w-2", "amount": "2.00"},
+        {"op": "debit", "walletId": "w-1", "amount": "100.00"},
+        {"op": "debit", "walletId": "none", "amount": "100.00"},
+        {"op": "debit", "walletId": "w-1", "amount": "x"},
+    ]);
+    let answer = app.post("/bulk", json!({"operations": operations})).await.json();
+    let results = answer["results"].as_array().unwrap();
+    let statuses: Vec<&Value> = results.iter().map(|result| &result["status"]).collect();
+    assert_eq!(statuses, [201, 201, 201, 201, 400, 404, 400]);
+    let schema = validator_of("WalletCommandResult");
+    for result in results {
+        let result = json!({"commandId": "c", "status": result["status"], "body": result["body"]});
+        assert!(schema.is_valid(&result), "{result}");
+        assert!(!schema.is_valid(&without(&result, "commandId")));
+        assert!(!schema.is_valid(&with(&result, "body", json!({"id": 1}))));
+    }
+}
