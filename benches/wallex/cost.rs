@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::path::Path;
 
 use anyhow::Context;
 use sqlx::{Connection, PgConnection};
@@ -106,6 +107,26 @@ fn process(pid: u32) -> Option<Process> {
     let own = (number(11)? + number(12)?) * TICK_US;
     let reaped = (number(13)? + number(14)?) * TICK_US;
     Some(Process { parent: fields.get(1)?.parse().ok()?, own, reaped })
+}
+
+/// Bytes that the broker keeps of a topic's records, without their indexes.
+pub fn stored(data: &Path, topic: &str) -> anyhow::Result<f64> {
+    let mut bytes = 0;
+    for folder in fs::read_dir(data)? {
+        let folder = folder?;
+        let name = folder.file_name();
+        let partition = name.to_str().and_then(|name| name.strip_prefix(topic)?.strip_prefix('-'));
+        if !partition.is_some_and(|number| number.parse::<i32>().is_ok()) {
+            continue;
+        }
+        for file in fs::read_dir(folder.path())? {
+            let file = file?;
+            if file.path().extension().is_some_and(|end| end == "log") {
+                bytes += file.metadata()?.len();
+            }
+        }
+    }
+    Ok(bytes as f64)
 }
 
 /// Resident memory of a process in MB: now, and at its highest.
