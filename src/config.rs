@@ -6,6 +6,7 @@
 
 mod kafka;
 pub mod names;
+mod producer;
 mod read;
 
 use std::net::IpAddr;
@@ -65,6 +66,12 @@ pub struct ProducerSettings {
     pub compression: Codec,
     /// Bytes of one produce request, at most; one larger record goes alone.
     pub max_request_bytes: usize,
+    /// How long a partition's new events wait for more.
+    pub linger: Duration,
+    /// Bytes of waiting events that end the linger.
+    pub batch_bytes: usize,
+    /// Records have the headers of CloudEvents, too.
+    pub cloud_events: bool,
 }
 
 /// A Kafka compression codec by its configuration name.

@@ -340,7 +340,6 @@ mod tests {
         refused(&[("KAFKA_BROKERS", "kafka:0")], "KAFKA_BROKERS", "host:port");
         refused(&[("KAFKA_BROKERS", "SASL_SSL://kafka:9094")], "KAFKA_BROKERS", "scheme");
         refused(&[("KAFKA_DLQ_TOPIC", "wallet-events")], "KAFKA_DLQ_TOPIC", "of their own");
-        refused(&[("PRODUCER_ACKS", "1")], "PRODUCER_ACKS", "use all");
         refused(&[("OUTBOX_BATCH_SIZE", "2000")], "OUTBOX_BATCH_MAX", "at least");
         let keys = [("IDEMPOTENCY_KEY_RETENTION_DAYS", "1"), ("IDEMPOTENCY_RETENTION_HOURS", "48")];
         refused(&keys, "IDEMPOTENCY_KEY_RETENTION_DAYS", "at least");

@@ -72,6 +72,11 @@ pub const SETTINGS: &[Setting] = &[
         "of the events topic: delete, compact,delete, or compact, which drops history by wallet",
     ),
     setting(
+        "KAFKA_CLOUDEVENTS",
+        "false",
+        "give each record of the events topic the headers of CloudEvents 1.0, binary mode, as well",
+    ),
+    setting(
         "KAFKA_SSL",
         "",
         "TLS to the brokers, true or false; unset: true where every port is 9094",
@@ -125,6 +130,21 @@ pub const SETTINGS: &[Setting] = &[
         "PRODUCER_COMPRESSION",
         "gzip",
         "gzip, snappy, lz4, zstd or none; also the topic's compression.type",
+    ),
+    setting(
+        "PRODUCER_PROFILE",
+        "low-latency",
+        "low-latency (no linger) or throughput (5 ms); the two below win over it",
+    ),
+    setting(
+        "PRODUCER_LINGER_MS",
+        "",
+        "ms that new events of a partition wait for more, 0 to 10000; unset: as the profile has it",
+    ),
+    setting(
+        "PRODUCER_BATCH_BYTES",
+        "",
+        "bytes of a partition's waiting events that end the linger; unset: 16384",
     ),
     setting(
         "PRODUCER_MAX_REQUEST_BYTES",

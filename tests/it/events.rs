@@ -1,5 +1,5 @@
 //! What other systems read from Kafka, seen with Kafka's own tools: order, keys, headers, schemas.
 
 mod schemas;
-mod tools;
+pub mod tools;
 mod topic;

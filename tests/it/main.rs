@@ -32,6 +32,7 @@ mod instances;
 mod load_tools;
 mod openapi;
 mod outbox;
+mod producing;
 mod projectors;
 mod rebuild;
 mod refusals;
