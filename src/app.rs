@@ -7,6 +7,7 @@
 
 mod admission;
 mod identity;
+mod moving;
 mod signals;
 mod watch;
 
@@ -114,6 +115,7 @@ struct Background {
     wake_others: Arc<Notify>,
     wake_publisher: Arc<Notify>,
     wake_republisher: Arc<Notify>,
+    wake_second: Arc<Notify>,
     wake_projectors: Vec<Arc<Notify>>,
     pressure: Pressure,
 }
@@ -140,6 +142,7 @@ impl Background {
             wake_others: Arc::default(),
             wake_publisher: Arc::default(),
             wake_republisher: Arc::default(),
+            wake_second: Arc::default(),
             wake_projectors: vec![Arc::default(), Arc::default()],
             pressure: Pressure::default(),
         })
@@ -180,7 +183,7 @@ impl Background {
     /// Whom a commit wakes, here or in another instance.
     fn pipeline_wakes(&self) -> Vec<Arc<Notify>> {
         let mut wakes = self.wake_projectors.clone();
-        wakes.push(Arc::clone(&self.wake_publisher));
+        wakes.extend([&self.wake_publisher, &self.wake_second].map(Arc::clone));
         wakes
     }
 
@@ -208,10 +211,20 @@ impl Background {
                 tenant: TenantId::default_tenant(),
                 status: self.status.clone(),
             });
-            self.supervise("topic watch", identity::watch(parts, self.stop.clone()));
+            let settled = CancellationToken::new();
+            let (sides, stop) = (settled.clone(), self.stop.clone());
+            self.supervise("topic watch", async move {
+                // Another cluster's topic of the same name is not one that was made anew.
+                stop.run_until_cancelled(sides.cancelled()).await;
+                identity::watch(parts, stop).await;
+            });
             let (parts, stop) = (self.publisher_parts(settings, breaker), self.stop.clone());
+            self.spawn_second(settings, &settled);
             self.supervise("publisher", async move {
-                if let Some(partitions) = frozen_partitions(&parts, &stop).await {
+                moving::settle(&parts.pool, &parts.kafka, &stop).await;
+                settled.cancel();
+                if let Some(partitions) = frozen_partitions(&parts.pool, &parts.kafka, &stop).await
+                {
                     Publisher::new(Parts { partitions, ..parts }).run(stop).await;
                 }
             });
@@ -386,12 +399,16 @@ fn open_partition(connection: Arc<Connection>, settings: &KafkaSettings) -> Open
 
 /// The partition count that the database has frozen for the topic, as soon as it can be asked;
 /// none when the service stops first.
-async fn frozen_partitions(parts: &Parts, stop: &CancellationToken) -> Option<i32> {
+async fn frozen_partitions(
+    pool: &store::Pool,
+    kafka: &KafkaSettings,
+    stop: &CancellationToken,
+) -> Option<i32> {
     while !stop.is_cancelled() {
-        let tenant = TenantId::stored(&parts.tenant);
-        let (topic, default) = (&parts.kafka.events_topic, parts.kafka.default_partitions);
+        let tenant = TenantId::default_tenant();
+        let (topic, default) = (&kafka.events_topic, kafka.default_partitions);
         let asked = async {
-            let mut connection = store::acquire(&parts.pool).await?;
+            let mut connection = store::acquire(pool).await?;
             store::topics::partitions_frozen(&mut connection, &tenant, topic, default).await
         };
         match asked.await {

@@ -14,7 +14,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use kafka::{
-    BreakerSettings, Cleanup, KafkaSettings, SaslMechanism, SaslSettings, SecretSource, TlsSettings,
+    BreakerSettings, Cleanup, KafkaSettings, SaslMechanism, SaslSettings, SecondSettings,
+    SecretSource, TlsSettings,
 };
 pub use read::{ConfigError, Explained, Overrides, explain, load, load_from};
 
@@ -25,6 +26,8 @@ pub struct Settings {
     pub database: DatabaseSettings,
     pub commands: CommandSettings,
     pub kafka: KafkaSettings,
+    /// None: nothing is published twice.
+    pub second: Option<SecondSettings>,
     pub producer: ProducerSettings,
     pub consumer: ConsumerSettings,
     pub outbox: OutboxSettings,

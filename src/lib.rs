@@ -26,6 +26,7 @@ pub mod projector;
 pub mod publisher;
 pub mod republisher;
 pub mod retention;
+pub mod second;
 pub mod store;
 pub mod topics;
 

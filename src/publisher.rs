@@ -18,10 +18,10 @@ mod finish;
 mod jobs;
 mod lease;
 mod partition;
-mod pause;
-mod read_back;
+pub(crate) mod pause;
+pub(crate) mod read_back;
 mod report;
-mod send;
+pub(crate) mod send;
 mod start;
 
 use std::collections::BTreeMap;

@@ -186,7 +186,9 @@ pub(super) struct Reader(config::Config);
 
 impl Reader {
     fn settings(&self) -> Result<Settings, ConfigError> {
+        let kafka = self.kafka()?;
         Ok(Settings {
+            second: self.second(&kafka)?.filter(|_| kafka.enabled),
             http: HttpSettings {
                 host: self.parsed("HOST", "an IP address such as 127.0.0.1")?,
                 port: self.parsed("PORT", "a port, 0 to 65535")?,
@@ -199,7 +201,7 @@ impl Reader {
                 batch_max: self.within("COMMAND_BATCH_MAX", 1, 1000)?,
                 queue_max: self.within("COMMAND_QUEUE_MAX", 1, 1_000_000)?,
             },
-            kafka: self.kafka()?,
+            kafka,
             producer: self.producer()?,
             consumer: self.consumer()?,
             outbox: self.outbox()?,

@@ -30,6 +30,7 @@ mod groups;
 mod idempotency;
 mod instances;
 mod load_tools;
+mod moving;
 mod openapi;
 mod outbox;
 mod producing;
