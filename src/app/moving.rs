@@ -10,7 +10,7 @@ use super::Background;
 use crate::config::{KafkaSettings, Settings};
 use crate::kafka::admin::Admin;
 use crate::second::{self, Follower};
-use crate::store::second::sides::{Sides, change};
+use crate::store::second::sides::{Sides, change, take_back};
 use crate::store::{self, Pool};
 use crate::wallet::TenantId;
 
@@ -46,9 +46,12 @@ async fn ask(pool: &Pool, kafka: &KafkaSettings) -> Result<Sides, String> {
     let tenant = TenantId::default_tenant();
     let asking = store::second::known_topic(pool, &tenant);
     let second = store::bounded(store::SILENT, asking).await.map_err(|error| error.to_string())?;
+    let Some(second) = second else { return Ok(Sides::Same) };
     // Another name is another topic; the same may be another cluster's.
-    if second.as_ref() != Some(&kafka.events_topic) {
-        return Ok(Sides::Same);
+    if second != kafka.events_topic {
+        let taking = take_back(pool, &tenant, &kafka.events_topic, &second);
+        let taken = store::bounded(store::SILENT, taking).await;
+        return taken.map(|()| Sides::Same).map_err(|error| error.to_string());
     }
     let admin = Admin::connect(kafka).await.map_err(|error| error.to_string())?;
     let topic = &kafka.events_topic;

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{SECOND, clear};
 use crate::store::leases::PUBLISHER;
-use crate::store::{Connection, Result};
+use crate::store::{Connection, Pool, Result};
 use crate::wallet::TenantId;
 
 /// What came of it.
@@ -73,10 +73,25 @@ pub async fn change(
     Ok(Sides::Changed { missing })
 }
 
+/// The second has not become the first after all: rows that were written for it meanwhile are the
+/// first's again.
+pub async fn take_back(pool: &Pool, tenant: &TenantId, first: &str, second: &str) -> Result<()> {
+    sqlx::query(
+        "update outbox set topic = $2 \
+         where tenant_id = $1 and processed_at is null and topic = $3",
+    )
+    .bind(tenant.as_str())
+    .bind(first)
+    .bind(second)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
 /// Instances that publish to the first topic of before, or follow into the second.
 async fn running(connection: &mut Connection, tenant: &TenantId, before: &str) -> Result<i64> {
     Ok(sqlx::query_scalar(
-        "select count(*) from lease_members where tenant_id = $1 \
+        "select count(distinct owner) from lease_members where tenant_id = $1 \
            and (role = $2 and topic = $3 or role = $4) and expires_at > clock_timestamp()",
     )
     .bind(tenant.as_str())
