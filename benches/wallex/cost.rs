@@ -109,23 +109,24 @@ fn process(pid: u32) -> Option<Process> {
     Some(Process { parent: fields.get(1)?.parse().ok()?, own, reaped })
 }
 
-/// Bytes that the broker keeps of a topic's records, without their indexes.
-pub fn stored(data: &Path, topic: &str) -> anyhow::Result<f64> {
+/// Bytes that a broker with its logs in `folder` keeps of a topic's records, without their indexes.
+pub fn stored(folder: &Path, topic: &str) -> anyhow::Result<f64> {
     let mut bytes = 0;
-    for folder in fs::read_dir(data)? {
-        let folder = folder?;
-        let name = folder.file_name();
-        let partition = name.to_str().and_then(|name| name.strip_prefix(topic)?.strip_prefix('-'));
-        if !partition.is_some_and(|number| number.parse::<i32>().is_ok()) {
+    for partition in fs::read_dir(folder)? {
+        let partition = partition?;
+        let name = partition.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix(topic)?.strip_prefix('-'));
+        if number.is_none_or(|number| number.parse::<i32>().is_err()) {
             continue;
         }
-        for file in fs::read_dir(folder.path())? {
+        for file in fs::read_dir(partition.path())? {
             let file = file?;
             if file.path().extension().is_some_and(|end| end == "log") {
                 bytes += file.metadata()?.len();
             }
         }
     }
+    anyhow::ensure!(bytes > 0, "{} has nothing of {topic}", folder.display());
     Ok(bytes as f64)
 }
 

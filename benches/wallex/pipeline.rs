@@ -157,7 +157,7 @@ pub async fn publisher_drain(world: &mut World, codec: &str) -> anyhow::Result<R
     let rate = empty(&url, waiting, all, world.scale.patience * 3).await?;
     let to = world.mark(Some(service.pid())).await?;
     let highest = crate::cost::memory(service.pid())?.1;
-    let stored = crate::cost::stored(&world.kafka.data, database.topic)? / all as f64;
+    let stored = crate::cost::stored(&world.kafka.data.join("log"), database.topic)? / all as f64;
     service.drain(world.scale.patience).await?;
     service.stop().await?;
     world.discard(database).await?;
