@@ -131,12 +131,10 @@ async fn what_was_sent_in_one_form_is_found_again_in_the_other() {
     app.assert_reconciled();
 }
 
-/// From the first event's commit to the first and to the last mark, in milliseconds by Postgres's clock.
-async fn waits(app: &App) -> (i64, i64) {
-    let question = "select \
-        (extract(epoch from min(processed_at) - min(created_at)) * 1000)::bigint, \
-        (extract(epoch from max(processed_at) - min(created_at)) * 1000)::bigint from outbox";
-    sqlx::query_as(question).fetch_one(&app.pool).await.unwrap()
+/// From the first event's commit to the first mark, in milliseconds by Postgres's clock.
+async fn first_wait(app: &App) -> i64 {
+    let question = "select (extract(epoch from min(processed_at) - min(created_at)) * 1000)::bigint from outbox";
+    sqlx::query_scalar(question).fetch_one(&app.pool).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -153,23 +151,25 @@ async fn events_linger_for_more_until_there_are_enough_bytes() {
         assert_eq!(app.post("/wallets/w/credit", json!({"amount": "1"})).await.status, 201);
     }
     app.drain().await;
-    let (first, _) = waits(&app).await;
+    let first = first_wait(&app).await;
     assert!(first >= linger, "sent after {first} ms of {linger}");
 
     app.stop();
-    sqlx::query("delete from outbox").execute(&app.pool).await.unwrap();
     app.set("PRODUCER_BATCH_BYTES", 4000);
-    // A wait that only bytes can end within this test's patience.
-    app.set("PRODUCER_LINGER_MS", linger);
     app.restart().await;
     let reference = "r".repeat(255);
-    for _ in 0..20 {
-        let body = json!({"amount": "1", "reference": reference});
-        assert_eq!(app.post("/wallets/w/credit", body).await.status, 201);
+    let mut waited = Vec::new();
+    // A busy machine may take as long as the linger; without an end by bytes none is ever shorter.
+    while waited.len() < 5 && !waited.iter().any(|first| *first < linger) {
+        sqlx::query("delete from outbox").execute(&app.pool).await.unwrap();
+        for _ in 0..20 {
+            let body = json!({"amount": "1", "reference": reference});
+            assert_eq!(app.post("/wallets/w/credit", body).await.status, 201);
+        }
+        app.drain().await;
+        waited.push(first_wait(&app).await);
     }
-    app.drain().await;
-    let (first, last) = waits(&app).await;
-    assert!(first < last - linger / 2, "bytes ended no wait: {first} ms to {last} ms");
+    assert!(waited.iter().any(|first| *first < linger), "bytes ended no wait: {waited:?} ms");
     let found = topic::assert_same(&servers::kafka().bootstrap, &app).await;
     assert_eq!(found.duplicates, 0);
 }
