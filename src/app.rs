@@ -9,6 +9,8 @@ mod admission;
 mod gauges;
 mod identity;
 mod inbound;
+mod moving;
+mod pipeline;
 mod schemas;
 mod signals;
 mod topic_health;
@@ -25,22 +27,14 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{KafkaSettings, Settings};
-use crate::dead_letters::{self, DeadLetters};
+use crate::config::Settings;
 use crate::execute::{self, EventsTopic, Executor, Lane, Notifiers, Queue};
-use crate::group_mirror::{self, GroupMirror};
 use crate::http::{self, HttpState, Repairs};
 use crate::instance::Instance;
-use crate::kafka::{Breaker, Connection, Fetcher};
 use crate::pressure::Pressure;
-use crate::projector::{Kind, OpenPartition, Projector, Wiring};
-use crate::publisher::{Parts, Publisher};
-use crate::republisher::Republisher;
-use crate::retention::Retention;
 use crate::status::Status;
 use crate::store;
 use crate::topics;
-use crate::wallet::TenantId;
 
 /// After the last request, COMMITs in doubt get this long to be settled.
 const SETTLE: Duration = Duration::from_secs(20);
@@ -128,6 +122,7 @@ struct Background {
     wake_others: Arc<Notify>,
     wake_publisher: Arc<Notify>,
     wake_republisher: Arc<Notify>,
+    wake_second: Arc<Notify>,
     wake_projectors: Vec<Arc<Notify>>,
     pressure: Pressure,
 }
@@ -154,6 +149,7 @@ impl Background {
             wake_others: Arc::default(),
             wake_publisher: Arc::default(),
             wake_republisher: Arc::default(),
+            wake_second: Arc::default(),
             wake_projectors: vec![Arc::default(), Arc::default()],
             pressure: Pressure::default(),
         })
@@ -194,7 +190,7 @@ impl Background {
     /// Whom a commit wakes, here or in another instance.
     fn pipeline_wakes(&self) -> Vec<Arc<Notify>> {
         let mut wakes = self.wake_projectors.clone();
-        wakes.push(Arc::clone(&self.wake_publisher));
+        wakes.extend([&self.wake_publisher, &self.wake_second].map(Arc::clone));
         wakes
     }
 
@@ -217,94 +213,6 @@ impl Background {
         Ok(())
     }
 
-    /// The connection that all of it shares, where Kafka is enabled.
-    fn spawn_pipeline(&self, settings: &Settings) -> Option<Arc<Connection>> {
-        let breaker = Breaker::new(&settings.kafka.breaker);
-        let enabled = settings.kafka.enabled;
-        let kafka = enabled.then(|| Connection::behind(&settings.kafka, Arc::clone(&breaker)));
-        if kafka.is_some() {
-            let (status, stop) = (self.status.clone(), self.stop.clone());
-            let watch = watch::watch(settings.kafka.clone(), Arc::clone(&breaker), status, stop);
-            self.supervise("kafka watch", watch);
-            let (wiring, status, stop) =
-                (self.topics(settings), self.status.clone(), self.stop.clone());
-            self.supervise("topic health", topic_health::watch(wiring, status, stop));
-            let parts = Arc::new(identity::Parts {
-                settings: settings.kafka.clone(),
-                pool: self.pool.clone(),
-                tenant: TenantId::default_tenant(),
-                status: self.status.clone(),
-            });
-            self.supervise("topic watch", identity::watch(parts, self.stop.clone()));
-            let (parts, stop) = (self.publisher_parts(settings, breaker), self.stop.clone());
-            self.supervise("publisher", async move {
-                if let Some(partitions) = frozen_partitions(&parts, &stop).await {
-                    Publisher::new(Parts { partitions, ..parts }).run(stop).await;
-                }
-            });
-        }
-        let letters = DeadLetters::new(dead_letters::Parts {
-            pool: self.pool.clone(),
-            tenant: TenantId::default_tenant(),
-            kafka: kafka.clone().map(|kafka| (kafka, settings.kafka.clone())),
-            codec: settings.producer.compression,
-            max_request_bytes: settings.producer.max_request_bytes,
-        });
-        self.supervise("dead letters", letters.run(self.stop.clone()));
-        if kafka.is_some() {
-            let republisher = Republisher {
-                pool: self.pool.clone(),
-                tenant: TenantId::default_tenant(),
-                topic: settings.kafka.events_topic.clone(),
-                asked: Arc::clone(&self.wake_republisher),
-                publisher: Arc::clone(&self.wake_publisher),
-            };
-            self.supervise("republisher", republisher.run(self.stop.clone()));
-        }
-        if let (Some(kafka), true) = (&kafka, settings.consumer.feed_kafka) {
-            self.spawn_mirrors(settings, kafka);
-        }
-        let tenant = TenantId::default_tenant();
-        let retention = Retention::new(self.pool.clone(), tenant, settings.retention.clone());
-        self.supervise("retention", retention.run(self.stop.clone()));
-        for (kind, commits) in Kind::ALL.into_iter().zip(&self.wake_projectors) {
-            let projector = Projector::new(Wiring {
-                kind,
-                tenant: TenantId::default_tenant(),
-                topic: settings.kafka.events_topic.clone(),
-                consumer: settings.consumer.clone(),
-                kafka: kafka.clone().map(|kafka| open_partition(kafka, &settings.kafka)),
-                pool: self.pool.clone(),
-                commits: Arc::clone(commits),
-                status: self.status.clone(),
-                pressure: self.pressure.clone(),
-                instance: Arc::clone(&self.instance),
-            });
-            let stop = self.stop.clone();
-            self.supervise(kind.name(), projector.run(stop));
-        }
-        kafka
-    }
-
-    /// The projectors as the groups that Kafka's own tools show.
-    fn spawn_mirrors(&self, settings: &Settings, kafka: &Arc<Connection>) {
-        for (kind, role) in Kind::ALL.into_iter().zip(group_mirror::ROLES) {
-            let mirror = GroupMirror::new(group_mirror::Parts {
-                projector: kind.name(),
-                role,
-                group: format!("{}{}", settings.consumer.group_prefix, kind.name()),
-                tenant: TenantId::default_tenant().as_str().to_owned(),
-                topic: settings.kafka.events_topic.clone(),
-                kafka: settings.kafka.clone(),
-                connection: Arc::clone(kafka),
-                pool: self.pool.clone(),
-                instance: Arc::clone(&self.instance),
-                status: self.status.clone(),
-            });
-            self.supervise(role, mirror.run(self.stop.clone()));
-        }
-    }
-
     /// What the admin routes may set in motion.
     fn repairs(&self, settings: &Settings) -> Repairs {
         Repairs {
@@ -323,22 +231,6 @@ impl Background {
             pool: self.pool.clone(),
             kafka: settings.kafka.clone(),
             codec: settings.producer.compression,
-        }
-    }
-
-    fn publisher_parts(&self, settings: &Settings, breaker: Arc<Breaker>) -> Parts {
-        Parts {
-            pool: self.pool.clone(),
-            tenant: TenantId::default_tenant().as_str().to_owned(),
-            partitions: settings.kafka.default_partitions,
-            kafka: settings.kafka.clone(),
-            producer: settings.producer.clone(),
-            outbox: settings.outbox.clone(),
-            status: self.status.clone(),
-            instance: Arc::clone(&self.instance),
-            breaker,
-            wake: Arc::clone(&self.wake_publisher),
-            pressure: self.pressure.clone(),
         }
     }
 
@@ -391,29 +283,4 @@ impl Background {
         tracing::info!("stopped");
         Ok(())
     }
-}
-
-/// Readers of the events topic, a connection each.
-fn open_partition(connection: Arc<Connection>, settings: &KafkaSettings) -> OpenPartition {
-    let topic = settings.events_topic.clone();
-    Arc::new(move |partition| Fetcher::new(Arc::clone(&connection), &topic, partition))
-}
-
-/// The partition count that the database has frozen for the topic, as soon as it can be asked;
-/// none when the service stops first.
-async fn frozen_partitions(parts: &Parts, stop: &CancellationToken) -> Option<i32> {
-    while !stop.is_cancelled() {
-        let tenant = TenantId::stored(&parts.tenant);
-        let (topic, default) = (&parts.kafka.events_topic, parts.kafka.default_partitions);
-        let asked = async {
-            let mut connection = store::acquire(&parts.pool).await?;
-            store::topics::partitions_frozen(&mut connection, &tenant, topic, default).await
-        };
-        match asked.await {
-            Ok(partitions) => return Some(partitions),
-            Err(error) => tracing::debug!(%error, "publisher waits for the database"),
-        }
-        stop.run_until_cancelled(tokio::time::sleep(Duration::from_secs(1))).await;
-    }
-    None
 }

@@ -7,6 +7,7 @@
 mod inbound;
 mod kafka;
 pub mod names;
+mod producer;
 mod read;
 mod registry;
 mod topics_file;
@@ -18,7 +19,7 @@ use std::time::Duration;
 pub use inbound::InboundSettings;
 pub use kafka::{
     BreakerSettings, Cleanup, KafkaSettings, KeyStrategy, SaslMechanism, SaslSettings,
-    SecretSource, TlsSettings,
+    SecondSettings, SecretSource, TlsSettings,
 };
 pub use read::{ConfigError, Explained, Overrides, explain, load, load_from};
 pub use registry::RegistrySettings;
@@ -31,6 +32,8 @@ pub struct Settings {
     pub database: DatabaseSettings,
     pub commands: CommandSettings,
     pub kafka: KafkaSettings,
+    /// None: nothing is published twice.
+    pub second: Option<SecondSettings>,
     pub producer: ProducerSettings,
     pub consumer: ConsumerSettings,
     pub outbox: OutboxSettings,
@@ -74,6 +77,12 @@ pub struct ProducerSettings {
     pub compression: Codec,
     /// Bytes of one produce request, at most; one larger record goes alone.
     pub max_request_bytes: usize,
+    /// How long a partition's new events wait for more.
+    pub linger: Duration,
+    /// Bytes of waiting events that end the linger.
+    pub batch_bytes: usize,
+    /// Records have the headers of CloudEvents, too.
+    pub cloud_events: bool,
 }
 
 /// A Kafka compression codec by its configuration name.

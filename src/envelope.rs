@@ -67,6 +67,36 @@ impl Envelope<'_> {
             ("traceparent", bytes(traceparent.unwrap_or(""))),
         ]
     }
+
+    /// The headers of CloudEvents 1.0 in Kafka's binary mode; the value is the event's data as it is.
+    pub fn cloud_event_headers(&self) -> Vec<(&'static str, Vec<u8>)> {
+        let schema = format!("urn:wallex:event:{}:{}", self.event_type, self.schema_version);
+        vec![
+            ("ce_specversion", b"1.0".to_vec()),
+            ("ce_id", self.event_id.to_string().into_bytes()),
+            ("ce_source", format!("/wallex/{}", uri_segment(self.tenant_id)).into_bytes()),
+            ("ce_type", self.event_type.as_bytes().to_vec()),
+            ("ce_time", self.timestamp.as_bytes().to_vec()),
+            ("ce_subject", self.aggregate_id.as_bytes().to_vec()),
+            ("ce_dataschema", schema.into_bytes()),
+            // The partitioning extension: the record's key, which it must not lack once it is set.
+            ("ce_partitionkey", self.aggregate_id.as_bytes().to_vec()),
+            ("content-type", b"application/json".to_vec()),
+        ]
+    }
+}
+
+/// A text as one segment of a URI's path.
+fn uri_segment(text: &str) -> String {
+    let mut segment = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            segment.push(char::from(byte));
+        } else {
+            segment.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    segment
 }
 
 /// RFC 3339 in UTC with milliseconds and `Z`, as every time that leaves the service.

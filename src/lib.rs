@@ -29,6 +29,7 @@ pub mod publisher;
 pub mod registry;
 pub mod republisher;
 pub mod retention;
+pub mod second;
 pub mod store;
 pub mod topics;
 

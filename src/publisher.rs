@@ -18,10 +18,10 @@ mod finish;
 mod jobs;
 mod lease;
 mod partition;
-mod pause;
-mod read_back;
+pub(crate) mod pause;
+pub(crate) mod read_back;
 mod report;
-mod send;
+pub(crate) mod send;
 mod start;
 
 use std::collections::BTreeMap;
@@ -41,7 +41,7 @@ use crate::pressure::Pressure;
 use crate::status::Status;
 use crate::store::Pool;
 use jobs::{Job, Settlement, Shared};
-use partition::Partition;
+use partition::{Linger, Partition};
 use pause::Pause;
 
 /// At shutdown, produces and marks in flight get so long. What is cut off is found by read-back.
@@ -117,6 +117,7 @@ pub struct Publisher {
     store_pause: Pause,
     /// Rows per partition of the next claim.
     limit: i64,
+    linger: Linger,
     pressure: Pressure,
     /// When the last claim began, and until when the next one waits.
     round_begun: Instant,
@@ -127,7 +128,9 @@ pub struct Publisher {
 impl Publisher {
     pub fn new(parts: Parts) -> Self {
         let limit = parts.outbox.batch_size;
+        let ProducerSettings { linger, batch_bytes, .. } = parts.producer;
         Self {
+            linger: Linger { time: linger, bytes: batch_bytes },
             outbox: parts.outbox.clone(),
             retry_max: parts.kafka.retry_max,
             status: parts.status.clone(),

@@ -29,6 +29,8 @@ pub struct Pipeline {
     /// As the last question to it was answered; none where it was not.
     pub cluster: Option<ClusterStatus>,
     pub publisher: PublisherStatus,
+    /// None where there is no second destination.
+    pub second: Option<SecondStatus>,
     /// By projector name; [`COMMANDS`] among them, where commands are consumed.
     pub projectors: BTreeMap<&'static str, ProjectorStatus>,
     /// Every topic that should be there, as of the last look; none: nobody could look.
@@ -103,6 +105,19 @@ pub struct PublisherStatus {
     pub published_last_minute: u64,
     pub errors: u64,
     pub last_error: Option<String>,
+}
+
+/// The second destination, where there is one.
+#[derive(Debug, Clone, Default)]
+pub struct SecondStatus {
+    pub topic: String,
+    pub running: bool,
+    /// The last attempt to reach its cluster succeeded.
+    pub connected: bool,
+    /// Partitions that this instance follows.
+    pub partitions: usize,
+    pub published: u64,
+    pub error: Option<String>,
 }
 
 #[derive(Debug, Clone, Default)]

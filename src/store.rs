@@ -18,6 +18,7 @@ pub mod rebuild;
 pub mod reconcile;
 pub mod recorded;
 pub mod retention;
+pub mod second;
 pub mod signals;
 mod time;
 pub mod topics;

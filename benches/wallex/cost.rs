@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::path::Path;
 
 use anyhow::Context;
 use sqlx::{Connection, PgConnection};
@@ -106,6 +107,27 @@ fn process(pid: u32) -> Option<Process> {
     let own = (number(11)? + number(12)?) * TICK_US;
     let reaped = (number(13)? + number(14)?) * TICK_US;
     Some(Process { parent: fields.get(1)?.parse().ok()?, own, reaped })
+}
+
+/// Bytes that a broker with its logs in `folder` keeps of a topic's records, without their indexes.
+pub fn stored(folder: &Path, topic: &str) -> anyhow::Result<f64> {
+    let mut bytes = 0;
+    for partition in fs::read_dir(folder)? {
+        let partition = partition?;
+        let name = partition.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix(topic)?.strip_prefix('-'));
+        if number.is_none_or(|number| number.parse::<i32>().is_err()) {
+            continue;
+        }
+        for file in fs::read_dir(partition.path())? {
+            let file = file?;
+            if file.path().extension().is_some_and(|end| end == "log") {
+                bytes += file.metadata()?.len();
+            }
+        }
+    }
+    anyhow::ensure!(bytes > 0, "{} has nothing of {topic}", folder.display());
+    Ok(bytes as f64)
 }
 
 /// Resident memory of a process in MB: now, and at its highest.

@@ -28,6 +28,9 @@ pub struct Options {
     /// Seconds of one reading; the default is 5, or 3 when quick.
     #[arg(long)]
     pub seconds: Option<u64>,
+    /// Rows that wait in the outbox before a drain; the default is 1,000,000, in smoke 5,000.
+    #[arg(long)]
+    pub backlog: Option<u64>,
     /// A setting of the service, for comparisons: COMMAND_LANES=2. May be repeated.
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub settings: Vec<String>,
@@ -89,6 +92,7 @@ impl Options {
             },
             _ => full,
         };
+        scale.backlog = self.backlog.unwrap_or(scale.backlog);
         scale.passes = self.passes.unwrap_or(scale.passes).max(1);
         scale.reading = self.seconds.map_or(scale.reading, Duration::from_secs);
         scale

@@ -157,10 +157,12 @@ pub async fn publisher_drain(world: &mut World, codec: &str) -> anyhow::Result<R
     let rate = empty(&url, waiting, all, world.scale.patience * 3).await?;
     let to = world.mark(Some(service.pid())).await?;
     let highest = crate::cost::memory(service.pid())?.1;
+    let stored = crate::cost::stored(&world.kafka.data.join("log"), database.topic)? / all as f64;
     service.drain(world.scale.patience).await?;
     service.stop().await?;
     world.discard(database).await?;
-    Ok(Reading::of(rate).with_cost(from.until(&to, all)).with("MB highest", highest))
+    let reading = Reading::of(rate).with_cost(from.until(&to, all));
+    Ok(reading.with("B stored", stored).with("MB highest", highest))
 }
 
 /// The rate at which both projectors, fed from PostgreSQL, apply events from nothing. A command that

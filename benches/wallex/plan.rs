@@ -113,7 +113,8 @@ fn full() -> Vec<Cell> {
     cells.extend([10, 100, 1000].map(|size| Cell::Bulk { size }));
     cells.extend(Read::ALL.map(|read| Cell::Read { read, connections: 32 }));
     cells.extend([Cell::InStep, Cell::Readable { rate: 1_000 }]);
-    cells.extend(["gzip", "lz4"].map(|codec| Cell::Drain { codec }));
+    let codecs = ["none", "gzip", "snappy", "lz4", "zstd"];
+    cells.extend(codecs.map(|codec| Cell::Drain { codec }));
     cells.extend([Cell::Rebuild, Cell::Memory]);
     cells.extend([false, true].map(|grown| Cell::Growth { grown }));
     cells

@@ -173,17 +173,22 @@ fn events(seed: Seed, versions: u64) -> String {
         Seed::Reads => ("", entries.as_str()),
         _ => ("", ""),
     };
+    // How small a record becomes depends on what no two of them share.
+    let (transaction, correlation) = match seed {
+        Seed::Backlog => ("' || gen_random_uuid() || '", "gen_random_uuid()::text"),
+        _ => ("00000000-0000-7000-8000-000000000000", "null"),
+    };
     format!(
         "do $$ begin for v in 3..{last} loop \
          insert into events (tenant_id, wallet_id, version, event_id, event_type, payload, \
-            transaction_id, partition, created_at) \
+            transaction_id, correlation_id, partition, created_at) \
          select 'default', id, v, \
             {EVENT_ID}, \
-            'WalletCredited', ('{{\"transactionId\":\"00000000-0000-7000-8000-000000000000\",\
+            'WalletCredited', ('{{\"transactionId\":\"{transaction}\",\
             \"previousBalance\":\"' || 1000000000 + v - 3 || '.00\",\"newBalance\":\"' \
             || 1000000000 + v - 2 || '.00\",\"changeAmount\":\"1.00\",\"changeType\":\"CREDIT\",\
             \"reason\":null,\"currency\":\"USD\",\"reference\":null,\"metadata\":null}}')::json, \
-            gen_random_uuid(), partition, clock_timestamp() from bench_wallets; \
+            gen_random_uuid(), {correlation}, partition, clock_timestamp() from bench_wallets; \
          {outbox} {keys} {entries} commit; end loop; end $$"
     )
 }

@@ -14,6 +14,7 @@ use crate::envelope::timestamp;
 use crate::republisher;
 use crate::store::outbox::repair::{self, Refused, State, Which};
 use crate::store::outbox::republish::{self, Counts, Selection};
+use crate::store::second::SecondBacklog;
 use crate::store::{self, Pool};
 use crate::wallet::{TenantId, WalletId};
 
@@ -90,7 +91,10 @@ pub async fn run(command: OutboxCommand, settings: Settings) -> anyhow::Result<b
     let tenant = TenantId::default_tenant();
     match command {
         OutboxCommand::Status { json } => {
-            let state = state(&pool, &tenant).await.context("reading the outbox")?;
+            let mut state = state(&pool, &tenant).await.context("reading the outbox")?;
+            if settings.second.is_some() {
+                state.second = store::second::backlog(&pool, &tenant).await?;
+            }
             if json {
                 println!("{}", serde_json::to_string_pretty(&state)?);
             } else {
@@ -211,6 +215,10 @@ fn print(state: &State) {
     if state.republication.wallets > 0 {
         let Counts { wallets, events } = state.republication;
         println!("{events} events of {wallets} wallets are to be sent again");
+    }
+    if let Some(second) = &state.second {
+        let SecondBacklog { topic, backlog, oldest_ms } = second;
+        println!("second topic {topic}: {backlog} events wait, the oldest for {oldest_ms} ms");
     }
     match state.purge.purged_through {
         Some(through) => println!("purged through {}", timestamp(through)),

@@ -44,6 +44,23 @@ pub struct KafkaSettings {
     pub declared: Vec<DeclaredTopic>,
 }
 
+/// A second place for the events of the first: while a deployment moves from one to the other.
+#[derive(Debug, Clone)]
+pub struct SecondSettings {
+    /// The first's settings, but for the topic, the cluster and the way into it.
+    pub kafka: KafkaSettings,
+    /// Where it is new: it gets events from now on only.
+    pub from_now: bool,
+}
+
+/// A list of brokers and the names of the settings that belong to it.
+struct Brokers {
+    name: &'static str,
+    prefix: &'static str,
+    tls_switches: &'static [&'static str],
+    list: Vec<String>,
+}
+
 /// What the broker does with old records, by its configuration name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cleanup {
@@ -155,7 +172,12 @@ pub(super) fn legal(name: &str, topic: String) -> Result<String, ConfigError> {
 
 impl Reader {
     pub(super) fn kafka(&self) -> Result<KafkaSettings, ConfigError> {
-        let brokers = self.brokers()?;
+        let brokers = Brokers {
+            name: "KAFKA_BROKERS",
+            prefix: "KAFKA_",
+            tls_switches: &TLS_SWITCHES,
+            list: self.brokers("KAFKA_BROKERS")?,
+        };
         let tls = self.tls(&brokers)?;
         let (events_topic, dlq_topic) = self.topics()?;
         if events_topic == dlq_topic {
@@ -168,7 +190,7 @@ impl Reader {
         let inbound = self.inbound([&events_topic, &dlq_topic])?;
         let mut settings = KafkaSettings {
             enabled: self.flag("KAFKA_ENABLED")?,
-            brokers,
+            brokers: brokers.list,
             client_id: self.text("KAFKA_CLIENT_ID")?,
             events_topic,
             dlq_topic,
@@ -189,7 +211,7 @@ impl Reader {
                 reset: self.millis("KAFKA_BREAKER_RESET_MS")?,
             },
             tls,
-            sasl: self.sasl()?,
+            sasl: self.sasl("KAFKA_")?,
             validate_on_startup: self.flag("KAFKA_VALIDATE_ON_STARTUP")?,
             declared: Vec::new(),
         };
@@ -197,38 +219,42 @@ impl Reader {
         Ok(settings)
     }
 
-    fn tls(&self, brokers: &[String]) -> Result<Option<TlsSettings>, ConfigError> {
-        let on = match self.tls_switch()? {
+    fn tls(&self, brokers: &Brokers) -> Result<Option<TlsSettings>, ConfigError> {
+        let Brokers { name, prefix, list, .. } = brokers;
+        let on = match self.tls_switch(brokers)? {
             Some(on) => on,
             None => {
                 let by_custom =
                     |broker: &&String| broker.rsplit(':').next().is_some_and(|p| p == TLS_PORT);
-                let count = brokers.iter().filter(by_custom).count();
-                if count > 0 && count < brokers.len() {
-                    let problem = "some ports are 9094, which speaks TLS by custom, others are not: \
-                                   set KAFKA_SSL=true or KAFKA_SSL=false";
-                    return Err(invalid("KAFKA_BROKERS", &brokers.join(","), problem));
+                let count = list.iter().filter(by_custom).count();
+                if count > 0 && count < list.len() {
+                    let problem = format!(
+                        "some ports are 9094, which speaks TLS by custom, others are not: \
+                         set {prefix}SSL=true or {prefix}SSL=false"
+                    );
+                    return Err(invalid(name, &list.join(","), &problem));
                 }
                 count > 0
             }
         };
-        let file = self.text("KAFKA_SSL_CA_FILE")?;
+        let ca_file = format!("{prefix}SSL_CA_FILE");
+        let file = self.text(&ca_file)?;
         if file.is_empty() {
             return Ok(on.then_some(TlsSettings { ca_file: None }));
         }
         if !on {
-            let problem = "TLS is off, so nothing would be checked with it: set KAFKA_SSL=true";
-            return Err(invalid("KAFKA_SSL_CA_FILE", &file, problem));
+            let problem =
+                format!("TLS is off, so nothing would be checked with it: set {prefix}SSL=true");
+            return Err(invalid(&ca_file, &file, &problem));
         }
-        std::fs::read(&file)
-            .map_err(|error| invalid("KAFKA_SSL_CA_FILE", &file, &error.to_string()))?;
+        std::fs::read(&file).map_err(|error| invalid(&ca_file, &file, &error.to_string()))?;
         Ok(Some(TlsSettings { ca_file: Some(PathBuf::from(file)) }))
     }
 
     /// None: no name of the switch is set.
-    fn tls_switch(&self) -> Result<Option<bool>, ConfigError> {
+    fn tls_switch(&self, brokers: &Brokers) -> Result<Option<bool>, ConfigError> {
         let mut found: Option<(&str, bool)> = None;
-        for name in TLS_SWITCHES {
+        for name in brokers.tls_switches {
             let Some(on) = self.optional_flag(name)? else { continue };
             match found {
                 Some((other, said)) if said != on => {
@@ -242,44 +268,40 @@ impl Reader {
     }
 
     /// On where it is switched on, or where a user is given and it is not switched off.
-    fn sasl(&self) -> Result<Option<SaslSettings>, ConfigError> {
+    fn sasl(&self, prefix: &str) -> Result<Option<SaslSettings>, ConfigError> {
+        let name = |end: &str| format!("{prefix}SASL_{end}");
         let mechanism = self.one_of(
-            "KAFKA_SASL_MECHANISM",
+            &name("MECHANISM"),
             &[
                 ("plain", SaslMechanism::Plain),
                 ("scram-sha-256", SaslMechanism::ScramSha256),
                 ("scram-sha-512", SaslMechanism::ScramSha512),
             ],
         )?;
-        let username = self.text("KAFKA_SASL_USERNAME")?;
-        let password = self.text("KAFKA_SASL_PASSWORD")?;
+        let username = self.text(&name("USERNAME"))?;
+        let password = self.text(&name("PASSWORD"))?;
         let given = !username.is_empty() || !password.is_empty();
-        if !self.optional_flag("KAFKA_SASL_ENABLED")?.unwrap_or(given) {
+        if !self.optional_flag(&name("ENABLED"))?.unwrap_or(given) {
             return Ok(None);
         }
-        for (name, value) in
-            [("KAFKA_SASL_USERNAME", &username), ("KAFKA_SASL_PASSWORD", &password)]
-        {
+        for (name, value) in [(name("USERNAME"), &username), (name("PASSWORD"), &password)] {
             if value.is_empty() {
-                return Err(invalid(
-                    name,
-                    value,
-                    "SASL needs it; KAFKA_SASL_ENABLED=false: no SASL",
-                ));
+                let problem = format!("SASL needs it; {prefix}SASL_ENABLED=false: no SASL");
+                return Err(invalid(&name, value, &problem));
             }
         }
         if username.contains('\0') || password.contains('\0') {
-            return Err(invalid("KAFKA_SASL_PASSWORD", &password, "it must not have a NUL byte"));
+            return Err(invalid(&name("PASSWORD"), &password, "it must not have a NUL byte"));
         }
-        let password = match self.file_of("KAFKA_SASL_PASSWORD") {
+        let password = match self.file_of(&name("PASSWORD")) {
             Some(path) => SecretSource::File(path),
             None => SecretSource::Value(Secret::new(password)),
         };
         Ok(Some(SaslSettings { mechanism, username, password }))
     }
 
-    fn brokers(&self) -> Result<Vec<String>, ConfigError> {
-        let list = self.text("KAFKA_BROKERS")?;
+    fn brokers(&self, name: &str) -> Result<Vec<String>, ConfigError> {
+        let list = self.text(name)?;
         let valid = |broker: &str| {
             broker.rsplit_once(':').is_some_and(|(host, port)| {
                 !host.is_empty()
@@ -291,7 +313,46 @@ impl Reader {
         if brokers.iter().all(|broker| valid(broker)) {
             return Ok(brokers);
         }
-        Err(invalid("KAFKA_BROKERS", &list, "use host:port,host:port without a scheme"))
+        Err(invalid(name, &list, "use host:port,host:port without a scheme"))
+    }
+
+    /// The second destination; none where neither of its names is set.
+    pub(super) fn second(
+        &self,
+        first: &KafkaSettings,
+    ) -> Result<Option<SecondSettings>, ConfigError> {
+        let (topic, list) = ("KAFKA_SECOND_TOPIC", "KAFKA_SECOND_BROKERS");
+        let from_now = self.one_of("KAFKA_SECOND_FROM", &[("beginning", false), ("now", true)])?;
+        let mut kafka = first.clone();
+        let given = self.text(topic)?;
+        if !given.is_empty() {
+            kafka.events_topic = legal(topic, given.clone())?;
+        }
+        if self.text(list)?.is_empty() {
+            if given.is_empty() {
+                return Ok(None);
+            }
+            let taken = [&first.events_topic, &first.dlq_topic];
+            if taken.contains(&&kafka.events_topic) {
+                let problem = "the first has this topic already: use another, or another cluster";
+                return Err(invalid(topic, &given, problem));
+            }
+        } else {
+            let brokers = Brokers {
+                name: list,
+                prefix: "KAFKA_SECOND_",
+                tls_switches: &["KAFKA_SECOND_SSL"],
+                list: self.brokers(list)?,
+            };
+            kafka.tls = self.tls(&brokers)?;
+            kafka.sasl = self.sasl(brokers.prefix)?;
+            kafka.brokers = brokers.list;
+            if kafka.brokers == first.brokers && kafka.events_topic == first.events_topic {
+                let problem = "that is the first cluster and its topic: set KAFKA_SECOND_TOPIC";
+                return Err(invalid(list, &kafka.brokers.join(","), problem));
+            }
+        }
+        Ok(Some(SecondSettings { kafka, from_now }))
     }
 
     /// The topics of events and of dead letters.
@@ -380,10 +441,37 @@ mod tests {
         refused(&alike, "KAFKA_COMMAND_RESULTS_TOPIC", "own");
         refused(&[("CONSUMER_RETRY_DELAYS_MS", "1,2")], "CONSUMER_RETRY_DELAYS_MS", "three");
         refused(&[("CONSUMER_RETRY_DELAYS_MS", "3,2,1")], "CONSUMER_RETRY_DELAYS_MS", "asc");
-        refused(&[("PRODUCER_ACKS", "1")], "PRODUCER_ACKS", "use all");
         refused(&[("OUTBOX_BATCH_SIZE", "2000")], "OUTBOX_BATCH_MAX", "at least");
         let keys = [("IDEMPOTENCY_KEY_RETENTION_DAYS", "1"), ("IDEMPOTENCY_RETENTION_HOURS", "48")];
         refused(&keys, "IDEMPOTENCY_KEY_RETENTION_DAYS", "at least");
+    }
+
+    #[test]
+    fn a_second_destination_is_another_topic_or_another_cluster() {
+        let second = |variables: &[(&str, &str)]| {
+            let variables: HashMap<String, String> =
+                variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+            load_from(&variables, &Overrides::new()).unwrap().0.second
+        };
+        assert!(second(&[]).is_none());
+        let user = [("KAFKA_SASL_USERNAME", "one"), ("KAFKA_SASL_PASSWORD", "secret")];
+        let topic = second(&[&[("KAFKA_SECOND_TOPIC", "new")][..], &user].concat()).unwrap();
+        assert_eq!((topic.kafka.events_topic.as_str(), topic.from_now), ("new", false));
+        assert!(topic.kafka.sasl.is_some(), "the same cluster, the same way in");
+        let cluster = [("KAFKA_SECOND_BROKERS", "b:9094"), ("KAFKA_SECOND_FROM", "now")];
+        let cluster = second(&[&cluster[..], &user].concat()).unwrap();
+        assert_eq!(cluster.kafka.events_topic, "wallet-events");
+        assert_eq!((cluster.kafka.brokers, cluster.from_now), (vec!["b:9094".to_owned()], true));
+        assert!(cluster.kafka.sasl.is_none() && cluster.kafka.tls.is_some(), "its own way in");
+        for topic in ["wallet-events", "wallet-events-dlq"] {
+            refused(&[("KAFKA_SECOND_TOPIC", topic)], "KAFKA_SECOND_TOPIC", "another cluster");
+        }
+        refused(&[("KAFKA_SECOND_TOPIC", "a b")], "KAFKA_SECOND_TOPIC", "a-z");
+        let same = [("KAFKA_SECOND_BROKERS", "localhost:29092")];
+        refused(&same, "KAFKA_SECOND_BROKERS", "KAFKA_SECOND_TOPIC");
+        let user = [("KAFKA_SECOND_BROKERS", "b:1"), ("KAFKA_SECOND_SASL_USERNAME", "two")];
+        refused(&user, "KAFKA_SECOND_SASL_PASSWORD", "KAFKA_SECOND_SASL_ENABLED");
+        refused(&[("KAFKA_SECOND_FROM", "then")], "KAFKA_SECOND_FROM", "beginning or now");
     }
 
     #[test]

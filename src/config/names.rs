@@ -87,6 +87,11 @@ pub const SETTINGS: &[Setting] = &[
         "of the events topic: delete, compact,delete, or compact, which drops history by wallet",
     ),
     setting(
+        "KAFKA_CLOUDEVENTS",
+        "false",
+        "give each record of the events topic the headers of CloudEvents 1.0, binary mode, as well",
+    ),
+    setting(
         "KAFKA_SSL",
         "",
         "TLS to the brokers, true or false; unset: true where every port is 9094",
@@ -114,6 +119,30 @@ pub const SETTINGS: &[Setting] = &[
         "false",
         "do not start where the brokers cannot be reached or do not let the service in",
     ),
+    setting(
+        "KAFKA_SECOND_TOPIC",
+        "",
+        "a second topic that gets every event, too: for moving over; unset: none, or the first's name",
+    ),
+    setting(
+        "KAFKA_SECOND_BROKERS",
+        "",
+        "its cluster, as a host:port list; unset: the first's, with the first's security",
+    ),
+    setting(
+        "KAFKA_SECOND_FROM",
+        "beginning",
+        "where a second topic that is new begins: beginning (of all events) or now",
+    ),
+    setting("KAFKA_SECOND_SSL", "", "as KAFKA_SSL, for KAFKA_SECOND_BROKERS; so are the next five"),
+    setting("KAFKA_SECOND_SSL_CA_FILE", "", "as KAFKA_SSL_CA_FILE"),
+    setting("KAFKA_SECOND_SASL_ENABLED", "", "as KAFKA_SASL_ENABLED"),
+    setting("KAFKA_SECOND_SASL_MECHANISM", "plain", "as KAFKA_SASL_MECHANISM"),
+    setting("KAFKA_SECOND_SASL_USERNAME", "", "as KAFKA_SASL_USERNAME"),
+    secret(
+        "KAFKA_SECOND_SASL_PASSWORD",
+        "as KAFKA_SASL_PASSWORD, KAFKA_SECOND_SASL_PASSWORD_FILE too",
+    ),
     setting("KAFKA_CONNECTION_TIMEOUT", "10000", "ms until a connection attempt is given up"),
     setting(
         "KAFKA_REQUEST_TIMEOUT",
@@ -140,6 +169,21 @@ pub const SETTINGS: &[Setting] = &[
         "PRODUCER_COMPRESSION",
         "gzip",
         "gzip, snappy, lz4, zstd or none; also the topic's compression.type",
+    ),
+    setting(
+        "PRODUCER_PROFILE",
+        "low-latency",
+        "low-latency (no linger) or throughput (5 ms); the two below win over it",
+    ),
+    setting(
+        "PRODUCER_LINGER_MS",
+        "",
+        "ms that new events of a partition wait for more, 0 to 10000; unset: as the profile has it",
+    ),
+    setting(
+        "PRODUCER_BATCH_BYTES",
+        "",
+        "bytes of a partition's waiting events that end the linger; unset: 16384",
     ),
     setting(
         "PRODUCER_MAX_REQUEST_BYTES",

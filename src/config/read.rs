@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::names::{SETTINGS, WATCHED_PREFIXES};
 use super::{
-    Codec, CommandSettings, ConsumerSettings, DatabaseSettings, HttpSettings, LogFormat,
-    LogSettings, OutboxSettings, ProducerSettings, RetentionSettings, Secret, Settings, file_path,
+    CommandSettings, ConsumerSettings, DatabaseSettings, HttpSettings, LogFormat, LogSettings,
+    OutboxSettings, RetentionSettings, Secret, Settings, file_path,
 };
 
 /// Settings given as flags, by name: they win over everything.
@@ -186,8 +186,9 @@ pub(super) struct Reader(config::Config);
 
 impl Reader {
     fn settings(&self) -> Result<Settings, ConfigError> {
-        self.one_of("PRODUCER_ACKS", &[("all", ())])?;
+        let kafka = self.kafka()?;
         Ok(Settings {
+            second: self.second(&kafka)?.filter(|_| kafka.enabled),
             http: HttpSettings {
                 host: self.parsed("HOST", "an IP address such as 127.0.0.1")?,
                 port: self.parsed("PORT", "a port, 0 to 65535")?,
@@ -200,20 +201,8 @@ impl Reader {
                 batch_max: self.within("COMMAND_BATCH_MAX", 1, 1000)?,
                 queue_max: self.within("COMMAND_QUEUE_MAX", 1, 1_000_000)?,
             },
-            kafka: self.kafka()?,
-            producer: ProducerSettings {
-                compression: self.one_of(
-                    "PRODUCER_COMPRESSION",
-                    &[
-                        ("gzip", Codec::Gzip),
-                        ("snappy", Codec::Snappy),
-                        ("lz4", Codec::Lz4),
-                        ("zstd", Codec::Zstd),
-                        ("none", Codec::None),
-                    ],
-                )?,
-                max_request_bytes: self.within("PRODUCER_MAX_REQUEST_BYTES", 1000, 10_485_760)?,
-            },
+            kafka,
+            producer: self.producer()?,
             consumer: self.consumer()?,
             outbox: self.outbox()?,
             retention: self.retention()?,

@@ -14,7 +14,9 @@ use super::openapi::health as shapes;
 use super::openapi::problems::InternalProblems;
 use crate::envelope::timestamp;
 use crate::status::{Breaker, COMMANDS, Pipeline, ProjectorStatus, TopicHealth};
+use crate::store::second::SecondBacklog;
 use crate::store::{self, outbox::Backlog};
+use crate::wallet::TenantId;
 
 pub(super) use stats::{__path_kafka_stats, kafka_stats};
 
@@ -133,6 +135,8 @@ struct Report {
     backlog: Option<Backlog>,
     /// How far each projector is behind the events, in events and by age.
     behind: Vec<(String, i64, u128)>,
+    /// What the second destination lacks; none where there is none, or where Postgres does not say.
+    second: Option<SecondBacklog>,
     /// The topic lacks events that nobody but `outbox republish` will send.
     awaits_republication: bool,
 }
@@ -157,7 +161,15 @@ impl Report {
             }
             false => false,
         };
-        Self { pipeline, backlog, behind: behind.collect(), awaits_republication }
+        let second = match pipeline.second.is_some() && backlog.is_some() {
+            true => {
+                let tenant = TenantId::default_tenant();
+                let asked = store::second::backlog(&state.pool, &tenant);
+                within(asked).await.ok().flatten()
+            }
+            false => None,
+        };
+        Self { pipeline, backlog, behind: behind.collect(), second, awaits_republication }
     }
 
     fn status(&self) -> &'static str {
@@ -196,6 +208,7 @@ impl Report {
                 "lagMs": backlog.map(|b| millis(b.oldest)),
                 "awaitsRepublication": self.awaits_republication,
             },
+            "second": self.second(),
             "consumers": self.consumers(),
             "breaker": {"state": match pipeline.breaker {
                 Breaker::Closed => "closed",
@@ -209,6 +222,20 @@ impl Report {
             Value::Object(fields) => fields,
             _ => Map::new(),
         }
+    }
+
+    /// The second destination: it is not part of the status, which speaks of the first.
+    fn second(&self) -> Value {
+        let Some(status) = &self.pipeline.second else { return Value::Null };
+        json!({
+            "topic": status.topic,
+            "state": if status.running { "running" } else { "stopped" },
+            "connected": status.connected,
+            "error": status.error,
+            "published": status.published,
+            "lag": self.second.as_ref().map(|second| second.backlog),
+            "lagMs": self.second.as_ref().map(|second| second.oldest_ms),
+        })
     }
 
     /// A projector's name as a consumer group.

@@ -28,12 +28,14 @@ pub enum BreakerState {
     HalfOpen,
 }
 
-/// One per process: every connection to the cluster stands behind it.
+/// One per cluster: every connection to it stands behind it.
 #[derive(Debug)]
 pub struct Breaker {
     settings: BreakerSettings,
     inner: Mutex<Inner>,
     states: watch::Sender<BreakerState>,
+    /// The gauge speaks of the first cluster.
+    gauged: bool,
 }
 
 #[derive(Debug)]
@@ -55,6 +57,15 @@ struct Inner {
 
 impl Breaker {
     pub fn new(settings: &BreakerSettings) -> Arc<Self> {
+        Self::with_gauge(settings, true)
+    }
+
+    /// Of a cluster besides the first.
+    pub fn aside(settings: &BreakerSettings) -> Arc<Self> {
+        Self::with_gauge(settings, false)
+    }
+
+    fn with_gauge(settings: &BreakerSettings, gauged: bool) -> Arc<Self> {
         let now = Instant::now();
         let inner = Inner {
             state: BreakerState::Closed,
@@ -70,6 +81,7 @@ impl Breaker {
             settings: settings.clone(),
             inner: Mutex::new(inner),
             states: watch::Sender::new(BreakerState::Closed),
+            gauged,
         };
         breaker.show(BreakerState::Closed);
         Arc::new(breaker)
@@ -203,11 +215,13 @@ impl Breaker {
     }
 
     fn show(&self, state: BreakerState) {
-        metrics::gauge!("kafka_breaker_state").set(match state {
-            BreakerState::Closed => 0.0,
-            BreakerState::HalfOpen => 1.0,
-            BreakerState::Open => 2.0,
-        });
+        if self.gauged {
+            metrics::gauge!("kafka_breaker_state").set(match state {
+                BreakerState::Closed => 0.0,
+                BreakerState::HalfOpen => 1.0,
+                BreakerState::Open => 2.0,
+            });
+        }
         self.states.send_replace(state);
     }
 

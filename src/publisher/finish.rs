@@ -13,6 +13,9 @@ use crate::kafka::topics::Report;
 use crate::store;
 use crate::store::outbox::OutboxRow;
 
+/// Of envelope and headers, without what the caller chose.
+const ENVELOPE_BYTES: usize = 400;
+
 impl Publisher {
     pub(super) fn finish(&mut self, done: Done) {
         match done {
@@ -82,8 +85,9 @@ impl Publisher {
         let rows = self.stored(rows, "outbox not read").unwrap_or_default();
         let limit_rows = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut behind = false;
+        let now = Instant::now();
         let until = self.term.until();
-        let sends = !self.stopping && self.term.stands(Instant::now());
+        let sends = !self.stopping && self.term.stands(now);
         let groups: Vec<&[OutboxRow]> =
             rows.chunk_by(|left, right| left.partition == right.partition).collect();
         for number in asked {
@@ -93,6 +97,13 @@ impl Publisher {
             match group {
                 Some(group) if sends && partition.after_job.is_none() => {
                     let more = group.len() >= limit_rows;
+                    if !more && partition.waits(&self.linger, weight(group), now) {
+                        // Looked at again half-way at the soonest: a look costs a statement.
+                        self.rest_until = self.rest_until.max(now + self.linger.time / 2);
+                        partition.rest(Phase::Idle);
+                        continue;
+                    }
+                    partition.lingers = None;
                     behind |= more;
                     self.sending += 1;
                     self.jobs.push(self.shared.send(
@@ -105,6 +116,7 @@ impl Publisher {
                 }
                 _ => {
                     partition.rest(Phase::Idle);
+                    partition.lingers = None;
                     partition.dirty |= failed || group.is_some();
                 }
             }
@@ -202,4 +214,10 @@ impl Publisher {
             partition.rest(if doubtful { Phase::Doubtful } else { Phase::Idle });
         }
     }
+}
+
+/// Bytes of the records that these rows become, about.
+fn weight(rows: &[OutboxRow]) -> usize {
+    let weight = |row: &OutboxRow| row.payload.len() + row.wallet_id.len() * 3 + ENVELOPE_BYTES;
+    rows.iter().map(weight).sum()
 }

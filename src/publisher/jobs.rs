@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::Parts;
 use super::read_back::{self, ReadBack};
-use super::send::{self, Sent};
+use super::send::{self, Form, Sent};
 use crate::kafka::admin::Admin;
 use crate::kafka::topics::{Report, TopicSpec};
 use crate::kafka::{self, Connection, Fetcher, Producer};
@@ -61,7 +61,7 @@ pub struct Shared {
 struct Settings {
     kafka: crate::config::KafkaSettings,
     specs: Vec<TopicSpec>,
-    max_request_bytes: usize,
+    form: Form,
 }
 
 impl Shared {
@@ -86,7 +86,10 @@ impl Shared {
                     TopicSpec::dead_letters(&parts.kafka, codec),
                 ],
                 kafka: parts.kafka,
-                max_request_bytes: parts.producer.max_request_bytes,
+                form: Form {
+                    max_bytes: parts.producer.max_request_bytes,
+                    cloud_events: parts.producer.cloud_events,
+                },
             },
         }
     }
@@ -163,10 +166,9 @@ impl Shared {
         let shared = Arc::clone(self);
         Box::pin(async move {
             let mut sent = Sent::new(number, epoch, more);
-            let max_bytes = shared.parts.max_request_bytes;
             #[cfg(feature = "seeded-bugs")]
             crate::seeded::mark_first(&shared.pool, &shared.leased, number, epoch, &rows).await;
-            send::send(&shared.producer, &mut sent, &rows, max_bytes, until).await;
+            send::send(&shared.producer, &mut sent, &rows, shared.parts.form, until).await;
             Done::Sent(sent)
         })
     }

@@ -1,5 +1,7 @@
 //! What the publisher knows of one partition. Decides nothing about others, waits for nothing.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::pause::Pause;
@@ -18,6 +20,13 @@ pub enum Phase {
     Busy,
 }
 
+/// How long rows wait for more, and how many bytes of them are enough.
+#[derive(Debug, Clone, Copy)]
+pub struct Linger {
+    pub time: Duration,
+    pub bytes: usize,
+}
+
 #[derive(Debug, Default)]
 pub struct Partition {
     pub phase: Phase,
@@ -30,6 +39,8 @@ pub struct Partition {
     pub last_offset: Option<i64>,
     /// There may be rows that no claim has seen.
     pub dirty: bool,
+    /// Rows were seen, and wait so long for more.
+    pub lingers: Option<Instant>,
     pub pause: Pause,
 }
 
@@ -38,14 +49,26 @@ impl Partition {
     pub fn wants_work(&self) -> bool {
         match self.phase {
             Phase::Doubtful => true,
-            Phase::Idle => self.dirty,
+            Phase::Idle => self.dirty || self.lingers.is_some(),
             Phase::Unowned | Phase::Busy => false,
         }
     }
 
     /// May have a job of its own, once nothing else holds it up.
     pub fn is_ready(&self, now: Instant) -> bool {
-        self.wants_work() && !self.leaving && self.pause.is_over(now)
+        let waits = !self.dirty && self.phase == Phase::Idle;
+        let lingers = waits && self.lingers.is_some_and(|until| now < until);
+        self.wants_work() && !lingers && !self.leaving && self.pause.is_over(now)
+    }
+
+    /// Whether rows of `bytes` are to wait for more; begins the wait with the first of them.
+    pub fn waits(&mut self, linger: &Linger, bytes: usize, now: Instant) -> bool {
+        let until = *self.lingers.get_or_insert(now + linger.time);
+        let waits = bytes < linger.bytes && now < until;
+        if !waits {
+            self.lingers = None;
+        }
+        waits
     }
 
     /// Its job is over.
@@ -93,6 +116,25 @@ mod tests {
         assert_eq!(partition.phase, Phase::Idle, "the same lease, renewed");
         partition.lease(lease(6));
         assert_eq!((partition.phase, partition.epoch), (Phase::Doubtful, 6), "another's meanwhile");
+    }
+
+    #[test]
+    fn rows_wait_for_more_until_there_are_enough_or_the_time_is_over() {
+        let linger = Linger { time: Duration::from_millis(5), bytes: 1000 };
+        let begun = Instant::now();
+        let mut partition = Partition { phase: Phase::Idle, ..Partition::default() };
+        assert!(partition.waits(&linger, 400, begun));
+        assert!(partition.wants_work() && !partition.is_ready(begun));
+        assert!(partition.is_ready(begun + linger.time));
+        partition.dirty = true;
+        assert!(partition.is_ready(begun), "there may be more");
+        let later = begun + Duration::from_millis(4);
+        assert!(partition.waits(&linger, 999, later), "counted from the first");
+        assert!(!partition.waits(&linger, 1000, later), "enough");
+        assert!(partition.waits(&linger, 400, later), "a new wait");
+        assert!(!partition.waits(&linger, 400, later + linger.time), "its time is over");
+        let none = Linger { time: Duration::ZERO, bytes: 1000 };
+        assert!(!partition.waits(&none, 1, begun));
     }
 
     #[test]

@@ -80,13 +80,22 @@ impl Sent {
     }
 }
 
-/// Sends `rows`, or as many of them as fit into `max_bytes`, in their order. Begins nothing after
+/// How records are made.
+#[derive(Debug, Clone, Copy)]
+pub struct Form {
+    /// Bytes of one request, at most.
+    pub max_bytes: usize,
+    /// With the headers of CloudEvents, too.
+    pub cloud_events: bool,
+}
+
+/// Sends `rows`, or as many of them as fit into one request, in their order. Begins nothing after
 /// `until`: another instance may have the partition then.
 pub async fn send(
     producer: &Producer,
     sent: &mut Sent,
     rows: &[OutboxRow],
-    max_bytes: usize,
+    form: Form,
     until: Instant,
 ) {
     let mut held = HashSet::new();
@@ -95,7 +104,7 @@ pub async fn send(
         if held.contains(&wallet(row)) {
             continue;
         }
-        let record = match outgoing(row) {
+        let record = match outgoing(row, form.cloud_events) {
             Ok(record) => record,
             Err(error) => {
                 sent.refuse(row, format!("not a valid envelope: {error}"));
@@ -104,7 +113,7 @@ pub async fn send(
             }
         };
         bytes = bytes.saturating_add(record.size());
-        if bytes > max_bytes && !batch.is_empty() {
+        if bytes > form.max_bytes && !batch.is_empty() {
             sent.cut = true;
             sent.more = true;
             break;
@@ -124,7 +133,7 @@ pub async fn send(
             [row] => sent.refuse(row, cause.to_string()),
             _ => {
                 sent.refused_batch = true;
-                send_singly(producer, sent, &batch, until).await;
+                send_singly(producer, sent, &batch, form, until).await;
             }
         },
         Err(error) => sent.stop(&error, batch.len()),
@@ -143,14 +152,20 @@ async fn is_open(producer: &Producer, sent: &mut Sent, rows: usize, until: Insta
     open
 }
 
-async fn send_singly(producer: &Producer, sent: &mut Sent, batch: &[&OutboxRow], until: Instant) {
+async fn send_singly(
+    producer: &Producer,
+    sent: &mut Sent,
+    batch: &[&OutboxRow],
+    form: Form,
+    until: Instant,
+) {
     let mut held = HashSet::new();
     for row in batch {
         if held.contains(&wallet(row)) {
             continue;
         }
         // It was valid a moment ago.
-        let Ok(record) = outgoing(row) else { return };
+        let Ok(record) = outgoing(row, form.cloud_events) else { return };
         if !is_open(producer, sent, 1, until).await {
             return;
         }
@@ -170,7 +185,7 @@ fn wallet(row: &OutboxRow) -> (&str, &str) {
 }
 
 /// The record of a row: key, value and headers as docs/EVENTS.md has them, at the event's time.
-fn outgoing(row: &OutboxRow) -> Result<Outgoing, serde_json::Error> {
+fn outgoing(row: &OutboxRow, cloud_events: bool) -> Result<Outgoing, serde_json::Error> {
     let envelope = Envelope {
         event_id: row.event_id,
         event_type: &row.event_type,
@@ -184,10 +199,14 @@ fn outgoing(row: &OutboxRow) -> Result<Outgoing, serde_json::Error> {
         causation_id: row.causation_id.as_deref(),
         data: serde_json::from_str(&row.payload)?,
     };
+    let mut headers = envelope.headers(row.traceparent.as_deref());
+    if cloud_events {
+        headers.extend(envelope.cloud_event_headers());
+    }
     Ok(Outgoing {
         key: row.wallet_id.as_bytes().to_vec(),
         value: envelope.to_json()?,
-        headers: envelope.headers(row.traceparent.as_deref()),
+        headers,
         timestamp: row.created_at,
     })
 }
@@ -216,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_record_carries_the_payload_untouched_and_every_header() {
-        let record = outgoing(&row(r#"{"newBalance":  "1.50"}"#)).unwrap();
+        let record = outgoing(&row(r#"{"newBalance":  "1.50"}"#), false).unwrap();
         let value = String::from_utf8(record.value).unwrap();
         assert!(value.contains(r#""data":{"newBalance":  "1.50"}"#), "{value}");
         assert!(value.contains(r#""timestamp":"1970-01-01T00:00:00.000Z""#), "{value}");
@@ -228,6 +247,33 @@ mod tests {
 
     #[test]
     fn a_payload_that_is_no_json_is_refused_before_it_is_sent() {
-        assert!(outgoing(&row("{")).is_err());
+        assert!(outgoing(&row("{"), false).is_err());
+    }
+
+    #[test]
+    fn the_headers_of_cloud_events_come_on_top_and_count_as_bytes() {
+        let mut row = row("{}");
+        row.tenant_id = "a b/ü".to_owned();
+        let (plain, full) = (outgoing(&row, false).unwrap(), outgoing(&row, true).unwrap());
+        assert_eq!((&plain.key, &plain.value), (&full.key, &full.value));
+        assert_eq!(full.headers[..7], plain.headers[..]);
+        let added: Vec<(&str, &str)> = full.headers[7..]
+            .iter()
+            .map(|(name, text)| (*name, std::str::from_utf8(text).unwrap()))
+            .collect();
+        let expected = [
+            ("ce_specversion", "1.0"),
+            ("ce_id", "00000000-0000-0000-0000-000000000000"),
+            ("ce_source", "/wallex/a%20b%2F%C3%BC"),
+            ("ce_type", "WalletCredited"),
+            ("ce_time", "1970-01-01T00:00:00.000Z"),
+            ("ce_subject", "w-000001"),
+            ("ce_dataschema", "urn:wallex:event:WalletCredited:1"),
+            ("ce_partitionkey", "w-000001"),
+            ("content-type", "application/json"),
+        ];
+        assert_eq!(added, expected);
+        let bytes: usize = expected.iter().map(|(name, text)| name.len() + text.len()).sum();
+        assert_eq!(full.size(), plain.size() + bytes);
     }
 }

@@ -77,7 +77,8 @@ impl Publisher {
         let topics = (self.topics == Topics::Due).then(|| self.kafka_pause.until()).flatten();
         let waiting = self.partitions.values().filter(|partition| partition.wants_work());
         waiting
-            .filter_map(|partition| partition.pause.until())
+            .flat_map(|partition| [partition.pause.until(), partition.lingers])
+            .flatten()
             .chain(topics)
             .chain(self.store_pause.until())
             .chain([self.rest_until, self.term.due()])

@@ -2,5 +2,5 @@
 
 mod commands;
 mod schemas;
-mod tools;
+pub mod tools;
 mod topic;

@@ -25,7 +25,11 @@ use crate::wallet::TenantId;
 )]
 pub async fn status(State(state): State<HttpState>) -> HttpResult<Response> {
     let mut connection = store::acquire(&state.pool).await?;
-    let found = repair::state(&mut connection, &TenantId::default_tenant()).await?;
+    let tenant = TenantId::default_tenant();
+    let mut found = repair::state(&mut connection, &tenant).await?;
+    if state.status.snapshot().second.is_some() {
+        found.second = store::second::backlog(&state.pool, &tenant).await?;
+    }
     Ok(wallets::json(serde_json::to_string(&found).unwrap_or_default()))
 }
 

@@ -83,6 +83,9 @@ pub struct KafkaHealth {
     producer: Producer,
     kafka: KafkaState,
     publisher: Publisher,
+    /// The second destination; null where there is none.
+    #[schema(required)]
+    second: Option<Second>,
     /// By consumer group.
     consumers: BTreeMap<String, Consumer>,
     breaker: Breaker,
@@ -134,6 +137,28 @@ pub struct Publisher {
 
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = SecondDestination)]
+pub struct Second {
+    topic: String,
+    #[schema(pattern = "^(running|stopped)$")]
+    state: String,
+    /// The last attempt to reach its cluster succeeded.
+    connected: bool,
+    #[schema(required)]
+    error: Option<String>,
+    /// Records of this instance since it started.
+    #[schema(minimum = 0)]
+    published: i64,
+    /// Events that it lacks. Null: Postgres did not say.
+    #[schema(required, minimum = 0)]
+    lag: Option<i64>,
+    /// Age of the oldest of them.
+    #[schema(required, minimum = 0)]
+    lag_ms: Option<i64>,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Consumer {
     #[schema(pattern = "^(running|stopped)$")]
     state: String,
@@ -176,6 +201,8 @@ pub struct KafkaStats {
     producer: Producer,
     kafka: KafkaState,
     publisher: Publisher,
+    #[schema(required)]
+    second: Option<Second>,
     /// By consumer group.
     consumers: BTreeMap<String, Consumer>,
     breaker: Breaker,

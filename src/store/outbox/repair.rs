@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use super::ATTEMPTS_BEFORE_HELD;
 use super::republish::{self, Counts};
+use crate::store::second::SecondBacklog;
 use crate::store::time::{optional_time, time};
 use crate::store::{Connection, Pool, Result};
 use crate::wallet::{TenantId, WalletId};
@@ -33,6 +34,9 @@ pub struct State {
     /// What is to be sent again and has no rows yet.
     pub republication: Counts,
     pub purge: PurgeMark,
+    /// What waits for the second destination; null where there is none.
+    #[schema(required)]
+    pub second: Option<SecondBacklog>,
 }
 
 /// What waits in one partition.
@@ -104,6 +108,7 @@ pub async fn state(connection: &mut Connection, tenant: &TenantId) -> Result<Sta
         unpublished: unpublished(connection, tenant).await?,
         republication: republish::listed(connection, tenant).await?,
         purge: purge_mark(connection, tenant).await?,
+        second: None,
     })
 }
 

@@ -146,8 +146,8 @@ async fn a_record_that_has_no_room_among_the_dead_letters_leaves_its_place_there
     send(&app, vec![command(&after)]).await;
     answered(&app, &["after"], 1).await;
     let letter = eventually("the dead letter", PATIENCE, async || {
-        let letters = wire::read(&letters(&app)).await.into_iter().map(|(_, _, record)| record);
-        letters.filter(|record| record.headers.contains_key("original-offset")).next_back()
+        let mut letters = wire::read(&letters(&app)).await.into_iter().map(|(_, _, record)| record);
+        letters.rfind(|record| record.headers.contains_key("original-offset"))
     })
     .await;
     assert_eq!((&letter.key, &letter.value), (&None, &None));

@@ -117,3 +117,13 @@ async fn read_back(bootstrap: &str, topic: &str) -> Vec<Read> {
     }
     read
 }
+
+/// The versions of each wallet in a topic, as they stand in it.
+pub async fn versions(bootstrap: &str, topic: &str) -> BTreeMap<String, Vec<i64>> {
+    let mut versions: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    for record in read_back(bootstrap, topic).await {
+        let version = record.value["aggregateVersion"].as_i64().unwrap();
+        versions.entry(record.key).or_default().push(version);
+    }
+    versions
+}

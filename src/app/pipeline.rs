@@ -1,0 +1,183 @@
+//! From outbox to tables: which tasks carry events on, and with what.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Background, identity, moving, topic_health, watch};
+use crate::config::{KafkaSettings, Settings};
+use crate::dead_letters::{self, DeadLetters};
+use crate::group_mirror::{self, GroupMirror};
+use crate::kafka::{Breaker, Connection, Fetcher};
+use crate::projector::{Kind, OpenPartition, Projector, Wiring};
+use crate::publisher::{Parts, Publisher};
+use crate::republisher::Republisher;
+use crate::retention::Retention;
+use crate::store;
+use crate::wallet::TenantId;
+
+impl Background {
+    /// The connection that all of it shares, where Kafka is enabled.
+    pub(super) fn spawn_pipeline(&self, settings: &Settings) -> Option<Arc<Connection>> {
+        let breaker = Breaker::new(&settings.kafka.breaker);
+        let enabled = settings.kafka.enabled;
+        let kafka = enabled.then(|| Connection::behind(&settings.kafka, Arc::clone(&breaker)));
+        if kafka.is_some() {
+            let settled = CancellationToken::new();
+            self.spawn_watches(settings, &breaker, &settled);
+            self.spawn_second(settings, &settled);
+            self.spawn_publisher(settings, breaker, settled);
+            let republisher = Republisher {
+                pool: self.pool.clone(),
+                tenant: TenantId::default_tenant(),
+                topic: settings.kafka.events_topic.clone(),
+                asked: Arc::clone(&self.wake_republisher),
+                publisher: Arc::clone(&self.wake_publisher),
+            };
+            self.supervise("republisher", republisher.run(self.stop.clone()));
+        }
+        let letters = DeadLetters::new(dead_letters::Parts {
+            pool: self.pool.clone(),
+            tenant: TenantId::default_tenant(),
+            kafka: kafka.clone().map(|kafka| (kafka, settings.kafka.clone())),
+            codec: settings.producer.compression,
+            max_request_bytes: settings.producer.max_request_bytes,
+        });
+        self.supervise("dead letters", letters.run(self.stop.clone()));
+        if let (Some(kafka), true) = (&kafka, settings.consumer.feed_kafka) {
+            self.spawn_mirrors(settings, kafka);
+        }
+        let tenant = TenantId::default_tenant();
+        let retention = Retention::new(self.pool.clone(), tenant, settings.retention.clone());
+        self.supervise("retention", retention.run(self.stop.clone()));
+        self.spawn_projectors(settings, kafka.as_ref());
+        kafka
+    }
+
+    /// `settled`: it is known which topic is the first.
+    fn spawn_watches(
+        &self,
+        settings: &Settings,
+        breaker: &Arc<Breaker>,
+        settled: &CancellationToken,
+    ) {
+        let (status, stop) = (self.status.clone(), self.stop.clone());
+        let watch = watch::watch(settings.kafka.clone(), Arc::clone(breaker), status, stop);
+        self.supervise("kafka watch", watch);
+        let (wiring, status, stop) =
+            (self.topics(settings), self.status.clone(), self.stop.clone());
+        self.supervise("topic health", topic_health::watch(wiring, status, stop));
+        let parts = Arc::new(identity::Parts {
+            settings: settings.kafka.clone(),
+            pool: self.pool.clone(),
+            tenant: TenantId::default_tenant(),
+            status: self.status.clone(),
+        });
+        let (sides, stop) = (settled.clone(), self.stop.clone());
+        self.supervise("topic watch", async move {
+            // Another cluster's topic of the same name is not one that was made anew.
+            stop.run_until_cancelled(sides.cancelled()).await;
+            identity::watch(parts, stop).await;
+        });
+    }
+
+    fn spawn_publisher(
+        &self,
+        settings: &Settings,
+        breaker: Arc<Breaker>,
+        settled: CancellationToken,
+    ) {
+        let (parts, stop) = (self.publisher_parts(settings, breaker), self.stop.clone());
+        self.supervise("publisher", async move {
+            moving::settle(&parts.pool, &parts.kafka, &stop).await;
+            settled.cancel();
+            if let Some(partitions) = frozen_partitions(&parts.pool, &parts.kafka, &stop).await {
+                Publisher::new(Parts { partitions, ..parts }).run(stop).await;
+            }
+        });
+    }
+
+    fn publisher_parts(&self, settings: &Settings, breaker: Arc<Breaker>) -> Parts {
+        Parts {
+            pool: self.pool.clone(),
+            tenant: TenantId::default_tenant().as_str().to_owned(),
+            partitions: settings.kafka.default_partitions,
+            kafka: settings.kafka.clone(),
+            producer: settings.producer.clone(),
+            outbox: settings.outbox.clone(),
+            status: self.status.clone(),
+            instance: Arc::clone(&self.instance),
+            breaker,
+            wake: Arc::clone(&self.wake_publisher),
+            pressure: self.pressure.clone(),
+        }
+    }
+
+    fn spawn_projectors(&self, settings: &Settings, kafka: Option<&Arc<Connection>>) {
+        for (kind, commits) in Kind::ALL.into_iter().zip(&self.wake_projectors) {
+            let projector = Projector::new(Wiring {
+                kind,
+                tenant: TenantId::default_tenant(),
+                topic: settings.kafka.events_topic.clone(),
+                consumer: settings.consumer.clone(),
+                kafka: kafka.map(|kafka| open_partition(Arc::clone(kafka), &settings.kafka)),
+                pool: self.pool.clone(),
+                commits: Arc::clone(commits),
+                status: self.status.clone(),
+                pressure: self.pressure.clone(),
+                instance: Arc::clone(&self.instance),
+            });
+            let stop = self.stop.clone();
+            self.supervise(kind.name(), projector.run(stop));
+        }
+    }
+
+    /// The projectors as the groups that Kafka's own tools show.
+    fn spawn_mirrors(&self, settings: &Settings, kafka: &Arc<Connection>) {
+        for (kind, role) in Kind::ALL.into_iter().zip(group_mirror::ROLES) {
+            let mirror = GroupMirror::new(group_mirror::Parts {
+                projector: kind.name(),
+                role,
+                group: format!("{}{}", settings.consumer.group_prefix, kind.name()),
+                tenant: TenantId::default_tenant().as_str().to_owned(),
+                topic: settings.kafka.events_topic.clone(),
+                kafka: settings.kafka.clone(),
+                connection: Arc::clone(kafka),
+                pool: self.pool.clone(),
+                instance: Arc::clone(&self.instance),
+                status: self.status.clone(),
+            });
+            self.supervise(role, mirror.run(self.stop.clone()));
+        }
+    }
+}
+
+/// Readers of the events topic, a connection each.
+fn open_partition(connection: Arc<Connection>, settings: &KafkaSettings) -> OpenPartition {
+    let topic = settings.events_topic.clone();
+    Arc::new(move |partition| Fetcher::new(Arc::clone(&connection), &topic, partition))
+}
+
+/// The partition count that the database has frozen for the topic, as soon as it can be asked;
+/// none when the service stops first.
+pub(super) async fn frozen_partitions(
+    pool: &store::Pool,
+    kafka: &KafkaSettings,
+    stop: &CancellationToken,
+) -> Option<i32> {
+    while !stop.is_cancelled() {
+        let tenant = TenantId::default_tenant();
+        let (topic, default) = (&kafka.events_topic, kafka.default_partitions);
+        let asked = async {
+            let mut connection = store::acquire(pool).await?;
+            store::topics::partitions_frozen(&mut connection, &tenant, topic, default).await
+        };
+        match asked.await {
+            Ok(partitions) => return Some(partitions),
+            Err(error) => tracing::debug!(%error, "publisher waits for the database"),
+        }
+        stop.run_until_cancelled(tokio::time::sleep(Duration::from_secs(1))).await;
+    }
+    None
+}
