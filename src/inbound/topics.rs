@@ -36,7 +36,10 @@ pub(super) async fn prepare(shared: &Shared, stop: &CancellationToken) -> Option
     let mut told = String::new();
     loop {
         match stop.run_until_cancelled(Box::pin(look(shared, &mut admin))).await? {
-            Ok(()) => return admin,
+            Ok(()) => {
+                shared.report_well();
+                return admin;
+            }
             Err(error) => {
                 let error = error.to_string();
                 // A missing right is mended by people: saying it again and again helps nobody.

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::second::SECOND;
 use super::time::{optional_time, time};
 use super::{Connection, Result, parked};
 use crate::status::COMMANDS;
@@ -382,8 +383,8 @@ async fn last(connection: &mut Connection, tenant: &TenantId) -> Result<Vec<Last
     .await?)
 }
 
-/// Where the projectors stand in every partition. The consumer of commands has places, too, and no
-/// projection.
+/// Where the projectors stand in every partition. The consumer of commands and the second
+/// destination have places, too, and no projection.
 async fn places(connection: &mut Connection, tenant: &TenantId) -> Result<Vec<PartitionPlace>> {
     Ok(sqlx::query_as(
         "select c.projector, c.partition, c.next_offset, c.updated_at, (select count(*) \
@@ -393,10 +394,12 @@ async fn places(connection: &mut Connection, tenant: &TenantId) -> Result<Vec<Pa
                and e.commit_xid >= c.feed_xid and e.version > coalesce(v.version, 0)) as lag \
          from projector_checkpoints c \
          where c.tenant_id = $1 and not starts_with(c.projector, $2) \
+           and c.projector <> $3 \
          order by c.projector, c.partition",
     )
     .bind(tenant.as_str())
     .bind(COMMANDS)
+    .bind(SECOND)
     .fetch_all(connection)
     .await?)
 }
