@@ -1,9 +1,14 @@
 //! What the publisher says of itself: log, status, metrics; and the pauses that a failure causes.
 
+use std::time::Duration;
+
 use super::{Publisher, Topics};
-use crate::kafka::{self, Class};
+use crate::kafka::{self, BreakerState, Class};
 use crate::store;
 use crate::store::outbox::Backlog;
+
+/// The longest pause of a partition whose leader is out of reach while other brokers are not.
+const LEADER_PAUSE: Duration = Duration::from_secs(2);
 
 impl Publisher {
     pub(super) fn measured(&mut self, result: store::Result<Backlog>) {
@@ -42,7 +47,13 @@ impl Publisher {
             self.topics = Topics::Due;
         }
         let Some(partition) = self.partitions.get_mut(&number) else { return };
-        let first = partition.pause.fail(self.retry_max);
+        // An outage is the breaker's. While it is closed, a leader that is gone will have a
+        // successor: a longer pause would only add to the time that Kafka takes to find it.
+        let longest = match self.breaker.state() {
+            BreakerState::Closed if error.is_outage() => self.retry_max.min(LEADER_PAUSE),
+            _ => self.retry_max,
+        };
+        let first = partition.pause.fail(longest);
         self.kafka_failed(error, first, what);
     }
 

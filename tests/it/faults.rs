@@ -30,7 +30,7 @@ fn sized<T>(short: T, full: T) -> T {
 }
 
 /// Closes the books after a load has settled.
-async fn close(app: &App, journal: &Arc<Journal>) -> Figures {
+pub(crate) async fn close(app: &App, journal: &Arc<Journal>) -> Figures {
     let figures = books::assert_true(&app.pool, &journal.ops()).await;
     journal.assert_replays(50).await;
     app.drain().await;
@@ -40,7 +40,7 @@ async fn close(app: &App, journal: &Arc<Journal>) -> Figures {
 }
 
 /// The answers that were neither a result nor a refusal, as they are told apart below.
-fn failures(ops: &[Op]) -> Vec<&Outcome> {
+pub(crate) fn failures(ops: &[Op]) -> Vec<&Outcome> {
     ops.iter().flat_map(|op| &op.attempts).filter(|outcome| !outcome.is_definite()).collect()
 }
 

@@ -22,6 +22,7 @@ mod support;
 
 mod asyncapi;
 mod bulk;
+mod cluster;
 mod commands;
 mod concurrency;
 mod dead_letters;

@@ -9,6 +9,7 @@ use std::process::{Output, Stdio};
 use std::sync::OnceLock;
 
 use wallex::cli::dev::broker::{self, Broker};
+use wallex::cli::dev::child::free_port;
 use wallex::cli::dev::postgres::{self, Postgres};
 
 /// The shared PostgreSQL. Each test makes databases of its own on it, and never stops it.
@@ -43,11 +44,54 @@ pub fn own_kafka() -> Broker {
 
 /// The same on a given port (0: a free one), with more lines of its `server.properties`.
 pub fn own_kafka_with(port: u16, properties: Vec<(String, String)>) -> Broker {
+    start_kafka(port, properties, 512)
+}
+
+/// Three nodes that are one cluster, each broker and controller; gone when dropped. A broker that
+/// is silent for 9 s counts as dead, as by default; the test may kill one and start it again.
+pub fn own_cluster() -> Vec<Broker> {
+    let mut ports: Vec<u16> = Vec::new();
+    while ports.len() < 6 {
+        let port = free_port().unwrap_or_else(|error| panic!("no port for a broker: {error:#}"));
+        if !ports.contains(&port) {
+            ports.push(port);
+        }
+    }
+    let (ports, controllers) = ports.split_at(3);
+    let nodes = || (1..).zip(ports.iter().zip(controllers));
+    let voters: Vec<String> =
+        nodes().map(|(id, (_, port))| format!("{id}@127.0.0.1:{port}")).collect();
+    let properties = |id: i32, port: u16, controller: u16| {
+        let listeners = format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}");
+        let lines = [
+            ("node.id", id.to_string()),
+            ("listeners", listeners),
+            ("controller.quorum.voters", voters.join(",")),
+            ("offsets.topic.replication.factor", "3".to_owned()),
+            ("broker.session.timeout.ms", "9000".to_owned()),
+            ("broker.heartbeat.interval.ms", "2000".to_owned()),
+        ];
+        lines.map(|(name, value)| (name.to_owned(), value)).to_vec()
+    };
+    // None of them serves before most of them are there.
+    std::thread::scope(|scope| {
+        let starting: Vec<_> = nodes()
+            .map(|(id, (port, controller))| {
+                let properties = properties(id, *port, *controller);
+                scope.spawn(move || start_kafka(*port, properties, 256))
+            })
+            .collect();
+        starting.into_iter().map(|node| node.join().expect("the node starts")).collect()
+    })
+}
+
+fn start_kafka(port: u16, properties: Vec<(String, String)>, heap_mb: u32) -> Broker {
     let folder = temporary_folder("kafka");
     let home = std::env::var_os("WALLEX_KAFKA_HOME").unwrap_or_default();
     let (data, log) = (folder.join("data"), folder.join("kafka.log"));
     let mut options = broker::Options::new(Path::new(&home), port, &data, &log);
     options.properties = properties;
+    options.heap_mb = heap_mb;
     if let Some(java_home) = std::env::var_os("JAVA_HOME") {
         options.java = Path::new(&java_home).join("bin/java");
     }
