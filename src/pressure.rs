@@ -3,16 +3,19 @@
 //! The measure is how long commands wait for their batch. While they do, publisher and projectors
 //! rest after each round in proportion to the time that it took, up to ten times as long: fewer and
 //! larger rounds cost less for each event, and what has piled up is caught up with as soon as
-//! commands have become fewer. At ease there is only a short rest, because a round for each event of
-//! a steady trickle would cost more than the events do; a first event after it waits for nothing.
+//! commands have become fewer. At ease the rest is short, a few times as long as the round: a round
+//! for each event of a steady trickle would cost more than the events do, and a lone caller would
+//! wait for it. A first event after the rest waits for nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The rest at ease.
 const REST_MIN: Duration = Duration::from_millis(4);
 const REST_MAX: Duration = Duration::from_secs(2);
+/// At ease: so many rounds' time, up to this.
+const EASE: u32 = 3;
+const EASE_MAX: Duration = Duration::from_millis(20);
 /// As many rounds' time as commands wait milliseconds, at most.
 const RESTS_MAX: u32 = 10;
 /// A wait that was noted longer ago says nothing of now.
@@ -52,7 +55,7 @@ impl Pressure {
         let wait = if self.is_stale() { 0 } else { self.0.wait.load(Ordering::Relaxed) };
         match u32::try_from(wait / 1000).unwrap_or(RESTS_MAX).min(RESTS_MAX) {
             0 if more => Duration::ZERO,
-            0 => REST_MIN,
+            0 => (took * EASE).clamp(REST_MIN, EASE_MAX),
             rests => (took * rests).clamp(REST_MIN, REST_MAX),
         }
     }
@@ -76,7 +79,8 @@ mod tests {
     #[test]
     fn the_longer_commands_wait_the_longer_the_pipeline_rests() {
         let pressure = Pressure::default();
-        assert_eq!(pressure.rest(ROUND, false), REST_MIN);
+        assert_eq!(pressure.rest(ROUND / 100, false), REST_MIN);
+        assert_eq!(pressure.rest(ROUND, false), EASE_MAX);
         assert_eq!(pressure.rest(ROUND, true), Duration::ZERO);
         for _ in 0..50 {
             pressure.note(Duration::from_millis(6));

@@ -312,8 +312,9 @@ async fn passes(world: &World, partition: i32, end: i64) -> bool {
 /// What lies behind `end` does not count: it may move for ever.
 async fn places(world: &World, partition: i32, end: i64) -> Option<Vec<i64>> {
     let query = "select least(next_offset, $2) from projector_checkpoints \
-                 where partition = $1 order by projector";
-    sqlx::query_scalar(query).bind(partition).bind(end).fetch_all(&world.pool).await.ok()
+                 where partition = $1 and topic = $3 order by projector";
+    let asking = sqlx::query_scalar(query).bind(partition).bind(end).bind(TOPIC);
+    asking.fetch_all(&world.pool).await.ok()
 }
 
 /// Where both projectors stand in a partition that is not passed, and who has it.
@@ -323,8 +324,8 @@ async fn standing(world: &World, partition: i32, end: i64) -> String {
              expires_at - clock_timestamp()), '; ') \
          from projector_checkpoints c left join partition_leases l \
              on l.role = c.projector and l.topic = c.topic and l.partition = c.partition \
-         where c.partition = $1";
-    let asking = sqlx::query_scalar::<_, Option<String>>(query).bind(partition);
+         where c.partition = $1 and c.topic = $2";
+    let asking = sqlx::query_scalar::<_, Option<String>>(query).bind(partition).bind(TOPIC);
     let places = asking.fetch_one(&world.pool).await.ok().flatten().unwrap_or_default();
     format!("partition {partition} is not passed up to {end} behind poison: {places}")
 }

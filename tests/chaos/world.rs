@@ -95,7 +95,7 @@ impl World {
 
 impl Instance {
     fn new(postgres: Proxy, kafka: Proxy, log: PathBuf, settings: &[(String, String)]) -> Self {
-        let port = free_ports(1)[0];
+        let port = wallex::cli::dev::child::free_port().unwrap();
         let url = format!("postgres://postgres@127.0.0.1:{}/{DATABASE}", postgres.port);
         let mut variables = BTreeMap::from([
             ("HOST".to_owned(), "127.0.0.1".to_owned()),

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value, json};
 use wallex::schemas::{self, Channel};
 
+use crate::openapi::references;
 use crate::support::app::{App, Setup};
 
 fn file(name: &str) -> PathBuf {
@@ -23,22 +24,6 @@ fn printed(app: &App) -> Value {
 fn committed() -> Value {
     let text = std::fs::read_to_string(file("docs/asyncapi.json")).unwrap();
     serde_json::from_str(&text).unwrap()
-}
-
-/// Every value under the key `$ref`, at any depth.
-fn references(value: &Value, found: &mut BTreeSet<String>) {
-    match value {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                match value.as_str().filter(|_| name == "$ref") {
-                    Some(reference) => _ = found.insert(reference.to_owned()),
-                    None => references(value, found),
-                }
-            }
-        }
-        Value::Array(items) => items.iter().for_each(|item| references(item, found)),
-        _ => {}
-    }
 }
 
 fn keys(value: &Value) -> BTreeSet<&str> {

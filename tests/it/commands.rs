@@ -18,7 +18,6 @@ use wallex::envelope::partition_of;
 use crate::dead_letters::wire;
 use crate::support::app::{App, Setup};
 use crate::support::eventually;
-use crate::support::servers::kafka_tool;
 
 /// Generous: the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -117,26 +116,4 @@ async fn answered(app: &App, ids: &[&str], times: usize) -> BTreeMap<String, Vec
         ids.iter().all(enough).then_some(told)
     })
     .await
-}
-
-const GROUPS: &str = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
-
-/// Runs the official tool for groups.
-fn tool(arguments: &[&str]) -> String {
-    let output = tokio::task::block_in_place(|| kafka_tool(GROUPS, arguments));
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success(), "{said}");
-    said
-}
-
-/// Partition → current offset, log end and lag, as the tool prints them.
-fn described(group: &str, topic: &str) -> BTreeMap<i32, [i64; 3]> {
-    let said = tool(&["--describe", "--group", group]);
-    let rows = said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    rows.filter(|row| row.len() >= 6 && row[0] == group && row[1] == topic)
-        .map(|row| {
-            let number = |at: usize| row[at].parse().unwrap_or(-1);
-            (row[2].parse().unwrap(), [number(3), number(4), number(5)])
-        })
-        .collect()
 }

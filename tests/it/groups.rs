@@ -10,7 +10,7 @@ use wallex::kafka::admin::Admin;
 use crate::support::app::{App, Setup};
 use crate::support::books;
 use crate::support::load::{Load, Plan};
-use crate::support::servers::kafka_tool;
+use crate::support::servers::kafka_tool_said;
 use crate::support::{eventually, servers, topic};
 use nix::sys::signal::Signal;
 
@@ -18,18 +18,20 @@ use nix::sys::signal::Signal;
 const PATIENCE: Duration = Duration::from_secs(60);
 const GROUPS: &str = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
 
-fn tool(arguments: &[&str]) -> String {
-    let output = tokio::task::block_in_place(|| kafka_tool(GROUPS, arguments));
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success(), "{said}");
-    said
+/// Runs the official tool for groups.
+pub fn tool(arguments: &[&str]) -> String {
+    kafka_tool_said(GROUPS, arguments)
+}
+
+fn described(app: &App, group: &str) -> BTreeMap<i32, [i64; 3]> {
+    described_of(group, &app.topic)
 }
 
 /// Partition → current offset, log end and lag, as `--describe` prints them.
-fn described(app: &App, group: &str) -> BTreeMap<i32, [i64; 3]> {
+pub fn described_of(group: &str, topic: &str) -> BTreeMap<i32, [i64; 3]> {
     let said = tool(&["--describe", "--group", group]);
     let rows = said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    rows.filter(|row| row.len() >= 6 && row[0] == group && row[1] == app.topic)
+    rows.filter(|row| row.len() >= 6 && row[0] == group && row[1] == topic)
         .map(|row| {
             let number = |at: usize| row[at].parse().unwrap_or(-1);
             (row[2].parse().unwrap(), [number(3), number(4), number(5)])

@@ -71,7 +71,7 @@ impl Document {
 }
 
 /// Every value under the key `$ref`, at any depth.
-fn references(value: &Value, found: &mut BTreeSet<String>) {
+pub fn references(value: &Value, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {

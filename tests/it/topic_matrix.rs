@@ -10,18 +10,11 @@ use serde_json::{Value, json};
 
 use crate::support::app::{App, Setup};
 use crate::support::eventually;
-use crate::support::servers::kafka_tool;
+use crate::support::servers::kafka_tool_said as tool;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
 const CONFIGS: &str = "kafka.admin.ConfigCommand";
-
-fn tool(class: &str, arguments: &[&str]) -> String {
-    let output = tokio::task::block_in_place(|| kafka_tool(class, arguments));
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success(), "{said}");
-    said
-}
 
 /// What a command says, and whether it ended well.
 fn said(app: &App, arguments: &[&str]) -> (bool, String) {

@@ -6,6 +6,7 @@
 //!
 //! Everything here blocks, and works from any thread with or without a runtime.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -13,6 +14,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -250,8 +252,15 @@ pub fn free_port_from(first: u16) -> anyhow::Result<u16> {
 /// choice would be one that outgoing connections use too: a client that retries against the stopped
 /// server can even connect to itself there.
 pub fn free_port() -> anyhow::Result<u16> {
+    // Whoever had one here wants it back: nobody else gets it while it is down.
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let [.., high, low] = uuid::Uuid::now_v7().into_bytes();
-    free_port_from(20_000 + u16::from_be_bytes([high, low]) % 9_000)
+    let first = 20_000 + u16::from_be_bytes([high, low]) % 9_000;
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let port = (first..=u16::MAX).find(|port| !given.contains(port) && is_free(*port));
+    let port = port.with_context(|| format!("no free port on 127.0.0.1 from {first} upward"))?;
+    given.insert(port);
+    Ok(port)
 }
 
 /// Refuses a folder that another user made: the server would too, in worse words.

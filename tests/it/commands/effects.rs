@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{PATIENCE, answered, command, commands, described, retry, send, start};
+use super::{PATIENCE, answered, command, commands, retry, send, start};
 use crate::dead_letters::wire::header;
+use crate::groups;
 use crate::support::app::{App, Setup};
 use crate::support::eventually;
 
@@ -137,7 +138,7 @@ async fn the_group_is_shown_and_a_reset_repeats_answers_and_no_effect() {
     answered(&app, &ids, 1).await;
     let (group, topic) = (app.group("wallex-commands"), commands(&app));
     eventually("the tool shows the group at the end of its topic", PATIENCE, async || {
-        let rows = described(&group, &topic);
+        let rows = groups::described_of(&group, &topic);
         let done: i64 = rows.values().map(|[current, _, _]| current).sum();
         (rows.len() == 10 && done == 20 && rows.values().all(|[.., lag]| *lag == 0)).then_some(())
     })
@@ -148,7 +149,7 @@ async fn the_group_is_shown_and_a_reset_repeats_answers_and_no_effect() {
     // The tool wants a group that nobody has joined, and so it is.
     let reset =
         ["--reset-offsets", "--group", &group, "--topic", &topic, "--execute", "--to-earliest"];
-    super::tool(&reset);
+    groups::tool(&reset);
     let again = answered(&app, &ids, 2).await;
     for id in ids {
         assert_eq!(again[id][0].record.value, again[id][1].record.value, "{id}");

@@ -102,6 +102,14 @@ fn start_kafka(port: u16, properties: Vec<(String, String)>, heap_mb: u32) -> Br
     })
 }
 
+/// What an official tool says; ends the test where it fails.
+pub fn kafka_tool_said(class: &str, arguments: &[&str]) -> String {
+    let output = tokio::task::block_in_place(|| kafka_tool(class, arguments));
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{said}");
+    said
+}
+
 /// Runs one of the official command-line tools against the shared broker to its end, for example
 /// `kafka_tool("org.apache.kafka.tools.TopicCommand", &["--list"])`.
 pub fn kafka_tool(class: &str, args: &[&str]) -> Output {

@@ -44,6 +44,7 @@ async fn health_says_how_every_part_is() {
             app.group("ledger-projector"): consumer, app.group("read-model-projector"): consumer,
         },
         "breaker": {"state": "closed"},
+        "second": null,
         "topics": null,
         "timestamp": null,
     });
