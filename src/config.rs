@@ -4,6 +4,7 @@
 //! `wallex.toml` where there is one) > default. Every name, its default and its meaning stand in
 //! [`names::SETTINGS`]; `.env.example` is compared with that table by a test.
 
+mod access;
 mod inbound;
 mod kafka;
 pub mod names;
@@ -16,11 +17,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use access::{SaslMechanism, SaslSettings, SecretSource, TlsSettings};
 pub use inbound::InboundSettings;
-pub use kafka::{
-    BreakerSettings, Cleanup, KafkaSettings, KeyStrategy, SaslMechanism, SaslSettings,
-    SecondSettings, SecretSource, TlsSettings,
-};
+pub use kafka::{BreakerSettings, Cleanup, KafkaSettings, KeyStrategy, SecondSettings};
 pub use read::{ConfigError, Explained, Overrides, explain, load, load_from};
 pub use registry::RegistrySettings;
 pub use topics_file::{DeclaredTopic, is_topic_part};

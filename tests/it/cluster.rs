@@ -2,7 +2,7 @@
 //! killed, all partitions are moved, a broker is gone for good. No command notices, no event is
 //! lost, the order stays, and how long the events stood still is printed.
 //!
-//! Runs with `WALLEX_TEST_FULL=1` only, three to five minutes on two cores.
+//! Three to five minutes on two cores: `scripts/test --full` runs it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -24,11 +24,8 @@ const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
 const REASSIGN: &str = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand";
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "three more brokers, three to five minutes: scripts/test --full"]
 async fn a_leader_killed_all_partitions_moved_and_a_broker_gone_for_good_lose_nothing() {
-    // Three more brokers are much for a small machine.
-    if std::env::var_os("WALLEX_TEST_FULL").is_none_or(|value| value != "1") {
-        return;
-    }
     let mut nodes = block_in_place(servers::own_cluster);
     let brokers: Vec<&str> = nodes.iter().map(|node| node.bootstrap.as_str()).collect();
     let app = Setup::on(servers::postgres(), Some(&nodes[0]))

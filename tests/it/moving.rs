@@ -180,11 +180,8 @@ async fn a_second_topic_may_begin_now_and_goes_on_where_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "two more brokers: scripts/test --full"]
 async fn a_deployment_moves_to_another_cluster_where_topics_have_the_same_names() {
-    // Two more brokers are much for a small machine.
-    if std::env::var_os("WALLEX_TEST_FULL").is_none_or(|value| value != "1") {
-        return;
-    }
     let (one, mut other) = (servers::own_kafka(), servers::own_kafka());
     let mut app = Setup::on(servers::postgres(), Some(&one)).start().await;
     let name = app.topic.clone();

@@ -1,0 +1,156 @@
+//! The way into a cluster: its brokers, TLS and SASL. One cluster's settings share a prefix.
+
+use std::path::PathBuf;
+
+use super::Secret;
+use super::read::{ConfigError, Reader, invalid};
+
+/// The port on which brokers speak TLS by custom.
+const TLS_PORT: &str = "9094";
+
+/// A list of brokers and the names of the settings that belong to it.
+pub(super) struct Brokers {
+    pub name: &'static str,
+    pub prefix: &'static str,
+    pub tls_switches: &'static [&'static str],
+    pub list: Vec<String>,
+}
+
+/// TLS; the broker's certificate is always checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// PEM; none: the system's authorities. Read again for each connection.
+    pub ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SaslSettings {
+    pub mechanism: SaslMechanism,
+    pub username: String,
+    pub password: SecretSource,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SaslMechanism {
+    Plain,
+    ScramSha256,
+    ScramSha512,
+}
+
+/// A secret, or the file that holds it as of now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    Value(Secret),
+    /// Read again for each connection: a changed password needs no restart.
+    File(PathBuf),
+}
+
+impl SaslMechanism {
+    /// As in the setting.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::ScramSha256 => "scram-sha-256",
+            Self::ScramSha512 => "scram-sha-512",
+        }
+    }
+}
+
+impl Reader {
+    pub(super) fn tls(&self, brokers: &Brokers) -> Result<Option<TlsSettings>, ConfigError> {
+        let Brokers { name, prefix, list, .. } = brokers;
+        let on = match self.tls_switch(brokers)? {
+            Some(on) => on,
+            None => {
+                let by_custom =
+                    |broker: &&String| broker.rsplit(':').next().is_some_and(|p| p == TLS_PORT);
+                let count = list.iter().filter(by_custom).count();
+                if count > 0 && count < list.len() {
+                    let problem = format!(
+                        "some ports are 9094, which speaks TLS by custom, others are not: \
+                         set {prefix}SSL=true or {prefix}SSL=false"
+                    );
+                    return Err(invalid(name, &list.join(","), &problem));
+                }
+                count > 0
+            }
+        };
+        let ca_file = format!("{prefix}SSL_CA_FILE");
+        let file = self.text(&ca_file)?;
+        if file.is_empty() {
+            return Ok(on.then_some(TlsSettings { ca_file: None }));
+        }
+        if !on {
+            let problem =
+                format!("TLS is off, so nothing would be checked with it: set {prefix}SSL=true");
+            return Err(invalid(&ca_file, &file, &problem));
+        }
+        std::fs::read(&file).map_err(|error| invalid(&ca_file, &file, &error.to_string()))?;
+        Ok(Some(TlsSettings { ca_file: Some(PathBuf::from(file)) }))
+    }
+
+    /// None: no name of the switch is set.
+    fn tls_switch(&self, brokers: &Brokers) -> Result<Option<bool>, ConfigError> {
+        let mut found: Option<(&str, bool)> = None;
+        for name in brokers.tls_switches {
+            let Some(on) = self.optional_flag(name)? else { continue };
+            match found {
+                Some((other, said)) if said != on => {
+                    let problem = format!("{other} says the contrary: set one of them");
+                    return Err(invalid(name, &on.to_string(), &problem));
+                }
+                _ => found = Some((name, on)),
+            }
+        }
+        Ok(found.map(|(_, on)| on))
+    }
+
+    /// On where it is switched on, or where a user is given and it is not switched off.
+    pub(super) fn sasl(&self, prefix: &str) -> Result<Option<SaslSettings>, ConfigError> {
+        let name = |end: &str| format!("{prefix}SASL_{end}");
+        let mechanism = self.one_of(
+            &name("MECHANISM"),
+            &[
+                ("plain", SaslMechanism::Plain),
+                ("scram-sha-256", SaslMechanism::ScramSha256),
+                ("scram-sha-512", SaslMechanism::ScramSha512),
+            ],
+        )?;
+        let username = self.text(&name("USERNAME"))?;
+        let password = self.text(&name("PASSWORD"))?;
+        let given = !username.is_empty() || !password.is_empty();
+        if !self.optional_flag(&name("ENABLED"))?.unwrap_or(given) {
+            return Ok(None);
+        }
+        for (name, value) in [(name("USERNAME"), &username), (name("PASSWORD"), &password)] {
+            if value.is_empty() {
+                let problem = format!("SASL needs it; {prefix}SASL_ENABLED=false: no SASL");
+                return Err(invalid(&name, value, &problem));
+            }
+        }
+        if username.contains('\0') || password.contains('\0') {
+            return Err(invalid(&name("PASSWORD"), &password, "it must not have a NUL byte"));
+        }
+        let password = match self.file_of(&name("PASSWORD")) {
+            Some(path) => SecretSource::File(path),
+            None => SecretSource::Value(Secret::new(password)),
+        };
+        Ok(Some(SaslSettings { mechanism, username, password }))
+    }
+
+    pub(super) fn brokers(&self, name: &str) -> Result<Vec<String>, ConfigError> {
+        let list = self.text(name)?;
+        let valid = |broker: &str| {
+            broker.rsplit_once(':').is_some_and(|(host, port)| {
+                !host.is_empty()
+                    && !host.contains("//")
+                    && port.parse::<u16>().is_ok_and(|port| port > 0)
+            })
+        };
+        let brokers: Vec<String> = list.split(',').map(|b| b.trim().to_owned()).collect();
+        if brokers.iter().all(|broker| valid(broker)) {
+            return Ok(brokers);
+        }
+        Err(invalid(name, &list, "use host:port,host:port without a scheme"))
+    }
+}
