@@ -9,6 +9,7 @@ mod admission;
 mod gauges;
 mod identity;
 mod inbound;
+mod lanes;
 mod moving;
 mod pipeline;
 mod schemas;
@@ -28,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Settings;
-use crate::execute::{self, EventsTopic, Executor, Lane, Notifiers, Queue};
+use crate::execute::Queue;
 use crate::http::{self, HttpState, Repairs};
 use crate::instance::Instance;
 use crate::pressure::Pressure;
@@ -75,7 +76,7 @@ pub async fn run(
     let background = Background::new(&settings)?;
     background.spawn_schemas(&settings).await?;
     let (executor, lanes) = background.lanes(&settings);
-    background.spawn_lanes(lanes, &shutdown);
+    background.spawn_lanes(lanes, &shutdown)?;
     background.spawn_signals(&settings);
     if let (Some(kafka), true) =
         (background.spawn_pipeline(&settings), settings.kafka.inbound.enabled)
@@ -153,38 +154,6 @@ impl Background {
             wake_projectors: vec![Arc::default(), Arc::default()],
             pressure: Pressure::default(),
         })
-    }
-
-    fn lanes(&self, settings: &Settings) -> (Executor, Vec<Lane>) {
-        let topic = EventsTopic {
-            name: settings.kafka.events_topic.as_str().into(),
-            default_partitions: settings.kafka.default_partitions,
-        };
-        let mut listeners = self.pipeline_wakes();
-        listeners.push(Arc::clone(&self.wake_others));
-        execute::start(
-            settings.database.url.clone(),
-            topic,
-            settings.commands.clone(),
-            Notifiers::new(listeners),
-            self.pressure.clone(),
-            self.commands.clone(),
-        )
-    }
-
-    /// Without a lane commands would wait for ever: its death ends the service.
-    fn spawn_lanes(&self, lanes: Vec<Lane>, shutdown: &CancellationToken) {
-        for lane in lanes {
-            let lane = self.commands.spawn(lane.run());
-            let (status, shutdown) = (self.status.clone(), shutdown.clone());
-            self.commands.spawn(async move {
-                if lane.await.is_err() {
-                    tracing::error!("a lane died: the service stops");
-                    status.update(|pipeline| pipeline.dead_tasks.push("lane"));
-                    shutdown.cancel();
-                }
-            });
-        }
     }
 
     /// Whom a commit wakes, here or in another instance.

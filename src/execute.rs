@@ -30,6 +30,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -131,6 +132,8 @@ struct Shared {
     pressure: Pressure,
     /// Side batches and settlements: short tasks that shutdown waits for.
     tasks: TaskTracker,
+    /// Where they run: a lane's own runtime ends with the lane.
+    runtime: Handle,
     side: side::SideBatches,
 }
 
@@ -156,6 +159,12 @@ struct Job {
     place: Option<OwnedSemaphorePermit>,
 }
 
+impl Shared {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn_on(task, &self.runtime);
+    }
+}
+
 impl Notifiers {
     pub fn new(listeners: Vec<Arc<Notify>>) -> Self {
         Self(listeners)
@@ -168,7 +177,7 @@ impl Notifiers {
     }
 }
 
-/// The executor and the lanes to be run as tasks. A lane ends once every clone of the executor is
+/// The executor and the lanes to be run. Called within the runtime that side work is to run on. A lane ends once every clone of the executor is
 /// gone and its queue is empty; `tasks` then holds what is still being settled.
 pub fn start(
     database: Secret,
@@ -187,6 +196,7 @@ pub fn start(
         committed: Arc::new(committed),
         pressure,
         tasks,
+        runtime: Handle::current(),
         side: side::SideBatches::default(),
     });
     let (senders, lanes): (Vec<_>, Vec<_>) = (0..count)

@@ -1,24 +1,31 @@
 //! Commands come first: how hard they press, and how long the pipeline behind them rests for it.
 //!
-//! The measure is how long commands wait for their batch. While they do, publisher and projectors
-//! rest after each round in proportion to the time that it took, up to ten times as long: fewer and
-//! larger rounds cost less for each event, and what has piled up is caught up with as soon as
-//! commands have become fewer. At ease the rest is short, a few times as long as the round: a round
-//! for each event of a steady trickle would cost more than the events do, and a lone caller would
-//! wait for it. A first event after the rest waits for nothing.
+//! The measure is how many commands a batch finds waiting, times how long the oldest of them has:
+//! many that wait shortly, and few that wait long, are both no queue. Above [`PRESSED`] the CPU is
+//! short: publisher and projectors rest after each round many times as long as it took, fall behind,
+//! and catch up as soon as commands have become fewer. A rest is looked at again and again while it
+//! lasts, so that one stall of the disk does not hold them up for longer than it takes itself.
+//!
+//! Below that they keep in step, in rounds that grow with the load: a round for each event of a
+//! steady trickle would cost more than the events do, so the rest at ease is a few times as long as
+//! the round. A first event after the rest waits for nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-const REST_MIN: Duration = Duration::from_millis(4);
+/// Commands times milliseconds: a few dozen that have waited for a few milliseconds.
+const PRESSED: u64 = 120;
+/// Then: so many rounds' time, up to this.
+const RESTS: u32 = 40;
 const REST_MAX: Duration = Duration::from_secs(2);
-/// At ease: so many rounds' time, up to this.
+/// At ease: so many rounds' time, up to this and a millisecond for each unit of pressure.
 const EASE: u32 = 3;
-const EASE_MAX: Duration = Duration::from_millis(20);
-/// As many rounds' time as commands wait milliseconds, at most.
-const RESTS_MAX: u32 = 10;
-/// A wait that was noted longer ago says nothing of now.
+const EASE_MAX: Duration = Duration::from_millis(10);
+const REST_MIN: Duration = Duration::from_millis(4);
+/// A rest is asked for again after this.
+const LOOK: Duration = Duration::from_millis(20);
+/// A batch that was noted longer ago says nothing of now.
 const STALE: Duration = Duration::from_millis(100);
 
 /// Shared by the lanes, which note, and the pipeline, which rests. Cheap to clone.
@@ -28,36 +35,50 @@ pub struct Pressure(Arc<Noted>);
 #[derive(Debug)]
 struct Noted {
     begun: Instant,
-    /// Moving average of the waits, in microseconds.
-    wait: AtomicU64,
+    /// Moving average over batches: commands times microseconds.
+    waits: AtomicU64,
     /// When the last was noted, in microseconds since `begun`.
     at: AtomicU64,
 }
 
 impl Default for Pressure {
     fn default() -> Self {
-        let noted = Noted { begun: Instant::now(), wait: 0.into(), at: 0.into() };
+        let noted = Noted { begun: Instant::now(), waits: 0.into(), at: 0.into() };
         Self(Arc::new(noted))
     }
 }
 
 impl Pressure {
-    /// A batch begins whose oldest command has waited for `wait`.
-    pub fn note(&self, wait: Duration) {
-        let average = if self.is_stale() { 0 } else { self.0.wait.load(Ordering::Relaxed) };
+    /// A batch of so many commands begins, whose oldest has waited for `wait`.
+    pub fn note(&self, commands: usize, wait: Duration) {
+        let average = if self.is_stale() { 0 } else { self.0.waits.load(Ordering::Relaxed) };
+        let waits = u64::try_from(commands).unwrap_or(u64::MAX).saturating_mul(micros(wait));
         // Lanes may overwrite each other's: an average does not mind.
-        self.0.wait.store((average * 7 + micros(wait)) / 8, Ordering::Relaxed);
+        self.0.waits.store((average * 7).saturating_add(waits) / 8, Ordering::Relaxed);
         self.0.at.store(micros(self.0.begun.elapsed()), Ordering::Relaxed);
     }
 
-    /// How long to rest after a round that took `took`, and that left `more` to be done.
-    pub fn rest(&self, took: Duration, more: bool) -> Duration {
-        let wait = if self.is_stale() { 0 } else { self.0.wait.load(Ordering::Relaxed) };
-        match u32::try_from(wait / 1000).unwrap_or(RESTS_MAX).min(RESTS_MAX) {
-            0 if more => Duration::ZERO,
-            0 => (took * EASE).clamp(REST_MIN, EASE_MAX),
-            rests => (took * rests).clamp(REST_MIN, REST_MAX),
+    /// Rests after a round. May be dropped at any time.
+    pub async fn rested(&self, took: Duration, more: bool) {
+        let begun = Instant::now();
+        loop {
+            match self.rest(took, more, begun.elapsed()) {
+                Duration::ZERO => return,
+                rest => tokio::time::sleep(rest).await,
+            }
         }
+    }
+
+    /// How long to rest on, after a round that took `took`, that left `more` to be done, and that
+    /// ended `rested` ago. To be asked again then: zero says to go on.
+    pub fn rest(&self, took: Duration, more: bool, rested: Duration) -> Duration {
+        let waits = if self.is_stale() { 0 } else { self.0.waits.load(Ordering::Relaxed) / 1000 };
+        let whole = match waits {
+            PRESSED.. => (took * RESTS).clamp(REST_MIN, REST_MAX),
+            _ if more => Duration::ZERO,
+            _ => (took * EASE).clamp(REST_MIN, EASE_MAX + Duration::from_millis(waits)),
+        };
+        whole.saturating_sub(rested).min(LOOK)
     }
 
     fn is_stale(&self) -> bool {
@@ -76,21 +97,35 @@ mod tests {
 
     const ROUND: Duration = Duration::from_millis(20);
 
-    #[test]
-    fn the_longer_commands_wait_the_longer_the_pipeline_rests() {
+    fn noted(commands: usize, wait: Duration) -> Pressure {
         let pressure = Pressure::default();
-        assert_eq!(pressure.rest(ROUND / 100, false), REST_MIN);
-        assert_eq!(pressure.rest(ROUND, false), EASE_MAX);
-        assert_eq!(pressure.rest(ROUND, true), Duration::ZERO);
-        for _ in 0..50 {
-            pressure.note(Duration::from_millis(6));
-        }
-        let rest = pressure.rest(ROUND, true);
-        assert!(rest >= ROUND * 4 && rest <= ROUND * 6, "{rest:?}");
-        for _ in 0..50 {
-            pressure.note(Duration::from_secs(1));
-        }
-        assert_eq!(pressure.rest(ROUND, true), ROUND * RESTS_MAX);
-        assert_eq!(pressure.rest(Duration::from_secs(1), false), REST_MAX);
+        (0..50).for_each(|_| pressure.note(commands, wait));
+        pressure
+    }
+
+    #[test]
+    fn at_ease_the_rest_grows_with_the_round_and_with_the_load() {
+        let rest = |pressure: &Pressure, took| pressure.rest(took, false, Duration::ZERO);
+        let idle = Pressure::default();
+        assert_eq!(rest(&idle, ROUND / 100), REST_MIN);
+        assert_eq!(rest(&idle, ROUND), EASE_MAX);
+        assert_eq!(idle.rest(ROUND, true, Duration::ZERO), Duration::ZERO, "it is behind");
+        assert_eq!(idle.rest(ROUND, false, EASE_MAX), Duration::ZERO, "it has rested");
+        let busy = noted(4, Duration::from_millis(2));
+        assert!(rest(&busy, ROUND) > EASE_MAX);
+        assert_eq!(busy.rest(ROUND, true, Duration::ZERO), Duration::ZERO);
+    }
+
+    #[test]
+    fn while_commands_queue_the_pipeline_rests_and_looks_again() {
+        let queue = noted(64, Duration::from_millis(5));
+        assert_eq!(queue.rest(ROUND, true, Duration::ZERO), LOOK, "and then asks again");
+        assert_eq!(queue.rest(ROUND, true, ROUND * (RESTS - 1)), LOOK);
+        assert_eq!(queue.rest(ROUND, true, ROUND * RESTS), Duration::ZERO);
+        let second = Duration::from_secs(1);
+        assert_eq!(queue.rest(second, true, REST_MAX), Duration::ZERO);
+        assert!(noted(2, second).rest(ROUND, true, ROUND * 2) > Duration::ZERO, "few, but long");
+        let passed = noted(30, Duration::from_millis(3));
+        assert_eq!(passed.rest(ROUND, true, Duration::ZERO), Duration::ZERO);
     }
 }

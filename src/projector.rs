@@ -166,8 +166,8 @@ impl Projector {
                     pause = PAUSE;
                     if progress.chunks > 0 {
                         let more = progress.outcome.applied >= MANY;
-                        let rest = self.wiring.pressure.rest(begun.elapsed(), more);
-                        let _ = token.run_until_cancelled(sleep(rest)).await;
+                        let rested = self.wiring.pressure.rested(begun.elapsed(), more);
+                        let _ = token.run_until_cancelled(rested).await;
                     }
                 }
                 Err(error) => {

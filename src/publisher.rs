@@ -82,6 +82,14 @@ pub struct Progress {
     pub errors: u64,
 }
 
+/// A round that ended.
+#[derive(Debug, Clone, Copy)]
+struct Rest {
+    took: Duration,
+    more: bool,
+    ended: Instant,
+}
+
 /// Whether the topics are known to exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Topics {
@@ -119,8 +127,9 @@ pub struct Publisher {
     limit: i64,
     linger: Linger,
     pressure: Pressure,
-    /// When the last claim began, and until when the next one waits.
+    /// When the last claim began, what came of it, and until when the next one waits.
     round_begun: Instant,
+    rest: Option<Rest>,
     rest_until: Instant,
     progress: Progress,
 }
@@ -137,6 +146,7 @@ impl Publisher {
             wake: Arc::clone(&parts.wake),
             pressure: parts.pressure.clone(),
             round_begun: Instant::now(),
+            rest: None,
             rest_until: Instant::now(),
             instance: Arc::clone(&parts.instance),
             term: parts.instance.term(),
@@ -200,11 +210,11 @@ impl Publisher {
     pub async fn step(&mut self) -> Progress {
         self.progress = Progress::default();
         self.all_dirty();
-        self.rest_until = Instant::now();
+        self.rest_now(Instant::now(), None);
         self.start_jobs();
         while let Some(done) = self.jobs.next().await {
             self.finish(done);
-            self.rest_until = Instant::now();
+            self.rest_now(Instant::now(), None);
             self.start_jobs();
         }
         self.progress
@@ -221,6 +231,15 @@ impl Publisher {
                 self.finish(done);
             }
         }
+    }
+
+    /// Rests after a round, or goes on resting; none: not any longer.
+    fn rest_now(&mut self, now: Instant, rest: Option<Rest>) {
+        let left = rest.map_or(Duration::ZERO, |rest| {
+            self.pressure.rest(rest.took, rest.more, now - rest.ended)
+        });
+        self.rest = rest.filter(|_| !left.is_zero());
+        self.rest_until = now + left;
     }
 
     fn all_dirty(&mut self) {

@@ -137,8 +137,8 @@ impl Follower {
             let poll = self.parts.outbox.poll_interval;
             let next = match self.round().await {
                 Ok(more) => {
-                    let rest = self.parts.pressure.rest(begun.elapsed(), more);
-                    let _ = token.run_until_cancelled(tokio::time::sleep(rest)).await;
+                    let rested = self.parts.pressure.rested(begun.elapsed(), more);
+                    let _ = token.run_until_cancelled(rested).await;
                     if more {
                         continue;
                     }

@@ -53,6 +53,17 @@ struct Weight {
     events: u64,
 }
 
+/// Makes a new broker do for a while what it will be measured at.
+pub async fn warm_up(world: &mut World) -> anyhow::Result<()> {
+    let database = world.copy_of(Seed::Wallets).await?;
+    let service = Service::start(world, &database, &[]).await?;
+    let request = Command::Credit.request(Aim::Uniform);
+    load::closed(service.port, 32, &request, world.scale.broker_warm_up).await?;
+    service.drain(world.scale.patience).await?;
+    service.stop().await?;
+    world.discard(database).await
+}
+
 /// One kind of command on so many connections.
 pub async fn measure(
     world: &mut World,
@@ -61,8 +72,9 @@ pub async fn measure(
     aim: Aim,
 ) -> anyhow::Result<Reading> {
     let database = world.copy_of(Seed::Wallets).await?;
-    let reading =
-        under_load(world, &database, &command.request(aim), connections, command.weight()).await?;
+    let (request, time) = (command.request(aim), world.scale.reading);
+    let weight = command.weight();
+    let reading = under_load(world, &database, &request, connections, weight, time).await?;
     world.discard(database).await?;
     Ok(reading)
 }
@@ -81,7 +93,7 @@ pub async fn bulk(world: &mut World, size: usize) -> anyhow::Result<Reading> {
     let reading = match status {
         404 => Reading::missing("no such route"),
         // Each of its operations counts, and each is one event.
-        _ => under_load(world, &database, &request, 8, weight).await?,
+        _ => under_load(world, &database, &request, 8, weight, world.scale.reading).await?,
     };
     world.discard(database).await?;
     Ok(reading)
@@ -91,13 +103,13 @@ pub async fn bulk(world: &mut World, size: usize) -> anyhow::Result<Reading> {
 /// nearly empty.
 pub async fn growth(world: &mut World, grown: bool) -> anyhow::Result<Reading> {
     let request = Command::Credit.request(Aim::Uniform);
-    let weight = Command::Credit.weight();
+    let (weight, time) = (Command::Credit.weight(), world.scale.growth);
     if grown {
         let database = world.original(Seed::Grown).await?;
-        return under_load(world, &database, &request, 128, weight).await;
+        return under_load(world, &database, &request, 128, weight, time).await;
     }
     let database = world.copy_of(Seed::Wallets).await?;
-    let reading = under_load(world, &database, &request, 128, weight).await?;
+    let reading = under_load(world, &database, &request, 128, weight, time).await?;
     world.discard(database).await?;
     Ok(reading)
 }
@@ -128,6 +140,7 @@ async fn under_load(
     request: &Request,
     connections: usize,
     weight: Weight,
+    time: Duration,
 ) -> anyhow::Result<Reading> {
     let service = Service::start(world, database, &[]).await?;
     let warm_up = world.scale.warm_up;
@@ -137,7 +150,7 @@ async fn under_load(
     let before = position(&mut connection).await?.written;
     let pid = Some(service.pid());
     let from = world.mark(pid).await?;
-    let tally = load::closed(service.port, connections, request, world.scale.reading).await?;
+    let tally = load::closed(service.port, connections, request, time).await?;
     let to = world.mark(pid).await?;
     let (caught_up, behind) = service.drain(world.scale.patience).await?;
     let settled = world.mark(pid).await?;

@@ -69,6 +69,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
 
     eprintln!("starting PostgreSQL and Kafka");
     let mut world = World::start(scale, &program, changed)?;
+    commands::warm_up(&mut world).await?;
     let mut conditions = world.conditions()?;
     conditions.push(("load average at the start".to_owned(), cost::load_average()));
     let lines = measure(&mut world, &cells).await;

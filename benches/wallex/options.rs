@@ -55,6 +55,10 @@ pub struct Scale {
     pub passes: usize,
     pub reading: Duration,
     pub warm_up: Duration,
+    /// Load on a new broker before anything is measured: its virtual machine compiles what runs often.
+    pub broker_warm_up: Duration,
+    /// One reading of growth: long enough that the first touches after a checkpoint do not decide it.
+    pub growth: Duration,
     /// Longest wait for the pipeline to be in step again.
     pub patience: Duration,
     /// Rows waiting in the outbox before a drain.
@@ -73,6 +77,8 @@ impl Options {
             passes: 3,
             reading: 5 * second,
             warm_up: second,
+            broker_warm_up: 20 * second,
+            growth: 30 * second,
             patience: 180 * second,
             backlog: 1_000_000,
             rebuild: 300_000,
@@ -85,6 +91,8 @@ impl Options {
                 passes: 1,
                 reading: second / 2,
                 warm_up: second / 5,
+                broker_warm_up: second / 5,
+                growth: second / 2,
                 backlog: 5_000,
                 rebuild: 2_000,
                 grown: 5_000,

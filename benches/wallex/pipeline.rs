@@ -98,7 +98,10 @@ pub async fn readable(world: &mut World, rate: f64) -> anyhow::Result<Reading> {
         let request = request.clone().seeded(1_000 + number);
         probes.spawn(probe(service.port, request, Instant::now() + time));
     }
+    let pid = Some(service.pid());
+    let from = world.mark(pid).await?;
     let tally = load::open(service.port, 32, &request, time, rate).await?;
+    let cost = from.until(&world.mark(pid).await?, tally.answered);
     let mut latency = Histogram::new_with_bounds(1, 60_000_000, 3)?;
     while let Some(ended) = probes.join_next().await {
         latency.add(ended??)?;
@@ -107,11 +110,12 @@ pub async fn readable(world: &mut World, rate: f64) -> anyhow::Result<Reading> {
     service.stop().await?;
     world.discard(database).await?;
     let reading = Reading { errors: tally.errors, ..Reading::of(tally.rate()) };
-    Ok(reading.with_latency(&latency).with("probes", latency.len() as f64))
+    let reading = reading.with_latency(&latency).with_cost(cost);
+    Ok(reading.with("probes", latency.len() as f64))
 }
 
-/// Credits, and asks the ledger until it has the credit. The time ends with the answer that shows
-/// it: one read is part of it.
+/// Credits, and asks for the ledger's page with the credit's Consistency-Token: that read is answered
+/// once the entry is there. The time ends with its answer.
 async fn probe(port: u16, mut request: Request, end: Instant) -> anyhow::Result<Histogram<u64>> {
     let mut latency = Histogram::new_with_bounds(1, 60_000_000, 3)?;
     let mut wire = Wire::open(port).await?;
@@ -120,18 +124,16 @@ async fn probe(port: u16, mut request: Request, end: Instant) -> anyhow::Result<
         let answered = Instant::now();
         ensure!(status == 201, "a probe's credit was answered {status}");
         let version = number_after(wire.body(), "\"version\":").context("no version")?;
+        let token = wire.header("consistency-token").context("no consistency-token")?;
         let wallet = wallet_text(request.wallet);
-        let page = format!("GET /ledger/wallet/{wallet}?limit=1 HTTP/1.1\r\nhost: bench\r\n\r\n");
-        loop {
-            let asked = wire.call(page.as_bytes()).await?;
-            ensure!(asked == 200, "a probe's ledger page was answered {asked}");
-            let projected = number_after(wire.body(), "\"projectedVersion\":").unwrap_or(0);
-            if projected >= version {
-                break;
-            }
-            ensure!(answered.elapsed() < Duration::from_secs(60), "an entry never became readable");
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        let page = format!(
+            "GET /ledger/wallet/{wallet}?limit=1 HTTP/1.1\r\nhost: bench\r\n\
+             consistency-token: {token}\r\n\r\n"
+        );
+        let asked = wire.call(page.as_bytes()).await?;
+        ensure!(asked == 200, "a probe's ledger page was answered {asked}");
+        let projected = number_after(wire.body(), "\"projectedVersion\":").unwrap_or(0);
+        ensure!(projected >= version, "an entry did not become readable in time");
         latency.saturating_record(answered.elapsed().as_micros() as u64);
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -34,6 +34,13 @@ impl Wire {
         &self.buffer[self.head..self.end]
     }
 
+    /// A header of the last answer, by its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let head = std::str::from_utf8(&self.buffer[..self.head]).ok()?;
+        let headers = head.lines().filter_map(|line| line.split_once(':'));
+        { headers }.find(|(found, _)| *found == name).map(|(_, value)| value.trim())
+    }
+
     async fn exchange(&mut self, request: &[u8]) -> anyhow::Result<u16> {
         self.stream.write_all(request).await?;
         let mut filled = 0;

@@ -22,7 +22,8 @@ const ATTEMPTS: usize = 3;
 /// A batch that Postgres has left unanswered for this long is not tried again.
 const AWAY: Duration = Duration::from_secs(2);
 
-/// One lane's end of its queue. [`Lane::run`] is its task.
+/// One lane's end of its queue. [`Lane::run`] is for a thread of its own: on one that serves
+/// requests, too, the answers of Postgres would wait behind them, several times in each batch.
 #[derive(Debug)]
 pub struct Lane {
     shared: Arc<Shared>,
@@ -77,7 +78,7 @@ impl Lane {
         self.held_back = others;
         jobs.iter_mut().for_each(|job| job.place = None);
         let waited = jobs.iter().map(|job| job.arrived.elapsed()).max();
-        self.shared.pressure.note(waited.unwrap_or_default());
+        self.shared.pressure.note(operations, waited.unwrap_or_default());
         Some(jobs)
     }
 }
@@ -177,7 +178,7 @@ async fn split(shared: &Arc<Shared>, session: &mut Option<Session>, jobs: Vec<Jo
         let (parts, outcomes) = job.split();
         one_by_one(shared, session, parts).await;
         // Some may be waiting behind another transaction: nobody else has to wait with them.
-        shared.tasks.spawn(outcomes);
+        shared.spawn(outcomes);
     }
 }
 
@@ -206,7 +207,7 @@ async fn commit(
         }
         Err(error) => {
             tracing::warn!(%error, batch = %id, "COMMIT without an answer");
-            shared.tasks.spawn(doubt::settle(Arc::clone(shared), id, jobs, prepared));
+            shared.spawn(doubt::settle(Arc::clone(shared), id, jobs, prepared));
             None
         }
     }

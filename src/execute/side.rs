@@ -71,7 +71,7 @@ pub(super) fn begin(shared: &Arc<Shared>, jobs: Vec<Job>, skipped: &HashSet<Wall
             join(shared, jobs, job);
         } else {
             waiting.insert(held.clone(), vec![job]);
-            shared.tasks.spawn(run(Arc::clone(shared), held));
+            shared.spawn(run(Arc::clone(shared), held));
         }
     }
 }

@@ -1,20 +1,23 @@
 //! `Consistency-Token`: every write gives one; a projected read that sends it back waits, bounded,
 //! until it is at least as new.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, HeaderValue};
+use tokio::time::timeout;
 
-use super::cursor;
 use super::problem::HttpResult;
-use crate::store::{self, Pool, Pooled, entries};
+use super::{HttpState, cursor};
+use crate::store::{self, Pooled, entries};
 use crate::wallet::{TenantId, WalletId};
 
 pub(super) const HEADER: &str = "consistency-token";
 /// Past this the read answers with what there is.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 const TOKEN_BYTES_MAX: usize = 4096;
-const PAUSE: Duration = Duration::from_millis(5);
+/// What another instance projects is looked for so often.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The token of wallets and the versions that a write brought them to.
 pub(super) fn token(versions: &[(WalletId, i64)]) -> HeaderValue {
@@ -38,7 +41,7 @@ pub(super) fn token_of_many(mut versions: Vec<(WalletId, i64)>) -> Option<Header
 /// names. A token that is none of ours asks for nothing. No connection is held while waiting.
 pub(super) async fn read(
     headers: &HeaderMap,
-    pool: &Pool,
+    state: &HttpState,
     tenant: &TenantId,
     projector: &str,
 ) -> HttpResult<Pooled> {
@@ -46,7 +49,10 @@ pub(super) async fn read(
     let wanted = token.and_then(cursor::decode::<Vec<(String, i64)>>).unwrap_or_default();
     let begun = Instant::now();
     loop {
-        let mut connection = store::acquire(pool).await?;
+        // Before the look: what is applied after it is heard.
+        let mut applied = pin!(state.status.applied().notified());
+        applied.as_mut().enable();
+        let mut connection = store::acquire(&state.pool).await?;
         let mut reached = true;
         for (id, version) in &wanted {
             let Some(id) = WalletId::parse(id) else { continue };
@@ -57,6 +63,6 @@ pub(super) async fn read(
             return Ok(connection);
         }
         drop(connection);
-        tokio::time::sleep(PAUSE).await;
+        let _ = timeout(PAUSE, applied).await;
     }
 }

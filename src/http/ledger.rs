@@ -60,7 +60,7 @@ pub(super) async fn wallet(
     let tenant = TenantId::default_tenant();
     let filter = filter(&parameters)?;
     let before: Option<i64> = cursor::position(&parameters)?;
-    let mut connection = consistency::read(&headers, &state.pool, &tenant, LEDGER).await?;
+    let mut connection = consistency::read(&headers, &state, &tenant, LEDGER).await?;
     // Read first: the entries shown are at least as new as the version stated.
     let projected_version =
         entries::projected_version(&mut connection, &tenant, LEDGER, &id).await?;
@@ -87,7 +87,7 @@ pub(super) async fn summary(
     headers: HeaderMap,
 ) -> HttpResult<Response> {
     let tenant = TenantId::default_tenant();
-    let mut connection = consistency::read(&headers, &state.pool, &tenant, LEDGER).await?;
+    let mut connection = consistency::read(&headers, &state, &tenant, LEDGER).await?;
     let summary = entries::summary(&mut connection, &tenant, &id).await?;
     let body = SummaryView::new(id.as_str(), &summary);
     Ok(json(serde_json::to_string(&body).unwrap_or_default()))
@@ -107,7 +107,7 @@ pub(super) async fn reference(
 ) -> HttpResult<Response> {
     let tenant = TenantId::default_tenant();
     let limit = parameters.limit(LIMIT)?;
-    let mut connection = consistency::read(&headers, &state.pool, &tenant, LEDGER).await?;
+    let mut connection = consistency::read(&headers, &state, &tenant, LEDGER).await?;
     let rows = entries::of_reference(&mut connection, &tenant, &reference, limit).await?;
     let body = ReferenceLedger {
         reference_id: &reference,
@@ -132,7 +132,7 @@ pub(super) async fn transactions(
     let filter = filter(&parameters)?;
     let after: Option<(Moment, Uuid)> = cursor::position(&parameters)?;
     let after = after.map(|(Moment(created_at), event_id)| EntryCursor { created_at, event_id });
-    let mut connection = consistency::read(&headers, &state.pool, &tenant, LEDGER).await?;
+    let mut connection = consistency::read(&headers, &state, &tenant, LEDGER).await?;
     let rows = entries::of_all(&mut connection, &tenant, &filter, after).await?;
     let body = Transactions {
         count: rows.len(),

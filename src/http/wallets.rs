@@ -231,7 +231,7 @@ pub(super) async fn list(
         after,
         limit,
     };
-    let mut connection = consistency::read(&headers, &state.pool, &tenant, READ_MODEL).await?;
+    let mut connection = consistency::read(&headers, &state, &tenant, READ_MODEL).await?;
     let wallets = read_model::list(&mut connection, &tenant, &filter).await?;
     let views: Vec<WalletView<'_>> = wallets.iter().map(WalletView::new).collect();
     let mut response = json(serde_json::to_string(&views).unwrap_or_default());

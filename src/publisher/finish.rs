@@ -7,7 +7,7 @@ use super::jobs::{Done, Settled, Settlement};
 use super::partition::Phase;
 use super::read_back::ReadBack;
 use super::send::{Sent, Trouble};
-use super::{Publisher, Topics};
+use super::{Publisher, Rest, Topics};
 use crate::kafka;
 use crate::kafka::topics::Report;
 use crate::store;
@@ -203,10 +203,11 @@ impl Publisher {
     fn after_send(&mut self, sent: &Sent) {
         let Some(partition) = self.partitions.get_mut(&sent.partition) else { return };
         partition.last_offset = sent.last_offset.or(partition.last_offset);
-        let (now, more) = (Instant::now(), self.limit > self.outbox.batch_size);
-        self.rest_until = now + self.pressure.rest(now - self.round_begun, more);
+        let (ended, more) = (Instant::now(), self.limit > self.outbox.batch_size);
+        let rest = Rest { took: ended - self.round_begun, more, ended };
         partition.dirty |= sent.more || sent.trouble.is_some();
         self.resume(sent.partition, sent.trouble.as_ref().is_some_and(|trouble| trouble.doubtful));
+        self.rest_now(ended, Some(rest));
     }
 
     fn resume(&mut self, number: i32, doubtful: bool) {

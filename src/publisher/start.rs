@@ -47,6 +47,9 @@ impl Publisher {
                 self.jobs.push(job);
             }
         }
+        if now >= self.rest_until {
+            self.rest_now(now, self.rest);
+        }
         if self.claiming || !store_ready || now < self.rest_until {
             return;
         }
