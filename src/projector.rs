@@ -166,8 +166,7 @@ impl Projector {
                     pause = PAUSE;
                     if progress.chunks > 0 {
                         let more = progress.outcome.applied >= MANY;
-                        let rested = self.wiring.pressure.rested(begun.elapsed(), more);
-                        let _ = token.run_until_cancelled(rested).await;
+                        let _ = token.run_until_cancelled(self.rest(begun.elapsed(), more)).await;
                     }
                 }
                 Err(error) => {
@@ -199,6 +198,21 @@ impl Projector {
             () = self.wiring.commits.notified(), if postgres.is_active() => postgres.hurry(),
             () = sleep_until(postgres.due().min(self.tend_due).min(self.term.due())) => {}
             () = self.term.moved() => self.term.hurry(),
+        }
+    }
+
+    /// Rests after a round that took so long. What comes meanwhile is gathered: requests are sent and
+    /// answered only while somebody asks, and the next round is to find all partitions' answers.
+    async fn rest(&mut self, took: Duration, more: bool) {
+        let gathering = async {
+            match (&mut self.kafka, &self.job) {
+                (Some(kafka), Some(job)) => kafka.gather(job).await,
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.wiring.pressure.rested(took, more) => {}
+            () = gathering => {}
         }
     }
 

@@ -4,7 +4,7 @@
 //! partition stands elsewhere than it expects is left out and its feed told where to go on. An
 //! error of data is narrowed down wallet by wallet, so that only the guilty one is parked.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::Job;
 use super::chunk::{Chunk, Feed, Seen, dead_letter, unknown};
@@ -261,8 +261,15 @@ fn place(stands: &HashMap<i32, Checkpoint>, chunk: &Chunk) -> i64 {
     }
 }
 
+/// One move for each partition, whichever feeds move it: of two for one row Postgres would take one.
 fn advances(chunks: &[&Chunk]) -> Vec<Advance> {
-    chunks.iter().filter_map(|chunk| chunk.advance()).collect()
+    let mut moves: BTreeMap<i32, Advance> = BTreeMap::new();
+    for to in chunks.iter().filter_map(|chunk| chunk.advance()) {
+        let known = moves.entry(to.partition).or_insert(to);
+        known.next_offset = to.next_offset.or(known.next_offset);
+        known.feed_xid = to.feed_xid.or(known.feed_xid);
+    }
+    moves.into_values().collect()
 }
 
 fn known<'a>(chunks: &[&'a Chunk]) -> Known<'a> {

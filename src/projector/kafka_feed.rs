@@ -153,11 +153,22 @@ impl KafkaFeed {
     /// Waits until a partition has brought something. May be dropped at any time.
     pub async fn arrival(&mut self, job: &Job) {
         while self.ready.is_empty() {
-            match self.fetching.next().await {
-                Some(fetch) => self.arrived(job, fetch),
-                // All partitions wait for their chunks to be applied.
-                None => std::future::pending().await,
-            }
+            self.next(job).await;
+        }
+    }
+
+    /// Keeps what comes for later, for ever. May be dropped at any time.
+    pub async fn gather(&mut self, job: &Job) {
+        loop {
+            self.next(job).await;
+        }
+    }
+
+    async fn next(&mut self, job: &Job) {
+        match self.fetching.next().await {
+            Some(fetch) => self.arrived(job, fetch),
+            // All partitions wait for their chunks to be applied.
+            None => std::future::pending().await,
         }
     }
 
