@@ -33,6 +33,7 @@ use crate::execute::Queue;
 use crate::http::{self, HttpState, Repairs};
 use crate::instance::Instance;
 use crate::pressure::Pressure;
+use crate::recent::Recent;
 use crate::status::Status;
 use crate::store;
 use crate::topics;
@@ -85,15 +86,16 @@ pub async fn run(
     }
     background.spawn_metrics(metrics.clone(), executor.queue());
 
-    let state = HttpState {
+    let state = HttpState::new(http::Parts {
         executor,
         pool: background.pool.clone(),
         status: background.status.clone(),
+        applied: Arc::clone(&background.applied),
         settings: settings.http.clone(),
         metrics,
         repairs: background.repairs(&settings),
         asyncapi: asyncapi(&settings),
-    };
+    });
     tracing::info!(address = %listener.local_addr()?, "listening");
     let draining = background.status.clone();
     let stop = shutdown.clone();
@@ -125,7 +127,10 @@ struct Background {
     wake_republisher: Arc<Notify>,
     wake_second: Arc<Notify>,
     wake_projectors: Vec<Arc<Notify>>,
+    /// Fired whenever a projector here has applied something.
+    applied: Arc<Notify>,
     pressure: Pressure,
+    recent: Recent,
 }
 
 impl Background {
@@ -152,7 +157,9 @@ impl Background {
             wake_republisher: Arc::default(),
             wake_second: Arc::default(),
             wake_projectors: vec![Arc::default(), Arc::default()],
+            applied: Arc::default(),
             pressure: Pressure::default(),
+            recent: Recent::default(),
         })
     }
 

@@ -3,8 +3,9 @@
 //! A command waits in the queue of a *lane*, chosen by its wallet. A lane drains what is waiting,
 //! bounded by count and bytes, without ever sleeping to fill a batch, and runs it in phases:
 //!
-//! 1. claim the batch's id; lock its wallets in id order, skipping those that a stranger holds;
-//! 2. read the clock and the keys that are taken; fold the commands in arrival order, in memory;
+//! 1. claim the batch's id; lock its wallets in id order, skipping those that a stranger holds; read
+//!    the clock and the keys that are taken;
+//! 2. fold the commands in arrival order, in memory;
 //! 3. write events, outbox, wallets and keys in one statement; COMMIT; answer every waiter.
 //!
 //! | what goes wrong | what happens |
@@ -38,6 +39,7 @@ use uuid::Uuid;
 use crate::answer::Answer;
 use crate::config::{CommandSettings, Secret};
 use crate::pressure::Pressure;
+use crate::recent::Recent;
 use crate::wallet::{Command, IdOrigin, TenantId, WalletId};
 
 pub use key::Key;
@@ -130,6 +132,8 @@ struct Shared {
     committed: Arc<Notifiers>,
     /// How long commands wait, for the pipeline behind them.
     pressure: Pressure,
+    /// Where committed events are kept for the projectors.
+    recent: Recent,
     /// Side batches and settlements: short tasks that shutdown waits for.
     tasks: TaskTracker,
     /// Where they run: a lane's own runtime ends with the lane.
@@ -185,6 +189,7 @@ pub fn start(
     settings: CommandSettings,
     committed: Notifiers,
     pressure: Pressure,
+    recent: Recent,
     tasks: TaskTracker,
 ) -> (Executor, Vec<Lane>) {
     let queue_max = settings.queue_max;
@@ -195,6 +200,7 @@ pub fn start(
         settings,
         committed: Arc::new(committed),
         pressure,
+        recent,
         tasks,
         runtime: Handle::current(),
         side: side::SideBatches::default(),

@@ -38,12 +38,31 @@ use crate::topics;
 pub use openapi::document;
 pub use serve::serve;
 
-/// What handlers may use.
+/// What handlers may use. The router hands out a few clones for each request: they must be cheap.
 #[derive(Clone)]
-pub struct HttpState {
+pub struct HttpState(Arc<Parts>);
+
+impl HttpState {
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl std::ops::Deref for HttpState {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// What `app` wires HTTP with.
+pub struct Parts {
     pub executor: Executor,
     pub pool: Pool,
     pub status: Status,
+    /// Fired whenever a projector of this instance has applied something.
+    pub applied: Arc<Notify>,
     pub settings: HttpSettings,
     pub metrics: PrometheusHandle,
     pub repairs: Repairs,

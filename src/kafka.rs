@@ -12,6 +12,7 @@ mod fetch;
 mod offsets;
 mod produce;
 mod secure;
+mod shared;
 pub mod topics;
 pub mod verify;
 
@@ -21,3 +22,4 @@ pub use error::{Class, Error};
 pub use fetch::{FetchError, Fetched, Fetcher};
 pub use offsets::{Committed, OffsetsWatch};
 pub use produce::{Copied, Outgoing, ProduceError, Producer};
+pub use shared::{SharedReader, SharedTopic};

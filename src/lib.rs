@@ -26,6 +26,7 @@ pub mod kafka;
 pub mod pressure;
 pub mod projector;
 pub mod publisher;
+pub mod recent;
 pub mod registry;
 pub mod republisher;
 pub mod retention;

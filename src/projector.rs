@@ -29,7 +29,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::ConsumerSettings;
 use crate::instance::{Instance, Term};
-use crate::pressure::Pressure;
+use crate::pressure::{Pressure, Round};
+use crate::recent::Recent;
 use crate::status::Status;
 use crate::store::checkpoints::{Advance, Subscription};
 use crate::store::{self, Pool};
@@ -64,6 +65,7 @@ pub struct Job {
     pub subscription: Subscription,
     /// What the topic's wallets were hashed over.
     pub partitions: i32,
+    pub recent: Recent,
 }
 
 /// What a projector needs; `app` puts it together.
@@ -75,11 +77,15 @@ pub struct Wiring {
     /// Readers of the topic; none with `KAFKA_ENABLED=false`.
     pub kafka: Option<OpenPartition>,
     pub pool: Pool,
+    /// Fired whenever something was applied.
+    pub applied: Arc<Notify>,
     /// Woken once (`notify_one`) at every commit of events; each projector has its own.
     pub commits: Arc<Notify>,
     pub status: Status,
     /// How hard commands press: they come first.
     pub pressure: Pressure,
+    /// What was committed here a moment ago.
+    pub recent: Recent,
     pub instance: Arc<Instance>,
 }
 
@@ -166,7 +172,9 @@ impl Projector {
                     pause = PAUSE;
                     if progress.chunks > 0 {
                         let more = progress.outcome.applied >= MANY;
-                        let _ = token.run_until_cancelled(self.rest(begun.elapsed(), more)).await;
+                        let follows = self.kafka.is_some();
+                        let round = Round { took: begun.elapsed(), more, follows };
+                        let _ = token.run_until_cancelled(self.rest(round)).await;
                     }
                 }
                 Err(error) => {
@@ -201,9 +209,9 @@ impl Projector {
         }
     }
 
-    /// Rests after a round that took so long. What comes meanwhile is gathered: requests are sent and
+    /// Rests after a round. What comes meanwhile is gathered: requests are sent and
     /// answered only while somebody asks, and the next round is to find all partitions' answers.
-    async fn rest(&mut self, took: Duration, more: bool) {
+    async fn rest(&mut self, round: Round) {
         let gathering = async {
             match (&mut self.kafka, &self.job) {
                 (Some(kafka), Some(job)) => kafka.gather(job).await,
@@ -211,7 +219,7 @@ impl Projector {
             }
         };
         tokio::select! {
-            () = self.wiring.pressure.rested(took, more) => {}
+            () = self.wiring.pressure.rested(round) => {}
             () = gathering => {}
         }
     }
@@ -285,7 +293,8 @@ impl Projector {
             let (records, wait) = (consumer.max_poll_records, consumer.max_wait);
             self.kafka = Some(KafkaFeed::new(Arc::clone(open), records, wait));
         }
-        self.job = Some(Job { kind: wiring.kind, subscription, partitions });
+        let recent = wiring.recent.clone();
+        self.job = Some(Job { kind: wiring.kind, subscription, partitions, recent });
         Ok(true)
     }
 

@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{KafkaSettings, OutboxSettings, ProducerSettings};
 use crate::instance::{Instance, Term};
 use crate::kafka::{Breaker, BreakerState};
-use crate::pressure::Pressure;
+use crate::pressure::{Pressure, Round};
 use crate::status::Status;
 use crate::store::Pool;
 use jobs::{Job, Settlement, Shared};
@@ -82,14 +82,6 @@ pub struct Progress {
     pub errors: u64,
 }
 
-/// A round that ended.
-#[derive(Debug, Clone, Copy)]
-struct Rest {
-    took: Duration,
-    more: bool,
-    ended: Instant,
-}
-
 /// Whether the topics are known to exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Topics {
@@ -127,9 +119,9 @@ pub struct Publisher {
     limit: i64,
     linger: Linger,
     pressure: Pressure,
-    /// When the last claim began, what came of it, and until when the next one waits.
+    /// When the last claim began, what came of it and when, and until when the next one waits.
     round_begun: Instant,
-    rest: Option<Rest>,
+    rest: Option<(Round, Instant)>,
     rest_until: Instant,
     progress: Progress,
 }
@@ -234,10 +226,9 @@ impl Publisher {
     }
 
     /// Rests after a round, or goes on resting; none: not any longer.
-    fn rest_now(&mut self, now: Instant, rest: Option<Rest>) {
-        let left = rest.map_or(Duration::ZERO, |rest| {
-            self.pressure.rest(rest.took, rest.more, now - rest.ended)
-        });
+    fn rest_now(&mut self, now: Instant, rest: Option<(Round, Instant)>) {
+        let left =
+            rest.map_or(Duration::ZERO, |(round, ended)| self.pressure.rest(round, now - ended));
         self.rest = rest.filter(|_| !left.is_zero());
         self.rest_until = now + left;
     }

@@ -22,7 +22,7 @@ use crate::instance::{Instance, Term};
 use crate::kafka::admin::Admin;
 use crate::kafka::topics::TopicSpec;
 use crate::kafka::{self, Breaker, BreakerState, Connection, Producer};
-use crate::pressure::Pressure;
+use crate::pressure::{Pressure, Round};
 use crate::publisher::pause::Pause;
 use crate::publisher::send::Form;
 use crate::status::Status;
@@ -137,7 +137,8 @@ impl Follower {
             let poll = self.parts.outbox.poll_interval;
             let next = match self.round().await {
                 Ok(more) => {
-                    let rested = self.parts.pressure.rested(begun.elapsed(), more);
+                    let round = Round { took: begun.elapsed(), more, follows: false };
+                    let rested = self.parts.pressure.rested(round);
                     let _ = token.run_until_cancelled(rested).await;
                     if more {
                         continue;

@@ -4,8 +4,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
-
 /// The consumer of inbound commands among the projectors, and as a consumer group.
 pub const COMMANDS: &str = "wallex-commands";
 
@@ -13,8 +11,6 @@ pub const COMMANDS: &str = "wallex-commands";
 #[derive(Debug, Clone, Default)]
 pub struct Status {
     inner: Arc<Mutex<Pipeline>>,
-    /// Fired whenever a projector here has applied something.
-    applied: Arc<Notify>,
 }
 
 /// One moment of the pipeline.
@@ -205,11 +201,6 @@ impl Status {
     /// Changes a few fields. Must not block or await inside.
     pub fn update(&self, change: impl FnOnce(&mut Pipeline)) {
         change(&mut self.lock());
-    }
-
-    /// For those who wait for what a projector of this instance applies.
-    pub fn applied(&self) -> &Notify {
-        &self.applied
     }
 
     // A panic while the lock was held leaves plain counters behind: still worth showing.

@@ -24,12 +24,17 @@ impl Background {
             settings.commands.clone(),
             Notifiers::new(listeners),
             self.pressure.clone(),
+            self.recent.clone(),
             self.commands.clone(),
         )
     }
 
     /// Without a lane commands would wait for ever: its death ends the service.
-    pub(super) fn spawn_lanes(&self, lanes: Vec<Lane>, shutdown: &CancellationToken) -> anyhow::Result<()> {
+    pub(super) fn spawn_lanes(
+        &self,
+        lanes: Vec<Lane>,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<()> {
         for lane in lanes {
             let ended = lane_thread(lane).context("a lane could not get its thread")?;
             let (status, shutdown) = (self.status.clone(), shutdown.clone());

@@ -9,7 +9,7 @@ use super::{Background, identity, moving, topic_health, watch};
 use crate::config::{KafkaSettings, Settings};
 use crate::dead_letters::{self, DeadLetters};
 use crate::group_mirror::{self, GroupMirror};
-use crate::kafka::{Breaker, Connection, Fetcher};
+use crate::kafka::{Breaker, Connection, SharedTopic};
 use crate::projector::{Kind, OpenPartition, Projector, Wiring};
 use crate::publisher::{Parts, Publisher};
 use crate::republisher::Republisher;
@@ -115,17 +115,21 @@ impl Background {
     }
 
     fn spawn_projectors(&self, settings: &Settings, kafka: Option<&Arc<Connection>>) {
+        let events = &settings.kafka.events_topic;
+        let topic = kafka.map(|kafka| SharedTopic::new(Arc::clone(kafka), events));
         for (kind, commits) in Kind::ALL.into_iter().zip(&self.wake_projectors) {
             let projector = Projector::new(Wiring {
                 kind,
                 tenant: TenantId::default_tenant(),
                 topic: settings.kafka.events_topic.clone(),
                 consumer: settings.consumer.clone(),
-                kafka: kafka.map(|kafka| open_partition(Arc::clone(kafka), &settings.kafka)),
+                kafka: topic.clone().map(open_partition),
                 pool: self.pool.clone(),
                 commits: Arc::clone(commits),
+                applied: Arc::clone(&self.applied),
                 status: self.status.clone(),
                 pressure: self.pressure.clone(),
+                recent: self.recent.clone(),
                 instance: Arc::clone(&self.instance),
             });
             let stop = self.stop.clone();
@@ -153,10 +157,9 @@ impl Background {
     }
 }
 
-/// Readers of the events topic, a connection each.
-fn open_partition(connection: Arc<Connection>, settings: &KafkaSettings) -> OpenPartition {
-    let topic = settings.events_topic.clone();
-    Arc::new(move |partition| Fetcher::new(Arc::clone(&connection), &topic, partition))
+/// Both projectors read the same records at nearly the same time.
+fn open_partition(topic: Arc<SharedTopic>) -> OpenPartition {
+    Arc::new(move |partition| topic.reader(partition))
 }
 
 /// The partition count that the database has frozen for the topic, as soon as it can be asked;

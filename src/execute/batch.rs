@@ -1,15 +1,16 @@
 //! One batch in one transaction, up to the point where only COMMIT is left.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::fold::{Fold, Folded, Known};
 use super::{Job, Outcomes, Shared};
+use crate::ledger::RecordedEvent;
 use crate::store::commands::{
-    Kept, KeyRow, Locking, Past, batch_claim, claim_and_lock, keys_lookup, wallets_at,
-    wallets_existing, write_batch,
+    Begun, Kept, Locking, Past, Taken, batch_claim, claim_and_read, wallets_at, wallets_existing,
+    write_batch,
 };
 use crate::store::{self, Connection};
 use crate::wallet::{TenantId, WalletId};
@@ -31,6 +32,8 @@ pub(super) struct Prepared {
     pub skipped: HashSet<WalletId>,
     /// Nothing to commit: only refusals and replays.
     pub read_only: bool,
+    /// What is to be known of, once it is committed, with the partition of each.
+    pub events: Vec<(i32, RecordedEvent)>,
 }
 
 /// Wallets of `jobs` are waited for this long before their commands are answered `wallet_busy`.
@@ -98,7 +101,13 @@ impl Session {
         store::begin(&mut self.connection).await?;
         let (connection, tenant) = (&mut self.connection, tenant_of(jobs));
         let ids = wallets_of(jobs);
-        let wallets = claim_and_lock(connection, tenant, id, &ids, locking).await?;
+        let operations = jobs.iter().flat_map(|job| &job.request.operations);
+        let scopes: Vec<&[u8]> = operations
+            .filter_map(|operation| operation.key.as_ref())
+            .map(|k| &k.scope[..])
+            .collect();
+        let Begun { wallets, now, taken } =
+            claim_and_read(connection, tenant, id, &ids, &scopes, locking).await?;
         let absent: Vec<&str> =
             ids.into_iter().filter(|id| !wallets.contains_key(&WalletId::stored(id))).collect();
         let skipped: HashSet<WalletId> = match (locking, absent.is_empty()) {
@@ -107,12 +116,6 @@ impl Session {
             }
             _ => HashSet::new(),
         };
-        let operations = jobs.iter().flat_map(|job| &job.request.operations);
-        let scopes: Vec<&[u8]> = operations
-            .filter_map(|operation| operation.key.as_ref())
-            .map(|k| &k.scope[..])
-            .collect();
-        let (now, taken) = keys_lookup(connection, tenant, &scopes).await?;
         let past = match past_places(jobs, &taken).as_slice() {
             [] => Past::new(),
             places => wallets_at(connection, tenant, places).await?,
@@ -126,12 +129,13 @@ impl Session {
         if !read_only {
             write_batch(connection, tenant, &shared.topic.name, now, &mut writes).await?;
         }
-        Ok(Prepared { outcomes, skipped, read_only })
+        let events = writes.events.into_iter().map(|event| event.recorded(tenant)).collect();
+        Ok(Prepared { outcomes, skipped, read_only, events })
     }
 }
 
 /// The events that known keys speak of: their answers are made from them again.
-fn past_places<'a>(jobs: &'a [Job], taken: &HashMap<Vec<u8>, KeyRow>) -> Vec<(&'a WalletId, i64)> {
+fn past_places<'a>(jobs: &'a [Job], taken: &Taken) -> Vec<(&'a WalletId, i64)> {
     let mut places = Vec::new();
     for operation in jobs.iter().flat_map(|job| &job.request.operations) {
         let Some(row) = operation.key.as_ref().and_then(|key| taken.get(&key.scope[..])) else {

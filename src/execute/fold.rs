@@ -11,7 +11,7 @@ use super::savepoint::Savepoint;
 use super::{Context, Failure, Job, Key, Operation, Outcome, Outcomes, Reply, Request};
 use crate::answer::Answer;
 use crate::envelope::partition_of;
-use crate::store::commands::{Kept, KeptAs, KeyRow, KeyWrite, Locked, Past, Stamped, Writes};
+use crate::store::commands::{Kept, KeptAs, KeyWrite, Locked, Past, Stamped, Taken, Writes};
 use crate::wallet::{Command, EventData, IdOrigin, NewEvent, Rejection, Wallet, WalletId, decide};
 
 /// What a batch comes to, before anything of it is written.
@@ -28,7 +28,7 @@ pub(super) struct Known {
     /// The database's time.
     pub now: DateTime<Utc>,
     /// Keys that are taken, by scope.
-    pub taken: HashMap<Vec<u8>, KeyRow>,
+    pub taken: Taken,
     /// The events that their answers are made from.
     pub past: Past,
 }

@@ -188,7 +188,7 @@ async fn commit(
     mut session: Session,
     id: Uuid,
     jobs: Vec<Job>,
-    prepared: Prepared,
+    mut prepared: Prepared,
 ) -> Option<Session> {
     if prepared.read_only {
         answer(shared, jobs, prepared);
@@ -201,8 +201,10 @@ async fn commit(
     }
     match session.commit().await {
         Ok(()) => {
-            shared.committed.fire();
+            let events = std::mem::take(&mut prepared.events);
             answer(shared, jobs, prepared);
+            shared.recent.keep(events);
+            shared.committed.fire();
             Some(session)
         }
         Err(error) => {

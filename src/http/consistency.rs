@@ -50,7 +50,7 @@ pub(super) async fn read(
     let begun = Instant::now();
     loop {
         // Before the look: what is applied after it is heard.
-        let mut applied = pin!(state.status.applied().notified());
+        let mut applied = pin!(state.applied.notified());
         applied.as_mut().enable();
         let mut connection = store::acquire(&state.pool).await?;
         let mut reached = true;

@@ -24,7 +24,7 @@ pub struct Fetched {
 }
 
 /// Why nothing was fetched.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum FetchError {
     /// Retention passed by, or the topic is another one than before.
     #[error("offset {0} is not in the topic")]

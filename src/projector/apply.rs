@@ -8,10 +8,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::Job;
 use super::chunk::{Chunk, Feed, Seen, dead_letter, unknown};
-use super::project::{Known, Projected, Targets, project};
+use super::project::{AtHand, Known, Projected, Targets, project};
+use crate::ledger::RecordedEvent;
 use crate::seeded::{self, Bug};
 use crate::store::checkpoints::{Advance, Checkpoint};
 use crate::store::dead_letters::DeadLetter;
+use crate::store::recorded::{Claim, Recorded};
 use crate::store::{self, Class, Connection};
 use crate::wallet::WalletId;
 
@@ -83,8 +85,7 @@ async fn look_up(
     if claims.is_empty() {
         return Ok(());
     }
-    let named = store::recorded::named(connection, &job.subscription.tenant, &claims).await?;
-    let mut named = named.into_iter();
+    let mut named = named(connection, job, &claims).await?.into_iter();
     for chunk in chunks.iter_mut().filter(|chunk| chunk.feed == Feed::Kafka) {
         for mut seen in std::mem::take(&mut chunk.records) {
             let event = named.next().flatten();
@@ -99,6 +100,31 @@ async fn look_up(
         }
     }
     Ok(())
+}
+
+/// For each claim the event, if it is one of ours: as it was committed a moment ago, else as Postgres
+/// has it.
+async fn named(
+    connection: &mut Connection,
+    job: &Job,
+    claims: &[Claim<'_>],
+) -> store::Result<Vec<Option<Recorded>>> {
+    let tenant = &job.subscription.tenant;
+    let kept = job.recent.look(claims.iter().map(|(_, _, id, partition)| (*id, *partition)));
+    let is_it = |event: &RecordedEvent, (wallet, version, _, _): &Claim<'_>| {
+        event.tenant == *tenant && event.wallet_id.as_str() == *wallet && event.version == *version
+    };
+    let kept = kept.into_iter().zip(claims);
+    let mut named: Vec<Option<Recorded>> =
+        kept.map(|(event, claim)| event.filter(|event| is_it(event, claim)).map(Ok)).collect();
+    let absent = named.iter().zip(claims).filter(|(event, _)| event.is_none());
+    let absent: Vec<Claim<'_>> = absent.map(|(_, claim)| *claim).collect();
+    if !absent.is_empty() {
+        let found = store::recorded::named(connection, tenant, &absent).await?;
+        let places = named.iter_mut().filter(|event| event.is_none());
+        places.zip(found).for_each(|(place, event)| *place = event);
+    }
+    Ok(named)
 }
 
 /// All chunks in one transaction, or in several where a gap is longer than one should be.
@@ -144,10 +170,11 @@ async fn pass(
         place(&stands, chunk) == chunk.expected || seeded::on(Bug::NoCompareAndSet)
     });
     let targets = targets(&current);
+    let moves = advances(&current);
     #[cfg(feature = "seeded-bugs")]
-    seeded::checkpoint_first(connection, of, &advances(&current)).await?;
-    let known = known(&current);
-    let projected = project(connection, job, &targets, &known, EVENTS_MAX).await?;
+    seeded::checkpoint_first(connection, of, &moves).await?;
+    let at_hand = AtHand { events: Some(&known(&current)), moves: &moves };
+    let projected = project(connection, job, &targets, &at_hand, EVENTS_MAX).await?;
     let tally = tally.get_or_insert_with(|| Tally::of(&current, &projected));
     tally.outcome.applied += projected.applied;
     if !projected.complete {
@@ -160,10 +187,6 @@ async fn pass(
     let letters: Vec<&DeadLetter> = current.iter().flat_map(|chunk| &chunk.dead).collect();
     if !letters.is_empty() {
         outcome.dead_letters = store::dead_letters::insert(connection, of, &letters).await?;
-    }
-    let moves = advances(&current);
-    if !moves.is_empty() {
-        store::checkpoints::advance(connection, of, &moves).await?;
     }
     Ok(Some(outcome))
 }
@@ -216,7 +239,7 @@ async fn alone_pass(
     budget: i64,
 ) -> store::Result<Projected> {
     lock(connection, job, chunks).await?;
-    project(connection, job, alone, &Known::new(), budget).await
+    project(connection, job, alone, &AtHand::default(), budget).await
 }
 
 /// Parks a wallet at its next version, whose failure is known.

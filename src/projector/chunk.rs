@@ -1,6 +1,7 @@
 //! What both feeds hand to the one way of applying: a stretch of one partition.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -40,7 +41,7 @@ pub struct Seen {
     pub version: i64,
     pub event_id: Uuid,
     /// The record itself, for the dead letters, where it is not known to be ours.
-    pub record: Option<Fetched>,
+    pub record: Option<Arc<Fetched>>,
     /// The event itself, once it is looked up.
     pub event: Option<Recorded>,
 }
@@ -51,7 +52,7 @@ impl Chunk {
         tenant: &TenantId,
         partition: i32,
         expected: i64,
-        records: Vec<Fetched>,
+        records: Vec<Arc<Fetched>>,
     ) -> Self {
         let next = records.last().map_or(expected, |record| record.offset + 1);
         let mut chunk = Self {
@@ -97,10 +98,12 @@ impl Chunk {
 /// The record as a dead letter, whole.
 pub fn dead_letter(
     partition: i32,
-    record: Fetched,
+    record: Arc<Fetched>,
     error_class: &'static str,
     error_message: String,
 ) -> DeadLetter {
+    // Another reader may have it in hand, too.
+    let record = Arc::unwrap_or_clone(record);
     DeadLetter {
         partition,
         offset: record.offset,
@@ -228,7 +231,12 @@ mod tests {
             record(10, "w", ""),
             record(11, "a b", &event("default", "a b")),
         ];
-        let chunk = Chunk::of_records(&TenantId::default_tenant(), 2, 5, records);
+        let chunk = Chunk::of_records(
+            &TenantId::default_tenant(),
+            2,
+            5,
+            { records }.into_iter().map(Arc::new).collect(),
+        );
         assert_eq!((chunk.expected, chunk.next, chunk.records.len()), (5, 12, 1));
         let classes: Vec<_> = chunk.dead.iter().map(|d| (d.offset, d.error_class)).collect();
         let expected = [
@@ -244,7 +252,7 @@ mod tests {
     }
     #[test]
     fn a_dead_letter_knows_its_replays_and_another_topic_s_record_at_its_offset() {
-        let letter = |record| dead_letter(2, record, "undecodable", String::new());
+        let letter = |record| dead_letter(2, Arc::new(record), "undecodable", String::new());
         let first = letter(record(6, "w", "{"));
         assert_eq!(first.replay, None);
         let later =

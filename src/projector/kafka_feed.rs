@@ -12,12 +12,12 @@ use tokio::time::{Instant, sleep};
 
 use super::Job;
 use super::chunk::Chunk;
-use crate::kafka::{FetchError, Fetched, Fetcher};
+use crate::kafka::{FetchError, Fetched, SharedReader};
 use crate::status::PartitionStatus;
 use crate::store::checkpoints::Checkpoint;
 
 /// Makes the reader of one partition.
-pub type OpenPartition = Arc<dyn Fn(i32) -> Fetcher + Send + Sync>;
+pub type OpenPartition = Arc<dyn Fn(i32) -> SharedReader + Send + Sync>;
 
 /// Bytes of one answer, as the topic has them: gzip makes ten times as much of it in memory, and
 /// every partition of both projectors may have one at hand.
@@ -79,9 +79,9 @@ struct Reader {
     position: i64,
     /// Behind the chunk that is being applied.
     next: i64,
-    fetcher: Fetcher,
+    fetcher: SharedReader,
     /// Fetched and more than one chunk may hold.
-    rest: VecDeque<Fetched>,
+    rest: VecDeque<Arc<Fetched>>,
     high_watermark: i64,
     failures: u32,
     /// To wait before the next fetch.
@@ -222,7 +222,7 @@ impl KafkaFeed {
                 let place = PartitionStatus { next_offset, high_watermark, oldest: None };
                 self.places.insert(partition, place);
                 let count = self.max_records.min(reader.rest.len());
-                let records: Vec<Fetched> = reader.rest.drain(..count).collect();
+                let records: Vec<Arc<Fetched>> = reader.rest.drain(..count).collect();
                 if reader.rest.is_empty() {
                     self.at_end.insert(partition, Instant::now());
                 }
@@ -272,11 +272,9 @@ impl KafkaFeed {
 impl Reader {
     async fn fetch(&mut self, max_wait: Duration) -> Result<(), Failure> {
         match self.fetcher.fetch(self.position, FETCH_BYTES, max_wait).await {
-            Ok((records, high_watermark)) => {
-                // A broker answers whole batches: some of their records may be below the position.
-                let position = self.position;
-                self.rest = records.into_iter().filter(|r| r.offset >= position).collect();
-                self.high_watermark = high_watermark;
+            Ok(answer) => {
+                self.rest = answer.records.into();
+                self.high_watermark = answer.high_watermark;
                 Ok(())
             }
             Err(FetchError::OffsetOutOfRange(_)) => match self.fetcher.earliest().await {

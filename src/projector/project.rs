@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Job, Kind, ledger, read_model};
 use crate::ledger::RecordedEvent;
+use crate::store::checkpoints::Advance;
 use crate::store::recorded::{Range, Recorded, Unreadable};
 use crate::store::{self, Connection};
 use crate::wallet::WalletId;
@@ -17,6 +18,14 @@ pub type Targets = BTreeMap<WalletId, i64>;
 
 /// Events that are at hand already, by wallet and version.
 pub type Known<'a> = HashMap<(&'a WalletId, i64), &'a Recorded>;
+
+/// What comes with the targets.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct AtHand<'a> {
+    pub events: Option<&'a Known<'a>>,
+    /// Where checkpoints go once all targets are reached.
+    pub moves: &'a [Advance],
+}
 
 /// What a stretch did.
 #[derive(Debug)]
@@ -45,7 +54,7 @@ pub async fn project(
     connection: &mut Connection,
     job: &Job,
     targets: &Targets,
-    known: &Known<'_>,
+    at_hand: &AtHand<'_>,
     budget: i64,
 ) -> store::Result<Projected> {
     let of = &job.subscription;
@@ -56,7 +65,9 @@ pub async fn project(
     // A statement after the locks: it sees who was parked or released while they were waited for.
     let mut parked = store::parked::among(connection, of, &wallets).await?;
     let (ranges, complete) = ranges(targets, &before, &parked, budget);
-    let done = stretch(connection, job, &ranges, known, &before).await?;
+    let moves = if complete { at_hand.moves } else { &[] };
+    let at_hand = AtHand { events: at_hand.events, moves };
+    let done = stretch(connection, job, &ranges, &at_hand, &before).await?;
     for found in done.refused {
         let (wallet, version, cause) = (&found.wallet_id, found.version, &found.cause);
         tracing::error!(projector = of.projector, %wallet, version, cause, "wallet parked");
@@ -66,20 +77,23 @@ pub async fn project(
     Ok(Projected { before, applied: done.applied, parked, complete })
 }
 
-/// Applies these ranges of wallets whose versions `before` are locked. Neither begins nor commits,
-/// and parks nobody.
+/// Applies these ranges of wallets whose versions `before` are locked, and makes the moves. Neither
+/// begins nor commits, and parks nobody.
 pub async fn stretch(
     connection: &mut Connection,
     job: &Job,
     ranges: &[Range],
-    known: &Known<'_>,
+    at_hand: &AtHand<'_>,
     before: &HashMap<WalletId, i64>,
 ) -> store::Result<Stretch> {
     let of = &job.subscription;
     if ranges.is_empty() {
+        if !at_hand.moves.is_empty() {
+            store::checkpoints::advance(connection, of, at_hand.moves).await?;
+        }
         return Ok(Stretch { applied: 0, reached: BTreeMap::new(), refused: Vec::new() });
     }
-    let found = read(connection, job, ranges, known).await?;
+    let found = read(connection, job, ranges, at_hand.events).await?;
     let (mut events, mut refused) = readable(job.kind, ranges, found);
     match job.kind {
         Kind::Ledger => ledger::write(connection, &of.tenant, &events).await?,
@@ -95,9 +109,9 @@ pub async fn stretch(
     }
     let reached: BTreeMap<WalletId, i64> =
         events.iter().map(|event| (event.wallet_id.clone(), event.version)).collect();
-    if !reached.is_empty() {
+    if !reached.is_empty() || !at_hand.moves.is_empty() {
         let reached: Vec<_> = reached.iter().map(|(wallet, version)| (wallet, *version)).collect();
-        store::checkpoints::versions_upsert(connection, of, &reached).await?;
+        store::checkpoints::note(connection, of, &reached, at_hand.moves).await?;
     }
     let applied = u64::try_from(events.len()).unwrap_or(0);
     Ok(Stretch { applied, reached, refused })
@@ -108,13 +122,13 @@ async fn read(
     connection: &mut Connection,
     job: &Job,
     ranges: &[Range],
-    known: &Known<'_>,
+    known: Option<&Known<'_>>,
 ) -> store::Result<Vec<Recorded>> {
     let mut found = Vec::new();
     let mut missing = Vec::new();
     for range in ranges {
         let at_hand: Option<Vec<&Recorded>> = (range.after + 1..=range.up_to)
-            .map(|version| known.get(&(&range.wallet_id, version)).copied())
+            .map(|version| known?.get(&(&range.wallet_id, version)).copied())
             .collect();
         match at_hand {
             Some(events) => found.extend(events.into_iter().cloned()),

@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::project::{Known, Targets, project};
+use super::project::{AtHand, Targets, project};
 use super::{Job, Kind};
 use crate::config::DatabaseSettings;
+use crate::recent::Recent;
 use crate::store::checkpoints::{self, Subscription};
 use crate::store::rebuild::{self as tables, Target};
 use crate::store::{self, Class, Connection};
@@ -148,6 +149,7 @@ impl Rebuild {
                 topic: self.topic.clone(),
             },
             partitions: 0,
+            recent: Recent::default(),
         };
         Ok(tenants.into_iter().map(job).collect())
     }
@@ -209,7 +211,8 @@ impl Rebuild {
             let (_, changed) =
                 tables::changed_since(connection, &of.tenant, of.projector, xid).await?;
             let targets: Targets = changed.into_iter().collect();
-            let projected = project(connection, job, &targets, &Known::new(), i64::MAX).await?;
+            let projected =
+                project(connection, job, &targets, &AtHand::default(), i64::MAX).await?;
             last += i64::try_from(projected.applied).unwrap_or(0);
         }
         tables::swap(connection, &self.target, before + last).await?;
@@ -274,7 +277,7 @@ impl Rebuild {
         loop {
             let connection = &mut self.connection;
             checkpoints::begin(connection).await?;
-            match project(connection, job, targets, &Known::new(), budget).await {
+            match project(connection, job, targets, &AtHand::default(), budget).await {
                 Ok(projected) => {
                     store::commit(connection).await?;
                     applied += i64::try_from(projected.applied).unwrap_or(0);

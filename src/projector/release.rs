@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::Job;
-use super::project::{Known, Targets, ranges, stretch};
+use super::project::{AtHand, Targets, ranges, stretch};
 use crate::store::{self, Class, Connection};
 use crate::wallet::WalletId;
 
@@ -119,7 +119,7 @@ async fn pass(
     let targets = Targets::from([(wallet.clone(), last)]);
     // It waits, and is to be tried all the same.
     let (ranges, complete) = ranges(&targets, &before, &HashSet::new(), budget);
-    let done = stretch(connection, job, &ranges, &Known::new(), &before).await?;
+    let done = stretch(connection, job, &ranges, &AtHand::default(), &before).await?;
     if let Some(found) = done.refused.first() {
         let (version, cause) = (found.version, found.cause.as_str());
         tracing::error!(projector = of.projector, %wallet, version, cause, "wallet stays parked");

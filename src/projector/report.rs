@@ -41,7 +41,7 @@ impl Projector {
             status.duplicates += outcome.duplicates;
             status.dead_letters += outcome.dead_letters;
         });
-        self.wiring.status.applied().notify_waiters();
+        self.wiring.applied.notify_waiters();
     }
 
     /// Where each partition stands in the topic, those without news included; an error that is

@@ -7,9 +7,10 @@ use super::jobs::{Done, Settled, Settlement};
 use super::partition::Phase;
 use super::read_back::ReadBack;
 use super::send::{Sent, Trouble};
-use super::{Publisher, Rest, Topics};
+use super::{Publisher, Topics};
 use crate::kafka;
 use crate::kafka::topics::Report;
+use crate::pressure::Round;
 use crate::store;
 use crate::store::outbox::OutboxRow;
 
@@ -204,10 +205,10 @@ impl Publisher {
         let Some(partition) = self.partitions.get_mut(&sent.partition) else { return };
         partition.last_offset = sent.last_offset.or(partition.last_offset);
         let (ended, more) = (Instant::now(), self.limit > self.outbox.batch_size);
-        let rest = Rest { took: ended - self.round_begun, more, ended };
+        let round = Round { took: ended - self.round_begun, more, follows: false };
         partition.dirty |= sent.more || sent.trouble.is_some();
         self.resume(sent.partition, sent.trouble.as_ref().is_some_and(|trouble| trouble.doubtful));
-        self.rest_now(ended, Some(rest));
+        self.rest_now(ended, Some((round, ended)));
     }
 
     fn resume(&mut self, number: i32, doubtful: bool) {

@@ -104,11 +104,28 @@ pub async fn advance(
     of: &Subscription,
     moves: &[Advance],
 ) -> Result<Vec<i32>> {
+    note(connection, of, &[], moves).await
+}
+
+/// Notes the last applied versions of wallets, whose rows are locked, and moves partitions by
+/// compare-and-set: returns those that moved.
+pub async fn note(
+    connection: &mut Connection,
+    of: &Subscription,
+    versions: &[(&WalletId, i64)],
+    moves: &[Advance],
+) -> Result<Vec<i32>> {
     let blind = seeded::on(Bug::NoCompareAndSet);
     let from = |pair: Option<(i64, i64)>| pair.map(|(from, _)| from).filter(|_| !blind);
     let to = |pair: Option<(i64, i64)>| pair.map(|(_, to)| to);
     Ok(sqlx::query_scalar(
-        "update projector_checkpoints c \
+        "with noted as ( \
+             insert into projected_versions (tenant_id, projector, wallet_id, version) \
+             select $1, $2, v.wallet_id, v.version \
+             from unnest($9::text[], $10::bigint[]) v(wallet_id, version) \
+             on conflict (tenant_id, projector, wallet_id) do update \
+                 set version = excluded.version) \
+         update projector_checkpoints c \
          set next_offset = coalesce(m.offset_to, c.next_offset), \
              feed_xid = coalesce(m.xid_to::text::xid8, c.feed_xid), \
              updated_at = clock_timestamp() \
@@ -128,6 +145,8 @@ pub async fn advance(
     .bind(moves.iter().map(|m| to(m.next_offset)).collect::<Vec<_>>())
     .bind(moves.iter().map(|m| from(m.feed_xid)).collect::<Vec<_>>())
     .bind(moves.iter().map(|m| to(m.feed_xid)).collect::<Vec<_>>())
+    .bind(versions.iter().map(|(wallet, _)| wallet.as_str()).collect::<Vec<_>>())
+    .bind(versions.iter().map(|(_, version)| *version).collect::<Vec<_>>())
     .fetch_all(connection)
     .await?)
 }
@@ -200,27 +219,6 @@ pub async fn is_moved_back(
     .bind(places.iter().map(|(_, place)| *place).collect::<Vec<_>>())
     .fetch_one(connection)
     .await?)
-}
-
-/// Notes the last applied versions. The rows are locked by [`versions_lock`].
-pub async fn versions_upsert(
-    connection: &mut Connection,
-    of: &Subscription,
-    versions: &[(&WalletId, i64)],
-) -> Result<()> {
-    sqlx::query(
-        "insert into projected_versions (tenant_id, projector, wallet_id, version) \
-         select $1, $2, v.wallet_id, v.version \
-         from unnest($3::text[], $4::bigint[]) v(wallet_id, version) \
-         on conflict (tenant_id, projector, wallet_id) do update set version = excluded.version",
-    )
-    .bind(of.tenant.as_str())
-    .bind(of.projector)
-    .bind(versions.iter().map(|(wallet, _)| wallet.as_str()).collect::<Vec<_>>())
-    .bind(versions.iter().map(|(_, version)| *version).collect::<Vec<_>>())
-    .execute(connection)
-    .await?;
-    Ok(())
 }
 
 fn checkpoint((partition, next_offset, feed_xid): (i32, i64, i64)) -> Checkpoint {

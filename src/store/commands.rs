@@ -8,7 +8,7 @@ mod write;
 
 pub(in crate::store) use read::wallet_of;
 pub use read::{
-    Kept, KeyRow, Locked, Past, batch_claim, claim_and_lock, keys_lookup, wallets_at,
+    Begun, Kept, KeyRow, Locked, Past, Taken, batch_claim, claim_and_read, wallets_at,
     wallets_existing,
 };
 pub use write::{KeptAs, KeyWrite, Stamped, Writes, write_batch};

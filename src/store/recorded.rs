@@ -28,11 +28,14 @@ pub struct Range {
     pub up_to: i64,
 }
 
-/// For each (wallet, version, event id, partition) the event, if it is one of ours.
+/// What a record says that it is: wallet, version, event id and partition.
+pub type Claim<'a> = (&'a str, i64, Uuid, i32);
+
+/// For each claim the event, if it is one of ours.
 pub async fn named(
     connection: &mut Connection,
     tenant: &TenantId,
-    records: &[(&str, i64, Uuid, i32)],
+    records: &[Claim<'_>],
 ) -> Result<Vec<Option<Recorded>>> {
     let rows: Vec<NamedRow> = sqlx::query_as(
         "select r.place, e.* from unnest($2::text[], $3::bigint[], $4::uuid[], $5::int[]) \

@@ -42,7 +42,7 @@ pub async fn document() -> Response {
     responses((status = 200, description = "AsyncAPI 3.0", body = Object), InternalProblems)
 )]
 pub async fn asyncapi(State(state): State<HttpState>) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], state.asyncapi).into_response()
+    ([(header::CONTENT_TYPE, "application/json")], state.asyncapi.clone()).into_response()
 }
 
 /// This document as a page to read and to try.

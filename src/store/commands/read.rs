@@ -14,6 +14,18 @@ use crate::wallet::{Currency, EventData, EventType, Metadata, Status, TenantId, 
 /// The wallets of a batch as they stand under lock.
 pub type Locked = HashMap<WalletId, Wallet>;
 
+/// Keys that are taken, by scope.
+pub type Taken = HashMap<Vec<u8>, KeyRow>;
+
+/// What a batch begins with.
+#[derive(Debug)]
+pub struct Begun {
+    pub wallets: Locked,
+    /// The database's time, read under the locks.
+    pub now: DateTime<Utc>,
+    pub taken: Taken,
+}
+
 /// A key that was used before.
 #[derive(Debug, Clone)]
 pub struct KeyRow {
@@ -47,29 +59,46 @@ pub async fn batch_claim(connection: &mut Connection, tenant: &TenantId, id: Uui
     Ok(())
 }
 
-/// [`batch_claim`], and then locks the existing wallets among `ids`, in id order, and reads them: one
-/// round trip for both.
-pub async fn claim_and_lock(
+/// [`batch_claim`]; then locks the existing wallets among `ids`, in id order, and reads them; then reads
+/// the clock and the keys that are taken: one round trip for all of it.
+///
+/// The parts run in this order, so the clock is read under the locks. The keys are read as of the
+/// statement's begin: a twin that commits while a wallet is waited for is not seen, and meets the
+/// key's unique index instead, which has the batch run again.
+pub async fn claim_and_read(
     connection: &mut Connection,
     tenant: &TenantId,
     id: Uuid,
     ids: &[&str],
+    scopes: &[&[u8]],
     locking: Locking,
-) -> Result<Locked> {
+) -> Result<Begun> {
     // One look-up an id, in their order, which is the order of the locks. (With "id = any" a plan
-    // made while the table is small reads all of a tenant's wallets.)
+    // made while the table is small reads all of a tenant's wallets, or all of its keys.)
     macro_rules! statement {
         ($lock:literal) => {
             concat!(
                 "with claimed as ( \
                      insert into command_batches (tenant_id, id) values ($1, $3) returning 1) \
-                 select w.* from (select count(*) from claimed) as first \
+                 select w.*, null::timestamptz as now, null::bytea as scope_hash, \
+                     null::bytea as fingerprint, null::uuid as transaction_id, \
+                     null::int2 as key_status, null::text as answer, null::int8 as key_version, \
+                     null::int8 as second_version \
+                 from (select count(*) from claimed) as first \
                  cross join unnest($2::text[]) as wanted(id) cross join lateral ( \
                      select id, owner_id, currency, status, balance, held_balance, \
                          overdraft_limit, version, metadata, created_at, updated_at \
                      from wallets where tenant_id = $1 and id = wanted.id ",
                 $lock,
-                ") w"
+                ") w \
+                 union all \
+                 select null, null, null, null, null, null, null, null, null, null, null, \
+                     date_trunc('milliseconds', clock_timestamp()), k.* \
+                 from (select 1) as always left join ( \
+                     unnest($4::bytea[]) as wanted(scope) cross join lateral ( \
+                         select scope_hash, fingerprint, transaction_id, status, answer, version, \
+                             second_version from idempotency_keys \
+                         where tenant_id = $1 and scope_hash = wanted.scope limit 1) k) on true"
             )
         };
     }
@@ -82,9 +111,23 @@ pub async fn claim_and_lock(
         .bind(tenant.as_str())
         .bind(ids)
         .bind(id)
+        .bind(scopes)
         .fetch_all(connection)
         .await?;
-    rows.iter().map(|row| wallet_of(row).map(|wallet| (wallet.id.clone(), wallet))).collect()
+    let (mut wallets, mut taken, mut now) = (Locked::new(), Taken::new(), None);
+    for row in &rows {
+        let Some(at) = row.try_get("now")? else {
+            let wallet = wallet_of(row)?;
+            wallets.insert(wallet.id.clone(), wallet);
+            continue;
+        };
+        now = Some(at);
+        if let Some(scope) = row.try_get::<Option<Vec<u8>>, _>("scope_hash")? {
+            taken.insert(scope, key_of(row)?);
+        }
+    }
+    let now = now.ok_or_else(|| Error::corrupt("no clock row"))?;
+    Ok(Begun { wallets, now, taken })
 }
 
 /// Which of `ids` exist: tells a wallet that was skipped from one that is not there.
@@ -104,42 +147,10 @@ pub async fn wallets_existing(
     Ok(found.iter().map(|id| WalletId::stored(id)).collect())
 }
 
-/// The database's time, read now that the wallets are locked, and the keys that are taken.
-/// Looked up after the lock: a key's scope holds its wallet, so no twin can slip in between.
-pub async fn keys_lookup(
-    connection: &mut Connection,
-    tenant: &TenantId,
-    scopes: &[&[u8]],
-) -> Result<(DateTime<Utc>, HashMap<Vec<u8>, KeyRow>)> {
-    let rows = sqlx::query(
-        "select date_trunc('milliseconds', clock_timestamp()) as now, \
-                k.scope_hash, k.fingerprint, k.transaction_id, k.status, k.answer, k.version, \
-                k.second_version \
-         from (select 1) as always left join ( \
-             unnest($2::bytea[]) as wanted(scope) cross join lateral ( \
-                 select scope_hash, fingerprint, transaction_id, status, answer, version, \
-                     second_version from idempotency_keys \
-                 where tenant_id = $1 and scope_hash = wanted.scope limit 1) k) on true",
-    )
-    .bind(tenant.as_str())
-    .bind(scopes)
-    .fetch_all(connection)
-    .await?;
-    let first = rows.first().ok_or_else(|| Error::corrupt("no clock row"))?;
-    let now = first.try_get("now")?;
-    let mut taken = HashMap::new();
-    for row in &rows {
-        if let Some(scope) = row.try_get::<Option<Vec<u8>>, _>("scope_hash")? {
-            taken.insert(scope, key_of(row)?);
-        }
-    }
-    Ok((now, taken))
-}
-
 fn key_of(row: &PgRow) -> Result<KeyRow> {
-    let status: Option<i16> = row.try_get("status")?;
+    let status: Option<i16> = row.try_get("key_status")?;
     let status = status.and_then(|status| u16::try_from(status).ok());
-    let version: Option<i64> = row.try_get("version")?;
+    let version: Option<i64> = row.try_get("key_version")?;
     let kept = match (status, row.try_get("answer")?, version) {
         (Some(status), Some(body), _) => Kept::Text(status, body),
         (Some(_), None, Some(version)) => Kept::Versions(version, row.try_get("second_version")?),

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use uuid::Uuid;
 
+use crate::ledger::RecordedEvent;
 use crate::store::{Connection, Error, Result};
 use crate::wallet::{Metadata, NewEvent, TenantId, Wallet};
 
@@ -19,6 +20,25 @@ pub struct Stamped {
     pub correlation_id: Option<String>,
     pub causation_id: Option<String>,
     pub traceparent: Option<String>,
+}
+
+impl Stamped {
+    /// As it will be read, with its partition.
+    pub fn recorded(self, tenant: &TenantId) -> (i32, RecordedEvent) {
+        let NewEvent { wallet_id, version, data } = self.event;
+        let (event_id, transaction_id) = (self.event_id, self.transaction_id);
+        let (tenant, created_at) = (tenant.clone(), self.at);
+        let event = RecordedEvent {
+            tenant,
+            wallet_id,
+            version,
+            event_id,
+            transaction_id,
+            data,
+            created_at,
+        };
+        (self.partition, event)
+    }
 }
 
 /// A key and the outcome that it has from now on.

@@ -34,7 +34,7 @@ async fn poison(app: &App, wallet: &str, value: &[u8]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_that_fails_again_is_the_same_story_and_one_that_succeeds_ends_it() {
-    let app = Setup::shared().start().await;
+    let mut app = Setup::shared().start().await;
     app.open("w", "10.00").await;
     app.drain().await;
     poison(&app, "w", b"not an event").await;
@@ -59,13 +59,16 @@ async fn a_replay_that_fails_again_is_the_same_story_and_one_that_succeeds_ends_
     assert_eq!(header(&letters[0], "original-offset"), header(&letters[1], "original-offset"));
     wire::kept(&app, 1).await;
 
-    // A record that names an event which the books know by another id, until they are mended.
+    // A record that names an event which the books know by another id, until they are mended. Nobody
+    // may write there while the service runs: it remembers what it has committed.
     let events = app.get("/wallets/w/events?afterVersion=1").await.json();
     let event = serde_json::to_vec(&events["events"][0]).unwrap();
     let id = "select event_id from events where wallet_id = 'w' and version = 2";
     let id: uuid::Uuid = sqlx::query_scalar(id).fetch_one(&app.pool).await.unwrap();
     let rename = "update events set event_id = $1 where wallet_id = 'w' and version = 2";
+    app.kill(Signal::SIGKILL);
     sqlx::query(rename).bind(uuid::Uuid::now_v7()).execute(&app.pool).await.unwrap();
+    app.restart().await;
     poison(&app, "w", &event).await;
     wire::kept(&app, 2).await;
     sqlx::query(rename).bind(id).execute(&app.pool).await.unwrap();

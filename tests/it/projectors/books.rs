@@ -18,6 +18,7 @@ use wallex::kafka::Fetched;
 use wallex::projector::apply::{Outcome, apply};
 use wallex::projector::chunk::{Chunk, Feed};
 use wallex::projector::{Job, Kind, LEDGER, OpenPartition, Projector, READ_MODEL, Wiring};
+use wallex::recent::Recent;
 use wallex::status::Status;
 use wallex::store::checkpoints::{Subscription, load};
 use wallex::store::reconcile::Report;
@@ -140,7 +141,9 @@ impl Books {
             kafka,
             pool: self.pool.clone(),
             commits: Arc::new(Notify::new()),
+            applied: Arc::default(),
             pressure: Default::default(),
+            recent: Recent::default(),
             status: Status::default(),
             instance: Arc::clone(&self.instance),
         })
@@ -186,7 +189,7 @@ impl Books {
 /// A reader of the topic through the projectors' way of applying.
 pub struct Follower {
     pool: Pool,
-    job: Job,
+    pub job: Job,
     topic: Topic,
     places: BTreeMap<i32, i64>,
     max: usize,
@@ -202,7 +205,8 @@ impl Follower {
         let mut connection = pool.acquire().await.unwrap();
         let found = load(&mut connection, &subscription, PARTITIONS).await.unwrap();
         let places = found.into_iter().map(|c| (c.partition, c.next_offset)).collect();
-        let job = Job { kind, subscription, partitions: PARTITIONS };
+        let recent = Recent::default();
+        let job = Job { kind, subscription, partitions: PARTITIONS, recent };
         Self { pool, job, topic, places, max }
     }
 
@@ -213,6 +217,7 @@ impl Follower {
         for (partition, place) in &self.places {
             let records = self.topic.read(*partition, *place, self.max);
             if !records.is_empty() {
+                let records = records.into_iter().map(Arc::new).collect();
                 chunks.push(Chunk::of_records(tenant, *partition, *place, records));
             }
         }

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use tokio_util::sync::CancellationToken;
-use wallex::kafka::{Connection, Fetched, Fetcher};
+use wallex::kafka::{Connection, Fetched, SharedTopic};
+use wallex::projector::apply::apply;
+use wallex::projector::chunk::{Chunk, Feed};
 use wallex::projector::{Kind, OpenPartition};
 
 use super::books::{
@@ -67,6 +69,40 @@ async fn repeated_records_change_nothing_and_lost_ones_are_read_from_events() {
     assert_eq!((gap.applied, gap.healed, gap.duplicates), (3, 2, 0));
     books.follow(Kind::ReadModel, &topic, 500).await;
     books.assert_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_feeds_move_their_places_of_one_partition_in_one_round() {
+    let mut books = Books::open().await;
+    let topic = Topic::new();
+    books.write(&[create("w", "USD", Some("5"))]).await;
+    let here = partition(&id("w"));
+    books.publish(&topic);
+    let follower = Follower::open(books.pool.clone(), Kind::Ledger, topic.clone(), 500).await;
+    let records = topic.read(here, 0, 500).into_iter().map(Arc::new).collect::<Vec<_>>();
+    let next = i64::try_from(records.len()).unwrap();
+    let fetched = Chunk::of_records(&follower.job.subscription.tenant, here, 0, records);
+    let walked = Chunk {
+        feed: Feed::Postgres,
+        partition: here,
+        expected: 0,
+        next: 7,
+        records: Vec::new(),
+        dead: Vec::new(),
+    };
+    let mut connection = books.pool.acquire().await.unwrap();
+    let outcome = apply(&mut connection, &follower.job, &mut [fetched, walked]).await.unwrap();
+    assert!(outcome.stale.is_empty() && outcome.applied > 0, "{outcome:?}");
+    let places: (i64, i64) = sqlx::query_as(
+        "select next_offset, feed_xid::text::bigint from projector_checkpoints \
+         where projector = $1 and partition = $2",
+    )
+    .bind(Kind::Ledger.name())
+    .bind(here)
+    .fetch_one(&books.pool)
+    .await
+    .unwrap();
+    assert_eq!(places, (next, 7));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -231,8 +267,8 @@ async fn postgres_takes_over_two_seconds_after_kafka_fell_silent() {
         wallex::config::load_from(&std::collections::HashMap::new(), &BTreeMap::new()).unwrap();
     settings.kafka.brokers = vec!["127.0.0.1:1".to_owned()];
     let connection = Connection::new(&settings.kafka);
-    let silent: OpenPartition =
-        Arc::new(move |partition| Fetcher::new(Arc::clone(&connection), TOPIC, partition));
+    let topic = SharedTopic::new(connection, TOPIC);
+    let silent: OpenPartition = Arc::new(move |partition| topic.reader(partition));
     books.write(&some_history()).await;
     let mut ledger = books.projector(Kind::Ledger, 500, Some(silent));
     assert_eq!(ledger.step().await.unwrap().outcome.applied, 0, "young events are Kafka's");
