@@ -181,8 +181,9 @@ impl Notifiers {
     }
 }
 
-/// The executor and the lanes to be run. Called within the runtime that side work is to run on. A lane ends once every clone of the executor is
-/// gone and its queue is empty; `tasks` then holds what is still being settled.
+/// The executor and the lanes to be run. Called within the runtime that side work is to run on. A
+/// lane ends once every clone of the executor is gone and its queue is empty; `tasks` then holds what
+/// is still being settled.
 pub fn start(
     database: Secret,
     topic: EventsTopic,

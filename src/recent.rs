@@ -10,8 +10,10 @@ use uuid::Uuid;
 
 use crate::ledger::RecordedEvent;
 
-/// Events kept, at most: a few hundred bytes each, and a second of a busy service.
+/// Events kept, at most: a second of a busy service.
 const KEPT: usize = 10_000;
+/// An event with more than this from its caller is read again: what is kept stays below some 20 MB.
+const CALLER_BYTES_MAX: usize = 1024;
 
 /// Shared by the lanes, which keep, and the projectors, which look. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -24,10 +26,11 @@ struct Kept {
 }
 
 impl Recent {
-    /// Keeps committed events, each with its partition.
+    /// Keeps committed events, each with its partition; none that is large.
     pub fn keep(&self, events: impl IntoIterator<Item = (i32, RecordedEvent)>) {
         let mut kept = self.lock();
-        for (partition, event) in events {
+        let small = |event: &RecordedEvent| event.data.caller_bytes() <= CALLER_BYTES_MAX;
+        for (partition, event) in events.into_iter().filter(|(_, event)| small(event)) {
             kept.order.push_back(event.event_id);
             kept.events.insert(event.event_id, (partition, event));
             if kept.order.len() > KEPT
@@ -63,9 +66,13 @@ mod tests {
     use crate::wallet::{EventData, EventType, TenantId, WalletId};
 
     fn event(number: u128) -> RecordedEvent {
+        event_of(number, "")
+    }
+
+    fn event_of(number: u128, reason: &str) -> RecordedEvent {
         let change = json!({
             "transactionId": Uuid::nil(), "previousBalance": "0.00", "newBalance": "1.00",
-            "changeAmount": "1.00", "changeType": "CREDIT", "currency": "USD",
+            "changeAmount": "1.00", "changeType": "CREDIT", "currency": "USD", "reason": reason,
         });
         RecordedEvent {
             tenant: TenantId::default_tenant(),
@@ -93,5 +100,14 @@ mod tests {
         assert!(found(1, 3).is_none());
         assert!(found(2, 3).is_some());
         assert_eq!(recent.lock().events.len(), KEPT);
+    }
+
+    #[test]
+    fn what_callers_made_large_is_not_kept() {
+        let recent = Recent::default();
+        let large = "x".repeat(CALLER_BYTES_MAX + 1);
+        recent.keep([(3, event_of(1, &large)), (3, event_of(2, &large[1..]))]);
+        let found = recent.look([1, 2].map(|id| (Uuid::from_u128(id), 3)).into_iter());
+        assert_eq!(found.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true]);
     }
 }

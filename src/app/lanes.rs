@@ -50,7 +50,8 @@ impl Background {
     }
 }
 
-/// Runs a lane on a thread and a runtime of its own. The receiver hears when it has ended, or errs when it died.
+/// Runs a lane on a thread and a runtime of its own. The receiver hears when it has ended, or errs
+/// when it died.
 fn lane_thread(lane: Lane) -> std::io::Result<oneshot::Receiver<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (ended, hears) = oneshot::channel();

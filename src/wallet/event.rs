@@ -157,6 +157,21 @@ impl EventData {
         })
     }
 
+    /// Bytes of what the caller wrote at will: description, reference and metadata.
+    pub fn caller_bytes(&self) -> usize {
+        let (reason, reference, metadata) = match self {
+            Self::WalletCreated(created) => (&created.reason, &None, &created.metadata),
+            Self::WalletCredited(change) | Self::WalletDebited(change) => {
+                (&change.reason, &change.reference, &change.metadata)
+            }
+            Self::WalletTransferInitiated(change) | Self::WalletTransferCompleted(change) => {
+                (&change.reason, &change.reference, &change.metadata)
+            }
+        };
+        let texts = [reason, reference].into_iter().flatten().map(String::len).sum::<usize>();
+        texts + metadata.as_ref().map_or(0, |metadata| metadata.as_str().len())
+    }
+
     /// The balance that the event left behind.
     pub fn new_balance(&self) -> Decimal {
         match self {

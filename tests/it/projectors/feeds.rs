@@ -11,6 +11,10 @@ use wallex::projector::apply::apply;
 use wallex::projector::chunk::{Chunk, Feed};
 use wallex::projector::{Kind, OpenPartition};
 
+use crate::dead_letters::wire;
+use crate::support::app::Setup;
+use crate::support::servers;
+
 use super::books::{
     Books, Follower, PARTITIONS, TOPIC, Topic, catch_up, create, credit, id, partition,
     some_history, transfer,
@@ -258,6 +262,32 @@ async fn a_gap_longer_than_a_transaction_is_healed_in_several() {
     assert_eq!((outcome.applied, outcome.healed, outcome.duplicates), (7002, 7001, 0));
     books.project(Kind::ReadModel).await;
     books.assert_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_at_one_place_share_one_answer_and_others_have_their_own() {
+    let app = Setup::shared().start().await;
+    app.open("w", "10.00").await;
+    app.drain().await;
+    let (mut settings, _) =
+        wallex::config::load_from(&std::collections::HashMap::new(), &BTreeMap::new()).unwrap();
+    settings.kafka.brokers = vec![servers::kafka().bootstrap.clone()];
+    let topic = SharedTopic::new(Connection::new(&settings.kafka), &app.topic);
+    let send = || wire::produce(&app.topic, 0, vec![wire::record(None, Some(b"{"))]);
+    let before = send().await;
+    let wait = Duration::from_secs(20);
+    let (one, two, behind) = (topic.reader(0), topic.reader(0), topic.reader(0));
+    // Both wait for a record that is yet to come.
+    let waiting =
+        async { tokio::join!(one.fetch(before + 1, 1, wait), two.fetch(before + 1, 1, wait)) };
+    let ((first, second), sent) = tokio::join!(waiting, send());
+    let (first, second) = (first.unwrap(), second.unwrap());
+    assert_eq!((sent, first.records[0].offset), (before + 1, before + 1));
+    assert!(Arc::ptr_eq(&first.records[0], &second.records[0]), "two requests");
+    let again = behind.fetch(before + 1, 1, wait).await.unwrap();
+    assert!(Arc::ptr_eq(&first.records[0], &again.records[0]), "it was there already");
+    let from_before = behind.fetch(before, 1, wait).await.unwrap();
+    assert_eq!(from_before.records[0].offset, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
