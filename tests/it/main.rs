@@ -41,6 +41,7 @@ mod projectors;
 mod rebuild;
 mod refusals;
 mod registry;
+mod reported;
 mod retention;
 mod security;
 mod spine;

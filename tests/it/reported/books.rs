@@ -1,0 +1,1 @@
+//! Restores, failovers, lag and totals: what the projections say of the books.

@@ -1,0 +1,1 @@
+//! The breaker, hints, groups and republications, against real and fake brokers.

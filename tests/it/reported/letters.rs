@@ -1,0 +1,1 @@
+//! What cannot be applied or is no command: parked, kept, shown and sent again.

@@ -1,0 +1,1 @@
+//! Postgres as it is met in the field: managed, pooled, read-only, reconnecting.

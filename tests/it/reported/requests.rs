@@ -1,0 +1,1 @@
+//! Requests and commands with several operations: one key, one fingerprint, one effect.

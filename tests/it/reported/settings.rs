@@ -1,0 +1,1 @@
+//! Settings, command lines and compose files as their users write them.

@@ -1,0 +1,1 @@
+//! HTTP as proxies, browsers and clients speak it.
