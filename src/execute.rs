@@ -348,3 +348,21 @@ impl Job {
 fn fail_all(jobs: Vec<Job>, failure: &Failure) {
     jobs.into_iter().for_each(|job| job.fail(failure));
 }
+
+/// The requests of a batch as its log lines name them.
+struct RequestIds<'a>(&'a [Job]);
+
+impl std::fmt::Display for RequestIds<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        /// A batch has up to a thousand requests; a line must stay one that can be read.
+        const NAMED_MAX: usize = 20;
+        let ids = self.0.iter().map(|job| job.request.context.request_id.as_str());
+        for (at, id) in ids.take(NAMED_MAX).enumerate() {
+            write!(f, "{}{id}", if at == 0 { "" } else { " " })?;
+        }
+        match self.0.len().checked_sub(NAMED_MAX) {
+            Some(more) if more > 0 => write!(f, " and {more} more"),
+            _ => Ok(()),
+        }
+    }
+}

@@ -28,7 +28,8 @@ pub fn init_logs(settings: &LogSettings) -> anyhow::Result<()> {
     let result = if pretty {
         builder.with_ansi(std::io::stderr().is_terminal()).try_init()
     } else {
-        builder.json().flatten_event(true).try_init()
+        // The current span is the request's; the list of all of them would say it twice.
+        builder.json().flatten_event(true).with_span_list(false).try_init()
     };
     result.map_err(|error| anyhow::anyhow!("logs: {error}"))
 }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::batch::{Prepared, Session, tenant_of};
 use super::lane::{answer, run_batch};
-use super::{Failure, Job, Shared, fail_all};
+use super::{Failure, Job, RequestIds, Shared, fail_all};
 use crate::store::commands::Locking;
 use crate::store::{self, Class};
 
@@ -38,7 +38,10 @@ pub(super) async fn settle(shared: Arc<Shared>, id: Uuid, jobs: Vec<Job>, prepar
         }
         tokio::time::sleep(PAUSE).await;
     }
-    tracing::error!(batch = %id, "outcome unknown: callers have to ask again with their keys");
+    tracing::error!(
+        batch = %id, requests = %RequestIds(&jobs),
+        "outcome unknown: callers have to ask again with their keys"
+    );
     fail_all(jobs, &Failure::OutcomeUnknown);
 }
 

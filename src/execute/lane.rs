@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::batch::{Prepared, Session};
-use super::{Failure, Job, Shared, doubt, fail_all, side};
+use super::{Failure, Job, RequestIds, Shared, doubt, fail_all, side};
 use crate::seeded::{self, Bug};
 use crate::store::commands::Locking;
 use crate::store::{self, Class};
@@ -105,7 +105,7 @@ pub(super) fn run_batch<'a>(
             let mut ready = match open(shared, session).await {
                 Ok(ready) => ready,
                 Err(error) => {
-                    tracing::warn!(%error, "no connection to Postgres");
+                    tracing::warn!(%error, requests = %RequestIds(&jobs), "no connection to Postgres");
                     return fail_all(jobs, &Failure::Unavailable);
                 }
             };
@@ -117,7 +117,9 @@ pub(super) fn run_batch<'a>(
                 }
                 Err(error) => error,
             };
-            tracing::debug!(%error, class = ?error.class(), "batch not written");
+            tracing::debug!(
+                %error, class = ?error.class(), requests = %RequestIds(&jobs), "batch not written"
+            );
             // Nothing was committed. A session that cannot roll back is dropped, and with it
             // whatever it had open.
             let usable = error.class() != Class::Unavailable && ready.rollback().await;
@@ -132,12 +134,12 @@ pub(super) fn run_batch<'a>(
                 }
                 Class::Conflict => Failure::WalletBusy,
                 Class::Unavailable if begun.elapsed() > AWAY => {
-                    tracing::warn!(%error, "Postgres is silent");
+                    tracing::warn!(%error, requests = %RequestIds(&jobs), "Postgres is silent");
                     return fail_all(jobs, &Failure::Unavailable);
                 }
                 Class::Unavailable => Failure::Unavailable,
                 Class::Broken => {
-                    tracing::error!(%error, "batch failed");
+                    tracing::error!(%error, requests = %RequestIds(&jobs), "batch failed");
                     return fail_all(jobs, &Failure::Broken);
                 }
             };
@@ -208,7 +210,9 @@ async fn commit(
             Some(session)
         }
         Err(error) => {
-            tracing::warn!(%error, batch = %id, "COMMIT without an answer");
+            tracing::warn!(
+                %error, batch = %id, requests = %RequestIds(&jobs), "COMMIT without an answer"
+            );
             shared.spawn(doubt::settle(Arc::clone(shared), id, jobs, prepared));
             None
         }

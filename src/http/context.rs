@@ -1,28 +1,34 @@
-//! What belongs to every request: its ids, its time limit, its metrics, and the form of its errors.
+//! What belongs to every request: its ids, its span and line in the log, its time limit, its metrics,
+//! and the form of its errors.
 
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::problem::{HttpError, render};
 use crate::answer::ProblemCode;
 use crate::execute::Context;
 use crate::request::{is_plain_id, is_traceparent};
+use crate::wallet::TenantId;
 
 /// No request is waited for longer; what it started goes on.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// A request that takes longer than this has its line in the log at `info`, whatever its answer.
+const SLOW: Duration = Duration::from_secs(1);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 const CAUSATION_ID: HeaderName = HeaderName::from_static("x-causation-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// Wraps every handler: gives the request its ids, bounds it, turns problems into documents.
+/// Wraps every handler: gives the request its ids and its span, bounds it, turns problems into
+/// documents, and writes its line.
 pub(super) async fn finish(mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let context = context_of(request.headers());
@@ -30,17 +36,10 @@ pub(super) async fn finish(mut request: Request, next: Next) -> Response {
     let correlation_id = context.correlation_id.clone();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
+    let span = span_of(&context);
     request.extensions_mut().insert(context);
 
-    // A panic in a handler is a problem document too, and never ends the connection's task.
-    let handled = std::panic::AssertUnwindSafe(next.run(request)).catch_unwind();
-    let mut response = match tokio::time::timeout(REQUEST_TIMEOUT, handled).await {
-        Ok(Ok(response)) => response,
-        Ok(Err(_)) => {
-            HttpError::new(ProblemCode::Internal, "the log has the cause").into_response()
-        }
-        Err(_) => timed_out(&method).into_response(),
-    };
+    let mut response = handle(request, next, &method).instrument(span.clone()).await;
     if let Some(HttpError(problem)) = response.extensions_mut().remove::<HttpError>() {
         let headers = std::mem::take(response.headers_mut());
         response = render(problem, &request_id);
@@ -54,8 +53,46 @@ pub(super) async fn finish(mut request: Request, next: Next) -> Response {
             response.headers_mut().insert(name, value);
         }
     }
-    record(&method, route.as_ref(), response.status().as_u16(), begun);
+    let (route, status) = (route.as_ref().map_or("none", MatchedPath::as_str), response.status());
+    span.in_scope(|| write_line(&method, route, status, begun.elapsed()));
+    record(&method, route, status, begun);
     response
+}
+
+/// Every line that is written while the request is worked on carries these.
+fn span_of(context: &Context) -> tracing::Span {
+    tracing::info_span!(
+        "request",
+        request_id = context.request_id,
+        correlation_id = context.correlation_id,
+        tenant = TenantId::default_tenant().as_str(),
+    )
+}
+
+/// The handler's answer. A panic in it is a problem document too, and never ends the connection's task.
+async fn handle(request: Request, next: Next, method: &Method) -> Response {
+    let handled = std::panic::AssertUnwindSafe(next.run(request)).catch_unwind();
+    match tokio::time::timeout(REQUEST_TIMEOUT, handled).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => {
+            tracing::error!("the request's handler panicked");
+            HttpError::new(ProblemCode::Internal, "the log has the cause").into_response()
+        }
+        Err(_) => timed_out(method).into_response(),
+    }
+}
+
+/// The request's one line: at `info` where it failed or was slow, else at `debug`. Nothing of its
+/// body, its query or its ids in the path stands there.
+fn write_line(method: &Method, route: &str, status: StatusCode, took: Duration) {
+    let (method, status) = (method.as_str(), status.as_u16());
+    let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    // A refusal is the service at work; a request that was turned away, or that broke, is not.
+    if status >= 500 || status == 429 || took > SLOW {
+        tracing::info!(method, route, status, ms, "answered");
+    } else {
+        tracing::debug!(method, route, status, ms, "answered");
+    }
 }
 
 fn timed_out(method: &Method) -> HttpError {
@@ -81,8 +118,7 @@ fn context_of(headers: &HeaderMap) -> Context {
     }
 }
 
-fn record(method: &Method, route: Option<&MatchedPath>, status: u16, begun: Instant) {
-    let route = route.map_or("none", MatchedPath::as_str).to_owned();
+fn record(method: &Method, route: &str, status: StatusCode, begun: Instant) {
     // Every value of a label is a series for ever: a client must not invent them.
     let known =
         [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
@@ -90,8 +126,8 @@ fn record(method: &Method, route: Option<&MatchedPath>, status: u16, begun: Inst
     metrics::histogram!(
         "http_server_request_duration_seconds",
         "method" => method.to_owned(),
-        "route" => route,
-        "status" => status.to_string(),
+        "route" => route.to_owned(),
+        "status" => status.as_u16().to_string(),
     )
     .record(begun.elapsed());
 }

@@ -33,6 +33,7 @@ mod groups;
 mod idempotency;
 mod instances;
 mod load_tools;
+mod logs;
 mod moving;
 mod openapi;
 mod outbox;
