@@ -9,13 +9,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use super::Job;
 use super::chunk::{Chunk, Feed, Seen, dead_letter, unknown};
 use super::project::{AtHand, Known, Projected, Targets, project};
-use crate::ledger::RecordedEvent;
 use crate::seeded::{self, Bug};
 use crate::store::checkpoints::{Advance, Checkpoint};
 use crate::store::dead_letters::DeadLetter;
 use crate::store::recorded::{Claim, Recorded};
 use crate::store::{self, Class, Connection};
-use crate::wallet::WalletId;
+use crate::wallet::{Event, WalletId};
 
 /// Events in one transaction, at most. A longer gap is healed in several.
 pub const EVENTS_MAX: i64 = 5000;
@@ -111,7 +110,7 @@ async fn named(
 ) -> store::Result<Vec<Option<Recorded>>> {
     let tenant = &job.subscription.tenant;
     let kept = job.recent.look(claims.iter().map(|(_, _, id, partition)| (*id, *partition)));
-    let is_it = |event: &RecordedEvent, (wallet, version, _, _): &Claim<'_>| {
+    let is_it = |event: &Event, (wallet, version, _, _): &Claim<'_>| {
         event.tenant == *tenant && event.wallet_id.as_str() == *wallet && event.version == *version
     };
     let kept = kept.into_iter().zip(claims);

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::envelope::{DEAD_LETTER_ID, EnvelopeHead, REPLAY_COUNT, SCHEMA_VERSION};
+use crate::envelope::{DEAD_LETTER_ID, EnvelopeHead, REPLAY_COUNT};
 use crate::kafka::Fetched;
 use crate::store::checkpoints::Advance;
 use crate::store::dead_letters::{DeadLetter, Replay};
 use crate::store::recorded::Recorded;
-use crate::wallet::{EventType, TenantId, WalletId};
+use crate::wallet::{EventType, SCHEMA_VERSION, TenantId, WalletId};
 
 /// A header that says more was written by somebody else.
 const REPLAYS_MAX: i32 = 1_000_000;

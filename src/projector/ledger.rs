@@ -1,14 +1,14 @@
 //! The ledger projection: every event's entries, added once.
 
-use crate::ledger::{RecordedEvent, entries};
+use crate::ledger::entries;
 use crate::store::{self, Connection};
-use crate::wallet::TenantId;
+use crate::wallet::{Event, TenantId};
 
 /// Adds the entries of some events. Must run in the transaction that notes them as applied.
 pub async fn write(
     connection: &mut Connection,
     tenant: &TenantId,
-    events: &[RecordedEvent],
+    events: &[Event],
 ) -> store::Result<()> {
     let lines: Vec<_> = events
         .iter()
