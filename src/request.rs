@@ -6,7 +6,7 @@ mod fields;
 mod inbound;
 mod trace;
 
-pub use bulk::{BULK_MAX, Bulk, BulkItem, place};
+pub use bulk::{BULK_MAX, Bulk, BulkItem, Parsed, place};
 pub use commands::{create, movement, transfer};
 pub use fields::{DESCRIPTION_CHARS_MAX, Fields, KEY_BYTES_MAX, REFERENCE_CHARS_MAX};
 pub use inbound::{COMMAND_BYTES_MAX, Unread, WalletCommand};

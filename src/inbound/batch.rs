@@ -153,12 +153,13 @@ async fn run(shared: &Shared, pending: &[Pending]) -> Vec<Outcome> {
         let operations: Vec<Operation> = chosen.map(|p| p.operation.clone()).collect();
         let tenant = shared.parts.tenant.clone();
         let context = Context::default();
-        shared.parts.executor.execute(Request { tenant, operations, atomic: false, context })
+        let request = Request { tenant, operations, atomic: false, context, key: None };
+        shared.parts.executor.execute(request)
     });
     let answers = join_all(requests).await;
     let mut outcomes = vec![Err(Failure::Broken); pending.len()];
     for (places, answers) in wallets.values().zip(answers) {
-        for (place, answer) in places.iter().zip(answers) {
+        for (place, answer) in places.iter().zip(answers.each) {
             if let Some(outcome) = outcomes.get_mut(*place) {
                 *outcome = answer;
             }

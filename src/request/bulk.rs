@@ -1,5 +1,7 @@
 //! Many operations in one request: each is read by itself, so that one bad one can be told apart.
 
+use serde::Serialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{Fields, commands};
@@ -22,6 +24,29 @@ pub struct Bulk {
 pub struct BulkItem {
     pub command: Command,
     pub key: Option<String>,
+}
+
+/// The whole of a request as it was read: what a fingerprint over it covers. Equal requests are equal
+/// here, whatever their JSON looked like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parsed(Vec<u8>);
+
+/// Neither is a command by itself: no fingerprint of one is that of the other.
+#[derive(Serialize)]
+struct ParsedBulk<'a> {
+    atomic: bool,
+    operations: Vec<ParsedItem<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum ParsedItem<'a> {
+    Read {
+        command: &'a Command,
+        key: Option<&'a str>,
+    },
+    /// It does nothing: any form of it that tells it from another will do.
+    Unread(String),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +77,32 @@ impl Bulk {
         let numbered = self.operations.iter().enumerate();
         numbered.map(|(at, raw)| BulkItem::parse(raw, place(at), &mut make_id)).collect()
     }
+
+    /// The whole request, of which `items` have been read.
+    pub fn parsed(&self, items: &[Result<BulkItem, Problem>]) -> Parsed {
+        let operations = items.iter().zip(&self.operations).map(|(item, raw)| match item {
+            Ok(BulkItem { command, key }) => ParsedItem::Read { command, key: key.as_deref() },
+            Err(_) => ParsedItem::Unread(plain(raw)),
+        });
+        Parsed::of(self.atomic, operations.collect())
+    }
+}
+
+impl Parsed {
+    fn of(atomic: bool, operations: Vec<ParsedItem<'_>>) -> Self {
+        // Text, numbers and checked raw JSON always serialize.
+        Self(serde_json::to_vec(&ParsedBulk { atomic, operations }).unwrap_or_default())
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Without white space, the fields in one order, where it is plain JSON.
+fn plain(raw: &RawValue) -> String {
+    let value: Result<Value, _> = serde_json::from_str(raw.get());
+    value.map_or_else(|_| raw.get().to_owned(), |value| value.to_string())
 }
 
 /// Where an operation stands in the body, as a JSON Pointer.
