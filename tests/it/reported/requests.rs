@@ -1,8 +1,10 @@
 //! Requests and commands with several operations: one key, one fingerprint, one effect.
 
 mod bulk;
+mod commands;
 mod commits;
 mod races;
+mod sizes;
 
 use serde_json::{Value, json};
 
