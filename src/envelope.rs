@@ -17,6 +17,8 @@ pub const SCHEMA_VERSION: i16 = 1;
 /// Headers of a replayed dead letter: which one it is, and the how-manieth replay.
 pub const DEAD_LETTER_ID: &str = "dead-letter-id";
 pub const REPLAY_COUNT: &str = "replay-count";
+/// On a record that its topic would not take whole: how many bytes its value had.
+pub const VALUE_LEFT_OUT: &str = "value-left-out";
 
 /// The published JSON. `data` goes through untouched.
 #[derive(Debug, Serialize)]

@@ -23,9 +23,11 @@ mod doubt;
 mod fold;
 mod key;
 mod lane;
+mod outcomes;
 mod problem;
 mod savepoint;
 mod side;
+mod whole;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -44,6 +46,7 @@ use crate::wallet::{Command, IdOrigin, TenantId, WalletId};
 
 pub use key::Key;
 pub use lane::Lane;
+pub use outcomes::{Outcomes, Verdict, Whole};
 
 /// A command that has waited this long is not begun any more.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -66,6 +69,8 @@ pub struct Request {
     /// All of them or none.
     pub atomic: bool,
     pub context: Context,
+    /// Of all of them together, beside those of the operations: see [`whole`].
+    pub key: Option<Key>,
 }
 
 /// Where a command came from.
@@ -110,9 +115,6 @@ pub enum Failure {
 }
 
 pub type Outcome = Result<Reply, Failure>;
-
-/// One for each operation of a request, in its order.
-pub type Outcomes = Vec<Outcome>;
 
 /// The topic that events will go to, and the partitions that wallets are hashed over.
 #[derive(Debug, Clone)]
@@ -221,7 +223,7 @@ impl Executor {
     /// Queues a request and waits for its outcomes. Dropping the future gives up the waiting only.
     pub async fn execute(&self, request: Request) -> Outcomes {
         let count = request.operations.len();
-        let all = |failure: Failure| vec![Err(failure); count];
+        let all = |failure: Failure| Outcomes::all(&failure, count);
         // A request larger than the queue may still run alone.
         let places = u32::try_from(count.min(self.queue_max)).unwrap_or(u32::MAX);
         let Ok(place) = Arc::clone(&self.places).try_acquire_many_owned(places) else {
@@ -282,6 +284,12 @@ impl Request {
             .flatten()
     }
 
+    /// The keys that the request may write.
+    fn keys(&self) -> impl Iterator<Item = &Key> {
+        let of_operations = self.operations.iter().filter_map(|operation| operation.key.as_ref());
+        self.key.iter().chain(of_operations)
+    }
+
     /// About how many bytes the request adds to a batch.
     fn weight(&self) -> usize {
         self.operations.iter().map(|operation| operation.command.weight()).sum()
@@ -296,7 +304,7 @@ impl Job {
 
     /// Every operation fails alike.
     fn fail(self, failure: &Failure) {
-        let outcomes = vec![Err(failure.clone()); self.request.operations.len()];
+        let outcomes = Outcomes::all(failure, self.request.operations.len());
         self.answer(outcomes);
     }
 
@@ -317,24 +325,24 @@ impl Job {
     /// A job for each operation, and the task that gathers their outcomes into this one's answer.
     fn split(self) -> (Vec<Self>, impl Future<Output = ()> + Send) {
         let Self { request, arrived, respond, .. } = self;
-        let (tenant, context) = (request.tenant, request.context);
+        let (tenant, context, key) = (request.tenant, request.context, request.key);
         let (parts, answers): (Vec<_>, Vec<_>) = { request.operations }
             .into_iter()
             .map(|operation| {
-                let (tenant, context) = (tenant.clone(), context.clone());
+                let (tenant, context, key) = (tenant.clone(), context.clone(), key.clone());
                 let operations = vec![operation];
-                let request = Request { tenant, operations, atomic: false, context };
+                let request = Request { tenant, operations, atomic: false, context, key };
                 let (respond, answer) = oneshot::channel();
                 (Self { request, arrived, respond, place: None }, answer)
             })
             .unzip();
         let gathered = async move {
-            let mut outcomes = Vec::with_capacity(answers.len());
+            let mut parts = Vec::with_capacity(answers.len());
             for answer in answers {
-                let answer = answer.await.ok().and_then(|mut outcomes| outcomes.pop());
-                outcomes.push(answer.unwrap_or(Err(Failure::OutcomeUnknown)));
+                let unknown = |_| Outcomes::all(&Failure::OutcomeUnknown, 1);
+                parts.push(answer.await.unwrap_or_else(unknown));
             }
-            let _ = respond.send(outcomes);
+            let _ = respond.send(Outcomes::gathered(parts));
         };
         (parts, gathered)
     }

@@ -18,7 +18,9 @@ mod partition;
 mod record;
 mod report;
 mod send;
+mod shorter;
 mod topics;
+mod waves;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};

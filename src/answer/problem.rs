@@ -69,6 +69,7 @@ problem_codes! {
     KafkaUnavailable "kafka_unavailable" 503 true "Kafka cannot be reached, or refused";
     OutcomeUnknown "outcome_unknown" 503 true "Whether the request took effect is not known yet";
     WalletBusy "wallet_busy" 503 true "The wallet is held by another transaction";
+    ResultTooLarge "result_too_large" 413 false "The command was executed, and its result is larger than the topic takes";
     Internal "internal_error" 500 true "The service made a mistake";
 }
 
@@ -79,7 +80,7 @@ pub struct Problem {
     pub detail: String,
     pub request_id: String,
     pub errors: Vec<FieldError>,
-    /// Extra member of `idempotency_key_expired`.
+    /// Extra member of `idempotency_key_expired` and `result_too_large`.
     pub transaction_id: Option<String>,
 }
 
@@ -112,7 +113,7 @@ pub struct ProblemDocument<'a> {
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     #[schema(required = false)]
     errors: &'a [FieldError],
-    /// With `idempotency_key_expired`: what the first request did.
+    /// With `idempotency_key_expired` and `result_too_large`: what was done.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, required = false)]
     transaction_id: Option<&'a str>,

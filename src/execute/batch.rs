@@ -101,11 +101,8 @@ impl Session {
         store::begin(&mut self.connection).await?;
         let (connection, tenant) = (&mut self.connection, tenant_of(jobs));
         let ids = wallets_of(jobs);
-        let operations = jobs.iter().flat_map(|job| &job.request.operations);
-        let scopes: Vec<&[u8]> = operations
-            .filter_map(|operation| operation.key.as_ref())
-            .map(|k| &k.scope[..])
-            .collect();
+        let keys = jobs.iter().flat_map(|job| job.request.keys());
+        let scopes: Vec<&[u8]> = keys.map(|key| &key.scope[..]).collect();
         let Begun { wallets, now, taken } =
             claim_and_read(connection, tenant, id, &ids, &scopes, locking).await?;
         let absent: Vec<&str> =

@@ -19,6 +19,8 @@ use crate::store::{self, Class};
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Times a batch is tried when others are in its way.
 const ATTEMPTS: usize = 3;
+/// The index that a key is reserved in.
+const KEYS: &str = "idempotency_keys_pkey";
 /// A batch that Postgres has left unanswered for this long is not tried again.
 const AWAY: Duration = Duration::from_secs(2);
 
@@ -126,6 +128,14 @@ pub(super) fn run_batch<'a>(
             *session = usable.then_some(ready);
             failure = match error.class() {
                 Class::Data if jobs.len() > 1 => return one_by_one(shared, session, jobs).await,
+                // Another instance is about to commit under the key of one of them: nobody else has
+                // to wait for that any longer.
+                Class::Conflict if is_lock_timeout(&error) && error.waited_for(KEYS) => {
+                    return match jobs.len() {
+                        1 => fail_all(jobs, &Failure::KeyInFlight),
+                        _ => one_by_one(shared, session, jobs).await,
+                    };
+                }
                 // Alone: a twin committed the same key or id meanwhile. The next look sees it.
                 Class::Data => Failure::Broken,
                 // It has waited as long as a command may.

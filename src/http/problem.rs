@@ -8,6 +8,8 @@ use crate::answer::{Answer, Problem, ProblemCode};
 use crate::execute::Failure;
 use crate::store;
 
+/// Says that an answer is the first one under its key, given again.
+pub(super) const REPLAYED: &str = "idempotency-replayed";
 /// Seconds after which a caller told to retry may do so.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 

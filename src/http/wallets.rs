@@ -16,12 +16,12 @@ use super::openapi::requests::{
     self as bodies, CommandHeaders, ConsistencyToken, IfMatch, IfNoneMatch,
 };
 use super::path::{WalletPath, expected_version, idempotency_key, key_required};
-use super::problem::{HttpError, HttpResult, render_answer};
+use super::problem::{HttpError, HttpResult, REPLAYED, render_answer};
 use super::query::Parameters;
 use super::views::{Events, MovedWallet};
 use super::{HttpState, consistency, cursor};
 use crate::answer::{Problem, TransferView, WalletView, event_json};
-use crate::execute::{Context, Failure, Key, Operation, Reply, Request};
+use crate::execute::{Context, Key, Operation, Reply, Request};
 use crate::projector::READ_MODEL;
 use crate::request::{self, Fields};
 use crate::store::{self, read_model, wallets};
@@ -141,13 +141,12 @@ async fn run(
     let key = key.map(|key| Key::new(&key, &command));
     let operations = vec![Operation { command, key, context: None }];
     let tenant = TenantId::default_tenant();
-    let request = Request { tenant, operations, atomic: false, context };
-    let outcome = state.executor.execute(request).await.pop().unwrap_or(Err(Failure::Broken));
-    let Reply { answer, replayed } = outcome?;
+    let request = Request { tenant, operations, atomic: false, context, key: None };
+    let Reply { answer, replayed } = state.executor.execute(request).await.only()?;
     let mut response = render_answer(&answer);
     let headers = response.headers_mut();
     if replayed {
-        headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
+        headers.insert(REPLAYED, HeaderValue::from_static("true"));
     }
     if !answer.versions.is_empty() {
         headers.insert(consistency::HEADER, consistency::token(&answer.versions));

@@ -102,8 +102,8 @@ impl Worker {
             self.note(position, end, Some(first.timestamp));
             let due = self.due(stage, rest, fetched_at).await?;
             let (chunk, left) = rest.split_at_checked(due.min(CHUNK))?;
-            let handled = batch::settle(&self.shared, self.stage, chunk, &self.stop).await?;
-            send::send(&self.shared, self.stage, self.partition, &handled, &self.stop).await?;
+            let mut handled = batch::settle(&self.shared, self.stage, chunk, &self.stop).await?;
+            send::send(&self.shared, self.stage, self.partition, &mut handled, &self.stop).await?;
             let next = chunk.last().map_or(position, |record| record.offset + 1);
             let place = self.advance(position, next).await?;
             self.shared.report_handled(self.stage, &handled);

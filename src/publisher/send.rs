@@ -129,7 +129,7 @@ pub async fn send(
     }
     match producer.produce(sent.partition, records).await {
         Ok(offsets) => sent.take(&batch, &offsets),
-        Err(ProduceError::Refused { cause, records: true }) => match batch.as_slice() {
+        Err(ProduceError::Refused { cause, records: true, .. }) => match batch.as_slice() {
             [row] => sent.refuse(row, cause.to_string()),
             _ => {
                 sent.refused_batch = true;
@@ -171,7 +171,7 @@ async fn send_singly(
         }
         match producer.produce(sent.partition, vec![record]).await {
             Ok(offsets) => sent.take(&[row], &offsets),
-            Err(ProduceError::Refused { cause, records: true }) => {
+            Err(ProduceError::Refused { cause, records: true, .. }) => {
                 sent.refuse(row, cause.to_string());
                 held.insert(wallet(row));
             }

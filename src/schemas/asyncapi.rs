@@ -234,16 +234,19 @@ fn command_headers() -> Value {
 }
 
 fn result_headers() -> Value {
-    let properties = json!({
+    let mut properties = json!({
         "correlation-id": header("That of the command, else the commandId"),
         "traceparent": header("That of the command; empty where it had none"),
     });
-    json!({"type": "object", "required": names(&properties), "properties": properties})
+    let required = json!(names(&properties));
+    properties["value-left-out"] =
+        header("Where the topic would not take the whole result: how many bytes it had");
+    json!({"type": "object", "required": required, "properties": properties})
 }
 
 /// Beside the headers that the record had.
 fn dead_letter_headers() -> Value {
-    let properties = json!({
+    let mut properties = json!({
         "original-topic": header("Where it was first met"),
         "original-partition": header("Its partition there"),
         "original-offset": header("Its offset there"),
@@ -254,7 +257,10 @@ fn dead_letter_headers() -> Value {
         "replay-count": header("How often it has been replayed"),
         "dead-letter-id": header("Its id for `wallex dlq show`"),
     });
-    json!({"type": "object", "required": names(&properties), "properties": properties})
+    let required = json!(names(&properties));
+    properties["value-left-out"] =
+        header("Where the topic would not take it whole: how many bytes its value had");
+    json!({"type": "object", "required": required, "properties": properties})
 }
 
 /// A schema as a part of another document: no document of its own.

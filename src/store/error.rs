@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use sqlx::postgres::PgDatabaseError;
+
 /// An error of the database or of the way to it.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
@@ -64,6 +66,15 @@ impl Error {
 
     pub fn is_unique_violation_of(&self, constraint: &str) -> bool {
         self.sqlstate().as_deref() == Some("23505") && self.constraint() == Some(constraint)
+    }
+
+    /// Whether it was met while an entry of this index was waited for.
+    pub fn waited_for(&self, index: &str) -> bool {
+        let error = self.0.as_database_error();
+        let error = error.and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+        let place = error.and_then(PgDatabaseError::r#where).unwrap_or_default();
+        // Postgres speaks its own language around the name.
+        place.contains(&format!("\"{index}\""))
     }
 
     /// A server that stays silent is as good as away.

@@ -177,8 +177,8 @@ mod tests {
     fn every_code_is_the_answer_of_some_route() {
         let named = named();
         for code in ProblemCode::ALL {
-            // Known to no route: the router refuses before there is one.
-            if *code != MethodNotAllowed {
+            // Known to no route: the router refuses before there is one; a topic's own.
+            if !matches!(code, MethodNotAllowed | ResultTooLarge) {
                 assert!(named.contains(code), "{code:?} is documented nowhere");
             }
         }

@@ -122,8 +122,8 @@ pub struct BulkTransfer {
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OperationKey {
-    /// As `Idempotency-Key` of the single route: a retry through either meets the first. Left out,
-    /// the request's own key with the operation's number stands for it.
+    /// As `Idempotency-Key` of the single route: a retry through either meets the first. Left out, the
+    /// key of the whole request covers it, where there is one.
     #[schema(min_length = 1, max_length = 255, pattern = "^[!-~]+$")]
     idempotency_key: Option<String>,
 }
