@@ -12,7 +12,7 @@ use super::project::{AtHand, Known, Projected, Targets, project};
 use crate::ledger::RecordedEvent;
 use crate::seeded::{self, Bug};
 use crate::store::checkpoints::{Advance, Checkpoint};
-use crate::store::dead_letters::DeadLetter;
+use crate::store::dead_letters::{DeadLetter, Source, letter};
 use crate::store::recorded::{Claim, Recorded};
 use crate::store::{self, Class, Connection};
 use crate::wallet::WalletId;
@@ -186,7 +186,11 @@ async fn pass(
         stale.iter().map(|chunk| (chunk.feed, chunk.partition, place(&stands, chunk))).collect();
     let letters: Vec<&DeadLetter> = current.iter().flat_map(|chunk| &chunk.dead).collect();
     if !letters.is_empty() {
-        outcome.dead_letters = store::dead_letters::insert(connection, of, &letters).await?;
+        let source = Source::Events;
+        let inserted = store::dead_letters::insert(connection, of, source, &letters).await?;
+        // Should the commit fail, they are told again.
+        letter::tell(source, &of.topic, &inserted.news);
+        outcome.dead_letters = inserted.met;
     }
     Ok(Some(outcome))
 }
