@@ -1,6 +1,8 @@
 //! What cannot be applied or is no command: parked, kept, shown and sent again.
 
 mod commands;
+mod events;
+mod everybody;
 
 use serde_json::Value;
 
