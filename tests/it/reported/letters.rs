@@ -3,6 +3,7 @@
 mod commands;
 mod events;
 mod everybody;
+mod writes;
 
 use serde_json::Value;
 
