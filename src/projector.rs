@@ -241,6 +241,8 @@ impl Projector {
             let passes = error.blame() == Blame::Passing;
             self.passing = if passes { self.passing.saturating_add(1) } else { 0 };
             self.failed_at = Some(Instant::now());
+            // Some wallets may have been brought to their targets all the same.
+            self.wiring.applied.notify_waiters();
             self.forget();
         }
         result
