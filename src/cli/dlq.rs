@@ -58,6 +58,9 @@ pub struct ListArgs {
     /// Lines of each kind, at most
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=1000))]
     limit: i64,
+    /// Only dead letters with lower ids: the next page
+    #[arg(long, value_name = "ID")]
+    before: Option<i64>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -135,15 +138,15 @@ async fn list(
     tenant: &TenantId,
     args: ListArgs,
 ) -> anyhow::Result<bool> {
-    let ListArgs { wallet, cause, source, state, limit, json } = args;
-    let wallets = match requests::has_parked(&cause, &source) {
+    let ListArgs { wallet, cause, source, state, limit, before, json } = args;
+    let wallets = match before.is_none() && requests::has_parked(&cause, &source) {
         false => Vec::new(),
         true => {
             let filter = parked::Filter { wallet: wallet.clone(), state: state.clone(), limit };
             parked::list(connection, tenant, &filter).await?
         }
     };
-    let filter = Filter { wallet, cause, source, state, before: None, limit };
+    let filter = Filter { wallet, cause, source, state, before, limit };
     let letters = dead_letters::list(connection, tenant, &filter).await?;
     let view = DeadLettersView {
         dead_letters: letters.into_iter().map(Into::into).collect(),

@@ -47,6 +47,9 @@ async fn bad_commands_are_listed_shown_counted_logged_and_sent_again() {
         assert_eq!((&letter["source"], &letter["state"]), (&json!("commands"), &json!("open")));
         assert_eq!(letter["topic"], commands(&app));
     }
+    let newest = list[0]["id"].as_i64().unwrap().to_string();
+    let page = dlq(&app, &["list", "--source", "commands", "--before", &newest, "--limit", "1"]);
+    assert_eq!(page["deadLetters"][0]["id"], list[1]["id"]);
     let bad = list.iter().find(|letter| letter["errorClass"] == "malformed_json").unwrap();
     assert_eq!(bad["offset"], offset);
     let keyless = list.iter().find(|letter| letter["errorClass"] == "invalid_value").unwrap();

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use wallex::config::{DatabaseSettings, Secret};
 use wallex::projector::rebuild::Rebuild;
 use wallex::projector::{Kind, Projector};
+use wallex::store;
 
 use super::dlq;
 use crate::projectors::books::{Books, TOPIC, Topic, create, credit, some_history};
@@ -64,6 +65,11 @@ async fn parked(books: &Books) -> Vec<(String, i64)> {
         .fetch_all(&books.pool)
         .await
         .unwrap()
+}
+
+fn database(books: &Books) -> DatabaseSettings {
+    let url = Secret::new(books.url());
+    DatabaseSettings { url: url.clone(), migration_url: url, max_connections: 10 }
 }
 
 /// Wallets that have entries.
@@ -204,6 +210,8 @@ async fn a_parked_wallet_that_fails_again_holds_up_nobody() {
 async fn a_wallet_whose_row_is_held_keeps_only_itself_waiting() {
     let mut books = Books::open().await;
     books.write(&some_history()).await;
+    // With the time-outs that the service's sessions have.
+    books.pool = store::connect_service(&database(&books)).unwrap();
     let mut lists = books.projector(Kind::ReadModel, 500, None);
     settle(&mut lists).await;
     let mut stranger = books.pool.begin().await.unwrap();
@@ -233,8 +241,7 @@ async fn a_rebuild_parks_the_wallet_that_a_rule_of_the_table_refuses_and_no_othe
              if wallet = 'w7' then raise exception 'not this wallet'; end if; return true; end $$; \
          alter table ledger_entries add constraint fits check (public.fits(wallet_id))";
     sqlx::raw_sql(rule).execute(&books.pool).await.unwrap();
-    let url = Secret::new(books.url());
-    let owner = DatabaseSettings { url: url.clone(), migration_url: url, max_connections: 10 };
+    let owner = database(&books);
     let rebuild = Rebuild::open(&owner, TOPIC, Kind::Ledger).await.unwrap();
     rebuild.run(&CancellationToken::new(), |_| {}).await.unwrap();
     assert_eq!(parked(&books).await, [("w7".to_owned(), 2)]);
