@@ -125,6 +125,8 @@ pub struct RetentionSettings {
     pub answers: Duration,
     /// Idempotency keys.
     pub keys: Duration,
+    /// Dead letters that a person has settled, or that were replayed and have not failed since.
+    pub letters: Duration,
     /// Ids of batches of commands. Not a setting: nobody but a COMMIT in doubt asks for them.
     pub batches: Duration,
     /// Between two walks over a table.

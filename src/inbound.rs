@@ -14,6 +14,7 @@
 
 mod batch;
 mod consumer;
+mod letters;
 mod partition;
 mod record;
 mod report;

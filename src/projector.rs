@@ -11,6 +11,7 @@ pub mod chunk;
 mod kafka_feed;
 mod lease;
 mod ledger;
+mod narrow;
 mod postgres_feed;
 mod project;
 mod read_model;
@@ -33,12 +34,12 @@ use crate::pressure::{Pressure, Round};
 use crate::recent::Recent;
 use crate::status::Status;
 use crate::store::checkpoints::{Advance, Subscription};
-use crate::store::{self, Pool};
+use crate::store::{self, Blame, Pool};
 use crate::wallet::TenantId;
-use apply::{Outcome, apply};
+use apply::{Outcome, apply, apply_apart};
 use chunk::{Chunk, Feed};
 use kafka_feed::{Arrived, KafkaFeed};
-use postgres_feed::{PostgresFeed, Role};
+use postgres_feed::{Found, PostgresFeed, Role};
 
 pub use kafka_feed::OpenPartition;
 
@@ -50,6 +51,8 @@ const MANY: u64 = 500;
 /// Pause after an error of Postgres, doubled up to the second.
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Steps in a row that fail with a conflict or a time-out before it is looked for whose it is.
+const PATIENT: u32 = 2;
 
 /// What is projected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +116,10 @@ pub struct Projector {
     held: BTreeSet<i32>,
     /// As of the last renewal; none before the first.
     assigned: Option<BTreeSet<i32>>,
+    /// Steps in a row that failed with a conflict or a time-out.
+    passing: u32,
+    /// When a step failed last, while what it was to apply is not known to be applied.
+    failed_at: Option<Instant>,
 }
 
 impl Kind {
@@ -152,6 +159,8 @@ impl Projector {
             term,
             held: BTreeSet::new(),
             assigned: None,
+            passing: 0,
+            failed_at: None,
             tend_due: Instant::now(),
         }
     }
@@ -178,8 +187,9 @@ impl Projector {
                     }
                 }
                 Err(error) => {
-                    self.report_error(&error.to_string(), true);
-                    tracing::warn!(projector = self.wiring.kind.name(), %error, "projecting");
+                    self.report_failure(&error);
+                    let error = error.told();
+                    tracing::warn!(projector = self.wiring.kind.name(), error, "projecting");
                     tokio::select! {
                         () = token.cancelled() => break,
                         () = sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
@@ -227,7 +237,12 @@ impl Projector {
     /// Applies all that has come by now. Returns without waiting where there is nothing.
     pub async fn step(&mut self) -> store::Result<Progress> {
         let result = store::bounded(store::SILENT, self.try_step()).await;
-        if result.is_err() {
+        if let Err(error) = &result {
+            let passes = error.blame() == Blame::Passing;
+            self.passing = if passes { self.passing.saturating_add(1) } else { 0 };
+            self.failed_at = Some(Instant::now());
+            // Some wallets may have been brought to their targets all the same.
+            self.wiring.applied.notify_waiters();
             self.forget();
         }
         result
@@ -255,11 +270,16 @@ impl Projector {
         let found = self.postgres.read(&mut connection, &job, &self.held, &in_step).await?;
         if walks {
             self.report_lag(&job, &found);
+            self.look_mended(&found);
         }
         chunks.extend(found.chunks);
         let mut outcome = Outcome::default();
         if !chunks.is_empty() {
-            outcome = apply(&mut connection, &job, &mut chunks).await?;
+            outcome = match self.passing {
+                0..PATIENT => apply(&mut connection, &job, &mut chunks).await?,
+                _ => apply_apart(&mut connection, &job, &mut chunks).await?,
+            };
+            self.passing = 0;
             self.report_applied(&outcome);
             self.resume(&chunks, &outcome);
         }
@@ -270,6 +290,15 @@ impl Projector {
         self.postgres.settle(&mut connection, &job, &self.held).await?;
         self.connection = Some(connection);
         Ok(Progress { outcome, chunks: chunks.len() })
+    }
+
+    /// Once all events are applied that are older than the last failure, it is over.
+    fn look_mended(&mut self, found: &Found) {
+        let Some(since) = self.failed_at.map(|at| at.elapsed()) else { return };
+        if found.lag.values().all(|(pending, age)| *pending == 0 || *age < since) {
+            self.failed_at = None;
+            self.report_mended();
+        }
     }
 
     /// Finds out where everything stands; false while the topic is not known yet.
@@ -288,6 +317,9 @@ impl Projector {
             topic: wiring.topic.clone(),
         };
         store::checkpoints::load(&mut connection, &subscription, partitions).await?;
+        if self.assigned.is_none() {
+            store::parked::hurry_newer(&mut connection, &subscription).await?;
+        }
         if let (Some(open), true) = (&wiring.kafka, wiring.consumer.feed_kafka) {
             let consumer = &wiring.consumer;
             let (records, wait) = (consumer.max_poll_records, consumer.max_wait);

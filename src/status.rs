@@ -134,6 +134,8 @@ pub struct ProjectorStatus {
     pub last_error: Option<String>,
     /// The error is forgotten once all goes well again; others stay for people to see.
     pub error_passes: bool,
+    /// Why its steps fail: what is there to be applied is not. None: they do not.
+    pub failing: Option<String>,
 }
 
 /// The copy of its places that Kafka has under its group's name.

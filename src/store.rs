@@ -31,7 +31,7 @@ use sqlx::PgConnection;
 pub use connect::{
     Pool, connect_owner, connect_pool, connect_service, migrate, pending_migrations,
 };
-pub use error::{Class, Error, Result};
+pub use error::{Blame, Class, Error, Result};
 pub use lag::ping;
 
 /// One connection to Postgres, in or out of a transaction.

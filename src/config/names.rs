@@ -240,6 +240,11 @@ pub const SETTINGS: &[Setting] = &[
         "days that keys are kept; a later retry has a second effect",
     ),
     setting(
+        "DEAD_LETTER_RETENTION_DAYS",
+        "30",
+        "days that dead letters are kept once they are settled or replayed; open ones for ever",
+    ),
+    setting(
         "SCHEMA_REGISTRY_URL",
         "",
         "registry of the records' schemas, http://host:8081 or https://user:password@host/apis/ccompat/v7",

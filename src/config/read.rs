@@ -272,6 +272,7 @@ impl Reader {
             outbox: self.hours("OUTBOX_RETENTION_HOURS", 1)?,
             answers,
             keys,
+            letters: self.hours("DEAD_LETTER_RETENTION_DAYS", 24)?,
             batches: Duration::from_hours(1),
             rest: Duration::from_secs(10),
             rest_of_keys: Duration::from_mins(10),

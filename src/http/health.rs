@@ -183,7 +183,8 @@ impl Report {
         }
         let in_step = backlog.oldest.as_millis() < BEHIND_MS
             && self.behind.iter().all(|(_, _, ms)| *ms < BEHIND_MS);
-        if pipeline.connected && in_step && !self.awaits_republication {
+        let goes_on = pipeline.projectors.values().all(|status| status.failing.is_none());
+        if pipeline.connected && in_step && goes_on && !self.awaits_republication {
             "healthy"
         } else {
             "degraded"
@@ -252,7 +253,11 @@ impl Report {
                 _ => found.map_or((None, None), |(_, n, ms)| (Some(*n), Some(*ms))),
             };
             let state = if status.running { "running" } else { "stopped" };
-            let consumer = json!({"state": state, "lag": lag, "lagMs": lag_ms.map(|ms| u64::try_from(ms).ok())});
+            let lag_ms = lag_ms.map(|ms| u64::try_from(ms).ok());
+            let mut consumer = json!({"state": state, "lag": lag, "lagMs": lag_ms});
+            if let (Some(error), Some(fields)) = (&status.failing, consumer.as_object_mut()) {
+                fields.insert("error".to_owned(), json!(error));
+            }
             consumers.insert(self.group(name), consumer);
         }
         consumers

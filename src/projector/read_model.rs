@@ -26,6 +26,12 @@ pub async fn write(
     Ok(missing.filter(|wallet| !changed.contains(wallet)).collect())
 }
 
+/// The same without a row.
+pub async fn probe(connection: &mut Connection, tenant: &TenantId) -> store::Result<()> {
+    store::read_model::open(connection, tenant, &[]).await?;
+    store::read_model::change(connection, tenant, &[]).await.map(drop)
+}
+
 /// Why the read model cannot hold an event, if so.
 pub fn objection(event: &RecordedEvent) -> Option<String> {
     match &event.data {

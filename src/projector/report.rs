@@ -9,6 +9,15 @@ use super::kafka_feed::KafkaFeed;
 use super::postgres_feed::Found;
 use super::{Job, Projector};
 use crate::status::ProjectorStatus;
+use crate::store::{self, Blame};
+use crate::wallet::WalletId;
+
+/// A wallet is parked; `kind` is for metrics, `cause` for people.
+pub(super) fn parked(job: &Job, wallet: &WalletId, version: i64, kind: &'static str, cause: &str) {
+    let projector = job.kind.name();
+    tracing::error!(projector, %wallet, version, cause, "wallet parked");
+    counter!("wallets_parked_total", "projector" => projector, "cause" => kind).increment(1);
+}
 
 impl Projector {
     pub(super) fn report_running(&self, running: bool) {
@@ -21,6 +30,22 @@ impl Projector {
             status.last_error = Some(error.to_owned());
             status.error_passes = passes;
         });
+    }
+
+    /// A step failed. Where it goes on to, nothing of the projection is applied.
+    pub(super) fn report_failure(&self, error: &store::Error) {
+        let (group, cause) = (self.group(), error.cause());
+        counter!("consumer_step_failures_total", "group" => group, "cause" => cause).increment(1);
+        self.report_error(&error.told(), true);
+        // One conflict is nothing: the next attempt succeeds.
+        if error.blame() != Blame::Passing || self.passing > 1 {
+            self.change(|status| status.failing = Some(error.told()));
+        }
+    }
+
+    /// All that was there to be applied when a step failed is applied by now.
+    pub(super) fn report_mended(&self) {
+        self.change(|status| status.failing = None);
     }
 
     pub(super) fn report_applied(&self, outcome: &Outcome) {

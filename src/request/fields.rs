@@ -261,6 +261,17 @@ impl Fields {
         self.string(name)
     }
 
+    /// One of some words that may be left out.
+    pub fn optional_word(&mut self, name: &str, words: &[&'static str]) -> Option<&'static str> {
+        let text = self.string(name)?;
+        let found = words.iter().copied().find(|word| *word == text);
+        if found.is_none() {
+            let rule = format!("must be one of {}", words.join(", "));
+            self.fail(name, ProblemCode::InvalidValue, &rule);
+        }
+        found
+    }
+
     /// True or false; left out, it is false.
     pub fn flag(&mut self, name: &str) -> bool {
         self.value(name, "must be true or false").unwrap_or(false)

@@ -159,6 +159,14 @@ pub async fn begin(connection: &mut Connection) -> Result<()> {
     Ok(sqlx::raw_sql(begin).execute(connection).await.map(drop)?)
 }
 
+/// The same for a part of a round that failed: many of them follow on each other, and one that waits
+/// for somebody's lock, or for a function that does not end, must not use up all their time.
+pub async fn begin_apart(connection: &mut Connection) -> Result<()> {
+    begin(connection).await?;
+    let bounds = "set local lock_timeout = '500ms'; set local statement_timeout = '1500ms'";
+    Ok(sqlx::raw_sql(bounds).execute(connection).await.map(drop)?)
+}
+
 /// The last version that the projector applied of each wallet, locked in wallet order. A wallet
 /// that it never met is not in the answer.
 pub async fn versions_lock(
@@ -171,6 +179,24 @@ pub async fn versions_lock(
              select wallet_id, version from projected_versions \
              where tenant_id = $1 and projector = $2 and wallet_id = wanted.id \
              for no key update) v",
+    )
+    .bind(of.tenant.as_str())
+    .bind(of.projector)
+    .bind(wallets)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|(wallet, version)| (WalletId::stored(&wallet), version)).collect())
+}
+
+/// The same as it stands, without waiting for whoever has it locked.
+pub async fn versions(
+    connection: &mut Connection,
+    of: &Subscription,
+    wallets: &[&str],
+) -> Result<HashMap<WalletId, i64>> {
+    let rows: Vec<(String, i64)> = sqlx::query_as(
+        "select wallet_id, version from projected_versions \
+         where tenant_id = $1 and projector = $2 and wallet_id = any($3)",
     )
     .bind(of.tenant.as_str())
     .bind(of.projector)

@@ -24,6 +24,23 @@ pub enum Class {
     Broken,
 }
 
+/// What an error says of the rows that were being written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// Nothing: Postgres or the way to it is away, or takes nothing from anybody.
+    Nobody,
+    /// The same again may succeed. If it goes on, some row may be at fault.
+    Passing,
+    /// Some row, or what every row needs: a table, a column, a right.
+    Lasting,
+}
+
+/// Classes of SQLSTATE that metrics tell apart: a function may raise any five characters.
+const CAUSES: [&str; 22] = [
+    "08", "0A", "21", "22", "23", "25", "28", "2F", "38", "39", "3D", "3F", "40", "42", "44", "53",
+    "54", "55", "57", "58", "P0", "XX",
+];
+
 impl Error {
     /// The five characters of Postgres' error code, where Postgres answered at all.
     pub fn sqlstate(&self) -> Option<String> {
@@ -62,6 +79,37 @@ impl Error {
             }
             _ => Class::Broken,
         }
+    }
+
+    pub fn blame(&self) -> Blame {
+        let state = self.sqlstate();
+        let starts = |classes: &[&str]| {
+            state.as_deref().is_some_and(|state| classes.iter().any(|c| state.starts_with(c)))
+        };
+        match self.class() {
+            Class::Data | Class::Broken => Blame::Lasting,
+            Class::Conflict => Blame::Passing,
+            // A session that was ended, a standby, a login that is refused.
+            Class::Unavailable if starts(&["57P", "25", "28", "3D"]) => Blame::Nobody,
+            Class::Unavailable if state.is_some() => Blame::Passing,
+            Class::Unavailable => Blame::Nobody,
+        }
+    }
+
+    /// For metrics: the class of the SQLSTATE where it is a known one.
+    pub fn cause(&self) -> &'static str {
+        match self.sqlstate() {
+            Some(state) => {
+                CAUSES.into_iter().find(|class| state.starts_with(class)).unwrap_or("other")
+            }
+            None if self.class() == Class::Unavailable => "connection",
+            None => "unreadable",
+        }
+    }
+
+    /// For people: with the code, by which they look it up.
+    pub fn told(&self) -> String {
+        self.sqlstate().map_or_else(|| self.to_string(), |state| format!("{state}: {self}"))
     }
 
     pub fn is_unique_violation_of(&self, constraint: &str) -> bool {

@@ -15,6 +15,15 @@ pub struct Unreadable {
     pub wallet_id: WalletId,
     pub version: i64,
     pub cause: String,
+    /// A newer version of the service wrote it, and can read it.
+    pub newer: bool,
+}
+
+impl Unreadable {
+    /// For metrics.
+    pub fn kind(&self) -> &'static str {
+        if self.newer { "newer" } else { "unreadable" }
+    }
 }
 
 /// An event of the books, where it can be read.
@@ -127,9 +136,11 @@ pub async fn recorded(
 impl EventRow {
     fn event(self, tenant: &TenantId) -> Recorded {
         let wallet_id = WalletId::stored(&self.wallet_id);
-        let data = match EventType::parse(&self.event_type) {
-            // Written by a newer version of the service: what it means is not known here.
-            Some(_) if self.schema_version > SCHEMA_VERSION => {
+        let known = EventType::parse(&self.event_type);
+        // Written by a newer version of the service: what it means is not known here.
+        let newer = known.is_none() || self.schema_version > SCHEMA_VERSION;
+        let data = match known {
+            Some(_) if newer => {
                 Err(format!("schema version {} is not yet known", self.schema_version))
             }
             Some(kind) => {
@@ -147,7 +158,7 @@ impl EventRow {
                 data,
                 created_at: self.created_at,
             }),
-            Err(cause) => Err(Unreadable { wallet_id, version: self.version, cause }),
+            Err(cause) => Err(Unreadable { wallet_id, version: self.version, cause, newer }),
         }
     }
 }

@@ -14,8 +14,8 @@ use crate::http::problem::{HttpError, HttpResult};
 use crate::http::query::Parameters;
 use crate::http::{HttpState, cursor};
 use crate::request::Fields;
-use crate::store::dead_letters::requests::{self as asked, Chosen, PARKED, Selection};
-use crate::store::dead_letters::{self, Filter, STATES};
+use crate::store::dead_letters::requests::{self as asked, Chosen, Selection};
+use crate::store::dead_letters::{self, Filter, STATES, Source};
 use crate::store::{self, Connection, parked};
 use crate::wallet::TenantId;
 
@@ -40,6 +40,7 @@ pub(in crate::http) async fn list(
     let filter = Filter {
         wallet: text("walletId"),
         cause: text("cause"),
+        source: parameters.one_of("source", known_source)?,
         state: word("state")?,
         before: cursor::position(&parameters)?,
         limit: parameters.limit(LIMIT)?,
@@ -49,7 +50,7 @@ pub(in crate::http) async fn list(
     let full = i64::try_from(letters.len()).is_ok_and(|count| count == filter.limit);
     let last = letters.last().filter(|_| full).map(|letter| letter.id);
     let first_page = filter.before.is_none();
-    let wanted = first_page && filter.cause.as_deref().is_none_or(|cause| cause == PARKED);
+    let wanted = first_page && asked::has_parked(&filter.cause, &filter.source);
     let wallets = match wanted {
         false => Vec::new(),
         true => {
@@ -133,19 +134,24 @@ pub(in crate::http) async fn quarantine(
     Ok(json(&Chosen { ids, wallets: Vec::new() }.view(dry_run)))
 }
 
-/// `ids`, `walletId`, `cause`, or `all`: one of them must be there.
+/// `ids`, `walletId`, `cause`, `source`, or `all`: one of them must be there.
 fn selection(fields: &mut Fields) -> Selection {
     let selection = Selection {
         ids: fields.ids("ids").unwrap_or_default(),
         wallet: fields.wallet_id("walletId").map(|id| id.as_str().to_owned()),
         cause: fields.optional_text("cause"),
+        source: fields.optional_word("source", &Source::WORDS).map(str::to_owned),
     };
-    let named =
-        !selection.ids.is_empty() || selection.wallet.is_some() || selection.cause.is_some();
+    let named = !selection.ids.is_empty()
+        || [&selection.wallet, &selection.cause, &selection.source].iter().any(|one| one.is_some());
     if !fields.flag("all") && !named {
         fields.missing("all");
     }
     selection
+}
+
+fn known_source(word: &str) -> Option<String> {
+    Source::WORDS.contains(&word).then(|| word.to_owned())
 }
 
 async fn choose(

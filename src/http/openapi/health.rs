@@ -166,6 +166,9 @@ pub struct Consumer {
     lag: Option<i64>,
     #[schema(required, minimum = 0)]
     lag_ms: Option<i64>,
+    /// Why what is there to be applied is not; absent where it is.
+    #[schema(required = false, nullable = false)]
+    error: Option<String>,
 }
 
 #[derive(ToSchema)]

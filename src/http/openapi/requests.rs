@@ -139,6 +139,9 @@ pub struct ReplayDeadLetters {
     wallet_id: Option<String>,
     /// An error class; `parked` for the parked wallets alone.
     cause: Option<String>,
+    /// What was meant to be an event, or a command; parked wallets are of events.
+    #[schema(pattern = "^(events|commands)$")]
+    source: Option<String>,
     /// Needed where none of the others is given.
     all: Option<bool>,
     /// Changes nothing.
@@ -156,6 +159,9 @@ pub struct QuarantineDeadLetters {
     wallet_id: Option<String>,
     /// An error class.
     cause: Option<String>,
+    /// What was meant to be an event, or a command; parked wallets are of events.
+    #[schema(pattern = "^(events|commands)$")]
+    source: Option<String>,
     /// Needed where none of the others is given.
     all: Option<bool>,
     /// Why, for whoever looks later.
@@ -174,6 +180,9 @@ pub struct DeadLetterFilter {
     /// An error class; `parked` for the parked wallets alone.
     #[param(value_type = String, required = false)]
     cause: Option<String>,
+    /// What was meant to be an event, or a command; parked wallets are of events.
+    #[param(value_type = String, required = false, pattern = "^(events|commands)$")]
+    source: Option<String>,
     /// Of dead letters `open`, `requested`, `replayed`, `quarantined`; of parked wallets
     /// `retrying`, `waiting`.
     #[param(
