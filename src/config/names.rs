@@ -38,7 +38,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "DATABASE_MAX_CONNECTIONS",
         "10",
-        "connections for reads, publisher and projectors; lanes have their own",
+        "connections for reads (half of them) and for publisher and projectors; lanes and health have more",
     ),
     setting(
         "DATABASE_MIGRATION_URL",

@@ -62,6 +62,11 @@ impl Error {
         }
     }
 
+    /// The database is there, and is not to be used as it was given.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self.0, sqlx::Error::Configuration(_))
+    }
+
     pub fn is_unique_violation_of(&self, constraint: &str) -> bool {
         self.sqlstate().as_deref() == Some("23505") && self.constraint() == Some(constraint)
     }
@@ -72,8 +77,20 @@ impl Error {
         Self(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text)))
     }
 
+    /// See [`Error::is_refusal`].
+    pub(super) fn refused(why: &str) -> Self {
+        Self(sqlx::Error::Configuration(why.into()))
+    }
+
     /// Data read back that no version of this service writes.
     pub(super) fn corrupt(what: impl fmt::Display) -> Self {
         Self(sqlx::Error::Decode(what.to_string().into()))
+    }
+}
+
+/// For the pools' own callbacks.
+impl From<Error> for sqlx::Error {
+    fn from(error: Error) -> Self {
+        error.0
     }
 }
