@@ -81,10 +81,17 @@ impl Pools {
     }
 }
 
-/// A pool for a command's own work, as the application's role.
-pub fn connect_pool(settings: &DatabaseSettings) -> Result<Pool> {
+/// A pool for a command's own work, as the application's role. Fails where the way to the database
+/// is none to use; one that is away is noticed at the first question.
+pub async fn connect_pool(settings: &DatabaseSettings) -> Result<Pool> {
+    let way = Way::new(&settings.url);
+    if let Err(error) = way.check().await
+        && error.is_refusal()
+    {
+        return Err(error);
+    }
     let session = Session::new("wallex").as_application();
-    pool(&Way::new(&settings.url), session, settings.max_connections, Kept::Writable)
+    pool(&way, session, settings.max_connections, Kept::Writable)
 }
 
 /// Which sessions go back to their pool.

@@ -252,7 +252,9 @@ impl App {
 
     /// How the process ended, where it did by itself.
     pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
-        self.child.as_mut()?.try_wait().unwrap()
+        let ended = self.child.as_mut()?.try_wait().unwrap()?;
+        self.child = None;
+        Some(ended)
     }
 
     /// What the process says from now on is all that its log has.

@@ -4,6 +4,8 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection as _, PgConnection};
 use wallex::cli::dev::child::{Account, Child, Launch, Signal, free_port};
 use wallex::cli::dev::postgres::Postgres;
 
@@ -60,6 +62,12 @@ impl PgBouncer {
         let listens = || TcpStream::connect(("127.0.0.1", self.port)).is_ok();
         child.wait_ready(START_LIMIT, listens).unwrap();
         self.child = Some(child);
+    }
+
+    /// A client of a database behind it, that says no more at start-up than PgBouncer takes.
+    pub async fn client(&self, database: &str) -> PgConnection {
+        let options: PgConnectOptions = self.url_of(database).parse().unwrap();
+        PgConnection::connect_with(&options.extra_float_digits(None)).await.unwrap()
     }
 
     /// Of a database behind it.

@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use serde_json::json;
-use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinSet;
 
 use crate::support::app::{App, Setup};
@@ -35,7 +34,7 @@ async fn refused(app: &mut App) -> String {
 
 /// Nobody after the service finds what it told a session.
 async fn assert_untouched(pooler: &PgBouncer, database: &str) {
-    let mut client = PgConnection::connect(&pooler.url_of(database)).await.unwrap();
+    let mut client = pooler.client(database).await;
     let asked = "select current_user::text, current_setting('lock_timeout'), \
          current_setting('enable_seqscan'), \
          (select count(*) from pg_locks where locktype = 'advisory')";
@@ -82,9 +81,8 @@ async fn pgbouncer_by_transactions_is_told_apart_while_others_use_it_too_and_whe
     pooler.restart();
     let mut others = JoinSet::new();
     for _ in 0..6 {
-        let url = pooler.url_of(&database);
+        let mut client = pooler.client(&database).await;
         others.spawn(async move {
-            let mut client = PgConnection::connect(&url).await.unwrap();
             loop {
                 let asked = sqlx::raw_sql("begin; select pg_sleep(0.001); commit");
                 asked.execute(&mut client).await.unwrap();
@@ -129,7 +127,7 @@ async fn pgbouncer_by_sessions_works_as_it_is_with_all_guarantees() {
         sqlx::query_scalar("select current_database()::text").fetch_one(&app.pool).await.unwrap();
     let mut clients = Vec::new();
     for _ in 0..20 {
-        let mut client = PgConnection::connect(&pooler.url_of(&database)).await.unwrap();
+        let mut client = pooler.client(&database).await;
         let row: (String, String) =
             sqlx::query_as("select current_user::text, current_setting('lock_timeout')")
                 .fetch_one(&mut client)
