@@ -2,6 +2,7 @@
 
 mod roles;
 mod session;
+pub(super) mod stale;
 mod way;
 
 use std::str::FromStr as _;
@@ -116,8 +117,9 @@ fn pool(way: &Way, session: Session, most: u32, kept: Kept) -> Result<Pool> {
                 session.settle(connection).await
             })
         })
-        .after_release(move |connection, _| {
-            Box::pin(async move { is_usable(connection, kept).await })
+        .after_release(move |connection, of| {
+            let suspect = stale::is_suspect(of.age);
+            Box::pin(async move { Ok(!suspect && is_usable(connection, kept).await?) })
         })
         .connect_lazy_with(options))
 }

@@ -24,10 +24,17 @@ const BY_INDEX: [(&str, &str); 4] = [
 pub(in super::super) const OVER_ALL: &str = "set local plan_cache_mode = auto; set local enable_seqscan = on; \
      set local enable_hashjoin = on; set local enable_mergejoin = on";
 
-const EVERYWHERE: [(&str, &str); 9] = [
+/// Some of these an operator or a provider may have set otherwise for the database or the login.
+const EVERYWHERE: [(&str, &str); 12] = [
     ("statement_timeout", "30000"),
     ("lock_timeout", "5000"),
     ("idle_in_transaction_session_timeout", "10000"),
+    // A session that listens, or a lane without commands, is not left over.
+    ("idle_session_timeout", "0"),
+    // Statements and silences are bounded one by one.
+    ("transaction_timeout", "0"),
+    // Row locks and what is read under them stand on it.
+    ("default_transaction_isolation", "read committed"),
     // A read whose caller has gone ends with its connection, not with its timeout.
     ("client_connection_check_interval", "500"),
     ("tcp_keepalives_idle", "5"),
@@ -108,8 +115,10 @@ impl Session {
         let values = self.settings.iter().map(|(name, value)| format!("('{name}', '{value}')"));
         let values = values.collect::<Vec<_>>().join(", ");
         let more = self.more.concat();
+        // A limit that the database has for its statements would count for these.
         format!(
-            "select set_config(name, value, false) from (values {values}) s(name, value) \
+            "set statement_timeout = 30000; \
+             select set_config(name, value, false) from (values {values}) s(name, value) \
                  where current_setting(name, true) is not null; \
              {more} select set_config('wallex.settled', 'yes', false)"
         )
@@ -123,7 +132,7 @@ mod tests {
     #[test]
     fn a_setting_of_its_own_replaces_the_general_one() {
         let sql = Session::service("wallex").with("statement_timeout", "5000").sql();
-        assert!(sql.contains("('statement_timeout', '5000')") && !sql.contains("30000"), "{sql}");
+        assert!(sql.contains("('statement_timeout', '5000')") && !sql.contains("'30000'"), "{sql}");
         assert!(sql.contains("enable_seqscan") && sql.contains("wallex_app"), "{sql}");
         assert!(!sql.contains("synchronous_commit"), "{sql}");
     }

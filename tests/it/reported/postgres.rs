@@ -5,3 +5,4 @@ mod managed;
 mod poolers;
 mod pools;
 mod read_only;
+mod sessions;
