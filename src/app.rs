@@ -6,6 +6,7 @@
 //! their partitions up → the listening session ends.
 
 mod admission;
+mod database;
 mod gauges;
 mod identity;
 mod inbound;
@@ -75,10 +76,11 @@ pub async fn run(
         admission::check(&settings.kafka).await?;
     }
     let background = Background::new(&settings)?;
+    background.spawn_database(&settings, &shutdown).await?;
     background.spawn_schemas(&settings).await?;
     let (executor, lanes) = background.lanes(&settings);
     background.spawn_lanes(lanes, &shutdown)?;
-    background.spawn_signals(&settings);
+    background.spawn_signals();
     if let (Some(kafka), true) =
         (background.spawn_pipeline(&settings), settings.kafka.inbound.enabled)
     {
@@ -88,7 +90,7 @@ pub async fn run(
 
     let state = HttpState::new(http::Parts {
         executor,
-        pool: background.pool.clone(),
+        pools: background.pools.clone(),
         status: background.status.clone(),
         applied: Arc::clone(&background.applied),
         settings: settings.http.clone(),
@@ -109,7 +111,8 @@ pub async fn run(
 
 /// The tasks behind the HTTP server, and what they share.
 struct Background {
-    pool: store::Pool,
+    way: store::Way,
+    pools: store::Pools,
     status: Status,
     /// Everything that must end before the process does.
     tasks: TaskTracker,
@@ -137,14 +140,16 @@ impl Background {
     fn new(settings: &Settings) -> anyhow::Result<Self> {
         let status = Status::default();
         let instance = Arc::new(Instance::new(settings.consumer.session_timeout));
+        let way = store::Way::new(&settings.database.url);
         status.update(|pipeline| {
             pipeline.kafka_enabled = settings.kafka.enabled;
             pipeline.instance = instance.owner().to_owned();
             pipeline.group_prefix.clone_from(&settings.consumer.group_prefix);
         });
         Ok(Self {
-            pool: store::connect_service(&settings.database)
+            pools: store::Pools::new(&way, &settings.database)
                 .context("DATABASE_URL: not a usable postgres:// URL")?,
+            way,
             status,
             tasks: TaskTracker::new(),
             commands: TaskTracker::new(),
@@ -170,12 +175,11 @@ impl Background {
         wakes
     }
 
-    fn spawn_signals(&self, settings: &Settings) {
+    fn spawn_signals(&self) {
         let (instance, wakes) = (Arc::clone(&self.instance), self.pipeline_wakes());
-        let url = settings.database.url.clone();
-        let listen = signals::listen(url, instance, wakes, self.quit.clone());
+        let listen = signals::listen(self.way.clone(), instance, wakes, self.quit.clone());
         self.supervise_in(&self.last, &self.quit, "listener", listen);
-        let (pool, instance) = (self.pool.clone(), Arc::clone(&self.instance));
+        let (pool, instance) = (self.pools.pipeline.clone(), Arc::clone(&self.instance));
         let tell = signals::tell(pool, instance, Arc::clone(&self.wake_others), self.stop.clone());
         self.supervise("signals", tell);
     }
@@ -204,7 +208,7 @@ impl Background {
 
     fn topics(&self, settings: &Settings) -> topics::Wiring {
         topics::Wiring {
-            pool: self.pool.clone(),
+            pool: self.pools.upkeep.clone(),
             kafka: settings.kafka.clone(),
             codec: settings.producer.compression,
         }
@@ -253,9 +257,10 @@ impl Background {
         }
         self.quit.cancel();
         // Sessions of a silent server cannot say goodbye: they are not waited for.
-        let _ = tokio::time::timeout(CLOSE, self.pool.close()).await;
+        let _ = tokio::time::timeout(CLOSE, self.pools.close()).await;
         let dead = self.status.snapshot().dead_tasks;
         anyhow::ensure!(!dead.contains(&"lane"), "a lane died; the log has the cause");
+        anyhow::ensure!(!dead.contains(&database::TASK), "DATABASE_URL: {}", store::SHARED);
         tracing::info!("stopped");
         Ok(())
     }

@@ -96,8 +96,11 @@ async fn run(command: Command) -> anyhow::Result<bool> {
         Command::Serve(args) => serve::run(args).await.map(|()| true),
         Command::Dev(args) => dev::run(args).await.map(|()| true),
         Command::Migrate => {
-            crate::store::migrate(&settings(&Overrides::new())?.database).await?;
+            let asked = crate::store::migrate(&settings(&Overrides::new())?.database).await?;
             println!("the schema is up to date");
+            if let Some(asked) = asked {
+                eprintln!("wallex: {asked}");
+            }
             Ok(true)
         }
         Command::Reconcile(args) => reconcile::run(args, settings(&Overrides::new())?).await,

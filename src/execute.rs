@@ -25,6 +25,7 @@ mod key;
 mod lane;
 mod outcomes;
 mod problem;
+mod reconnect;
 mod savepoint;
 mod side;
 mod whole;
@@ -39,14 +40,16 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::answer::Answer;
-use crate::config::{CommandSettings, Secret};
+use crate::config::CommandSettings;
 use crate::pressure::Pressure;
 use crate::recent::Recent;
+use crate::store::Way;
 use crate::wallet::{Command, IdOrigin, TenantId, WalletId};
 
 pub use key::Key;
 pub use lane::Lane;
 pub use outcomes::{Outcomes, Verdict, Whole};
+pub use side::SESSIONS_MAX as SIDE_SESSIONS;
 
 /// A command that has waited this long is not begun any more.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -127,7 +130,8 @@ pub struct EventsTopic {
 /// What all lanes share.
 #[derive(Debug)]
 struct Shared {
-    database: Secret,
+    database: Way,
+    reconnect: reconnect::Reconnect,
     topic: EventsTopic,
     settings: CommandSettings,
     /// Fired after every commit that wrote events.
@@ -187,7 +191,7 @@ impl Notifiers {
 /// lane ends once every clone of the executor is gone and its queue is empty; `tasks` then holds what
 /// is still being settled.
 pub fn start(
-    database: Secret,
+    database: Way,
     topic: EventsTopic,
     settings: CommandSettings,
     committed: Notifiers,
@@ -199,6 +203,7 @@ pub fn start(
     let count = settings.lanes;
     let shared = Arc::new(Shared {
         database,
+        reconnect: reconnect::Reconnect::default(),
         topic,
         settings,
         committed: Arc::new(committed),

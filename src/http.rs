@@ -32,7 +32,7 @@ use utoipa_axum::routes;
 use crate::config::{DatabaseSettings, HttpSettings};
 use crate::execute::Executor;
 use crate::status::Status;
-use crate::store::Pool;
+use crate::store::Pools;
 use crate::topics;
 
 pub use openapi::document;
@@ -59,7 +59,7 @@ impl std::ops::Deref for HttpState {
 /// What `app` wires HTTP with.
 pub struct Parts {
     pub executor: Executor,
-    pub pool: Pool,
+    pub pools: Pools,
     pub status: Status,
     /// Fired whenever a projector of this instance has applied something.
     pub applied: Arc<Notify>,

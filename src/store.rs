@@ -7,6 +7,7 @@ pub mod connect;
 pub mod dead_letters;
 pub mod entries;
 mod error;
+pub mod facts;
 pub mod feed;
 pub mod group_offsets;
 pub mod lag;
@@ -28,9 +29,7 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 
-pub use connect::{
-    Pool, connect_owner, connect_pool, connect_service, migrate, pending_migrations,
-};
+pub use connect::{Pool, Pools, SHARED, Way, connect_owner, connect_pool, migrate};
 pub use error::{Blame, Class, Error, Result};
 pub use lag::ping;
 

@@ -77,7 +77,7 @@ impl Background {
     pub(super) fn spawn_second(&self, settings: &Settings, settled: &CancellationToken) {
         let Some(second) = settings.second.clone() else { return };
         let parts = second::Parts {
-            pool: self.pool.clone(),
+            pool: self.pools.pipeline.clone(),
             tenant: TenantId::default_tenant(),
             first_topic: settings.kafka.events_topic.clone(),
             partitions: settings.kafka.default_partitions,

@@ -29,7 +29,7 @@ impl Background {
             self.spawn_second(settings, &settled);
             self.spawn_publisher(settings, breaker, settled);
             let republisher = Republisher {
-                pool: self.pool.clone(),
+                pool: self.pools.upkeep.clone(),
                 tenant: TenantId::default_tenant(),
                 topic: settings.kafka.events_topic.clone(),
                 asked: Arc::clone(&self.wake_republisher),
@@ -38,7 +38,7 @@ impl Background {
             self.supervise("republisher", republisher.run(self.stop.clone()));
         }
         let letters = DeadLetters::new(dead_letters::Parts {
-            pool: self.pool.clone(),
+            pool: self.pools.pipeline.clone(),
             tenant: TenantId::default_tenant(),
             kafka: kafka.clone().map(|kafka| (kafka, settings.kafka.clone())),
             codec: settings.producer.compression,
@@ -49,7 +49,8 @@ impl Background {
             self.spawn_mirrors(settings, kafka);
         }
         let tenant = TenantId::default_tenant();
-        let retention = Retention::new(self.pool.clone(), tenant, settings.retention.clone());
+        let retention =
+            Retention::new(self.pools.upkeep.clone(), tenant, settings.retention.clone());
         self.supervise("retention", retention.run(self.stop.clone()));
         self.spawn_projectors(settings, kafka.as_ref());
         kafka
@@ -70,7 +71,7 @@ impl Background {
         self.supervise("topic health", topic_health::watch(wiring, status, stop));
         let parts = Arc::new(identity::Parts {
             settings: settings.kafka.clone(),
-            pool: self.pool.clone(),
+            pool: self.pools.pipeline.clone(),
             tenant: TenantId::default_tenant(),
             status: self.status.clone(),
         });
@@ -100,7 +101,7 @@ impl Background {
 
     fn publisher_parts(&self, settings: &Settings, breaker: Arc<Breaker>) -> Parts {
         Parts {
-            pool: self.pool.clone(),
+            pool: self.pools.pipeline.clone(),
             tenant: TenantId::default_tenant().as_str().to_owned(),
             partitions: settings.kafka.default_partitions,
             kafka: settings.kafka.clone(),
@@ -124,7 +125,7 @@ impl Background {
                 topic: settings.kafka.events_topic.clone(),
                 consumer: settings.consumer.clone(),
                 kafka: topic.clone().map(open_partition),
-                pool: self.pool.clone(),
+                pool: self.pools.pipeline.clone(),
                 commits: Arc::clone(commits),
                 applied: Arc::clone(&self.applied),
                 status: self.status.clone(),
@@ -148,7 +149,7 @@ impl Background {
                 topic: settings.kafka.events_topic.clone(),
                 kafka: settings.kafka.clone(),
                 connection: Arc::clone(kafka),
-                pool: self.pool.clone(),
+                pool: self.pools.pipeline.clone(),
                 instance: Arc::clone(&self.instance),
                 status: self.status.clone(),
             });

@@ -122,7 +122,7 @@ pub struct QuarantineArgs {
 
 /// True where everything was done.
 pub async fn run(command: DlqCommand, settings: Settings) -> anyhow::Result<bool> {
-    let pool = store::connect_pool(&settings.database).context("database settings")?;
+    let pool = store::connect_pool(&settings.database).await.context("database settings")?;
     let tenant = TenantId::default_tenant();
     let mut connection = store::acquire(&pool).await.context("connecting to Postgres")?;
     match command {

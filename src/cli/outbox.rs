@@ -87,7 +87,7 @@ struct RepublishWhat {
 }
 
 pub async fn run(command: OutboxCommand, settings: Settings) -> anyhow::Result<bool> {
-    let pool = store::connect_pool(&settings.database).context("database settings")?;
+    let pool = store::connect_pool(&settings.database).await.context("database settings")?;
     let tenant = TenantId::default_tenant();
     match command {
         OutboxCommand::Status { json } => {

@@ -47,7 +47,8 @@ pub struct RebuildArgs {
 pub async fn run(command: ProjectionsCommand, settings: Settings) -> anyhow::Result<bool> {
     match command {
         ProjectionsCommand::Status { json } => {
-            let pool = store::connect_pool(&settings.database).context("database settings")?;
+            let pool =
+                store::connect_pool(&settings.database).await.context("database settings")?;
             let mut connection = store::acquire(&pool).await?;
             let state = tables::state(&mut connection, &TenantId::default_tenant()).await?;
             if json {

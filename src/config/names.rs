@@ -38,7 +38,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "DATABASE_MAX_CONNECTIONS",
         "10",
-        "connections for reads, publisher and projectors; lanes have their own",
+        "connections for reads (half of them) and for publisher and projectors; lanes and health have more",
     ),
     setting(
         "DATABASE_MIGRATION_URL",
@@ -258,8 +258,16 @@ pub const SETTINGS: &[Setting] = &[
 ];
 
 /// Names read by tools around the service, not by `Settings`.
-pub const AROUND: &[&str] =
-    &["WALLEX_CONFIG", "WALLEX_KAFKA_HOME", "WALLEX_POSTGRES_BIN", "WALLEX_REGISTRY_HOME"];
+pub const AROUND: &[&str] = &[
+    "WALLEX_CONFIG",
+    "WALLEX_KAFKA_HOME",
+    "WALLEX_PGBOUNCER",
+    "WALLEX_POSTGRES_16",
+    "WALLEX_POSTGRES_17",
+    "WALLEX_POSTGRES_18",
+    "WALLEX_POSTGRES_BIN",
+    "WALLEX_REGISTRY_HOME",
+];
 
 /// Prefixes under which an unknown name is most likely a misspelt setting.
 pub const WATCHED_PREFIXES: &[&str] = &["KAFKA_", "OUTBOX_", "PRODUCER_", "CONSUMER_"];

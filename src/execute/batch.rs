@@ -44,8 +44,12 @@ const PREPARE_LIMIT: Duration = Duration::from_secs(8);
 const COMMIT_LIMIT: Duration = Duration::from_secs(5);
 
 impl Session {
+    /// Rests first where the attempts before this one failed.
     pub async fn open(shared: &Shared) -> store::Result<Self> {
-        store::bounded(CONNECT_LIMIT, Self::connect(shared)).await
+        shared.reconnect.rest().await;
+        let opened = store::bounded(CONNECT_LIMIT, Self::connect(shared)).await;
+        shared.reconnect.note(opened.is_ok());
+        opened
     }
 
     async fn connect(shared: &Shared) -> store::Result<Self> {

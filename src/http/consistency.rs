@@ -52,7 +52,7 @@ pub(super) async fn read(
         // Before the look: what is applied after it is heard.
         let mut applied = pin!(state.applied.notified());
         applied.as_mut().enable();
-        let mut connection = store::acquire(&state.pool).await?;
+        let mut connection = store::acquire(&state.pools.reads).await?;
         let mut reached = true;
         for (id, version) in &wanted {
             let Some(id) = WalletId::parse(id) else { continue };

@@ -54,7 +54,8 @@ pub(super) async fn ledger() -> Response {
 
 /// Whether this instance may be sent requests.
 ///
-/// Postgres and its migrations, never Kafka: the outbox holds what Kafka cannot take.
+/// Postgres, its migrations, and whether anything can be written there; never Kafka: the outbox holds
+/// what Kafka cannot take.
 #[utoipa::path(
     get, path = "/readyz", tag = "health", operation_id = "getReadiness",
     responses(
@@ -70,12 +71,9 @@ pub(super) async fn ready(State(state): State<HttpState>) -> Response {
     if state.status.snapshot().draining {
         return not_ready("shutting down");
     }
-    match within(store::pending_migrations(&state.pool)).await {
-        Ok(0) => page(StatusCode::OK, &json!({"status": "ready"})),
-        Ok(missing) => {
-            not_ready(&format!("{missing} migrations are missing: run `wallex migrate`"))
-        }
-        Err(cause) => not_ready(&cause),
+    match within(store::facts::unready(&state.pools.probe)).await {
+        Ok(None) => page(StatusCode::OK, &json!({"status": "ready"})),
+        Ok(Some(cause)) | Err(cause) => not_ready(&cause),
     }
 }
 
@@ -84,16 +82,20 @@ pub(super) async fn ready(State(state): State<HttpState>) -> Response {
     get, path = "/api/health", tag = "health", operation_id = "getHealth",
     responses(
         (status = 200, description = "Healthy", body = shapes::ApiHealth),
-        (status = 503, description = "Postgres cannot be reached", body = shapes::ApiHealth),
+        (status = 503, description = "Postgres cannot be reached, or nothing can be written there", body = shapes::ApiHealth),
         InternalProblems
     )
 )]
 pub(super) async fn api(State(state): State<HttpState>) -> Response {
     let begun = Instant::now();
-    let database = within(store::ping(&state.pool)).await;
+    let database = within(store::facts::look(&state.pools.probe)).await;
     let mut checks = Map::new();
     let latency = millis(begun.elapsed());
-    checks.insert("database".to_owned(), check(database.is_ok(), latency, database.as_ref().err()));
+    let error = match database {
+        Ok(facts) => facts.unwritable().map(str::to_owned),
+        Err(cause) => Some(cause),
+    };
+    checks.insert("database".to_owned(), check(error.is_none(), latency, error.as_ref()));
     if state.settings.health_include_kafka {
         let pipeline = state.status.snapshot();
         let fine = !pipeline.kafka_enabled || pipeline.connected;
@@ -102,9 +104,9 @@ pub(super) async fn api(State(state): State<HttpState>) -> Response {
         let latency = pipeline.cluster.map_or(0, |cluster| cluster.ping_ms);
         checks.insert("kafka".to_owned(), check(fine, latency, error.as_ref()));
     }
-    let (code, status) = match database {
-        Ok(()) => (StatusCode::OK, "healthy"),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy"),
+    let (code, status) = match error {
+        None => (StatusCode::OK, "healthy"),
+        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy"),
     };
     page(code, &json!({"status": status, "checks": checks}))
 }
@@ -144,11 +146,11 @@ struct Report {
 impl Report {
     async fn take(state: &HttpState) -> Self {
         let pipeline = state.status.snapshot();
-        let backlog = within(store::outbox::backlog(&state.pool)).await.ok();
+        let backlog = within(store::outbox::backlog(&state.pools.health)).await.ok();
         let names = pipeline.projectors.keys().copied().filter(|name| *name != COMMANDS);
         let names: Vec<&'static str> = names.collect();
         let behind = match &backlog {
-            Some(_) => within(store::lag::projection_lags(&state.pool, &names)).await.ok(),
+            Some(_) => within(store::lag::projection_lags(&state.pools.health, &names)).await.ok(),
             None => None,
         };
         let behind = behind.unwrap_or_default();
@@ -156,7 +158,7 @@ impl Report {
             behind.into_iter().map(|lag| (lag.projector, lag.events, lag.oldest.as_millis()));
         let awaits_republication = match pipeline.kafka_enabled && backlog.is_some() {
             true => {
-                let asked = store::outbox::repair::awaits_republication(&state.pool);
+                let asked = store::outbox::repair::awaits_republication(&state.pools.health);
                 within(asked).await.unwrap_or(false)
             }
             false => false,
@@ -164,7 +166,7 @@ impl Report {
         let second = match pipeline.second.is_some() && backlog.is_some() {
             true => {
                 let tenant = TenantId::default_tenant();
-                let asked = store::second::backlog(&state.pool, &tenant);
+                let asked = store::second::backlog(&state.pools.health, &tenant);
                 within(asked).await.ok().flatten()
             }
             false => None,

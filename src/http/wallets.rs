@@ -178,7 +178,7 @@ pub(super) async fn show(
     headers: HeaderMap,
 ) -> HttpResult<Response> {
     let tenant = TenantId::default_tenant();
-    let mut connection = store::acquire(&state.pool).await?;
+    let mut connection = store::acquire(&state.pools.reads).await?;
     let wallet = wallets::wallet_fetch(&mut connection, &tenant, &id).await?;
     let wallet = wallet.ok_or_else(|| not_found(&id))?;
     let tag = etag(wallet.version);
@@ -259,7 +259,7 @@ pub(super) async fn events(
     let tenant = TenantId::default_tenant();
     let after = parameters.number("afterVersion", 0, 0, i64::MAX)?;
     let limit = parameters.limit(EVENTS_LIMIT)?;
-    let mut connection = store::acquire(&state.pool).await?;
+    let mut connection = store::acquire(&state.pools.reads).await?;
     let events = wallets::wallet_events(&mut connection, &tenant, &id, after, limit).await?;
     if events.is_empty() && wallets::wallet_fetch(&mut connection, &tenant, &id).await?.is_none() {
         return Err(not_found(&id));

@@ -43,8 +43,8 @@ pub(super) fn letters(
     for one in handled {
         let (class, message) = match &one.fate {
             Fate::Invalid(unread) => (unread.class, &unread.problem.detail),
-            Fate::Undecided(problem) if is_last => (problem.code.as_str(), &problem.detail),
-            Fate::Answered { .. } | Fate::Undecided(_) => continue,
+            Fate::Undecided { problem, .. } if is_last => (problem.code.as_str(), &problem.detail),
+            Fate::Answered { .. } | Fate::Undecided { .. } => continue,
         };
         let (topic, original) = original(one.record, topic, stage, partition);
         let letter = DeadLetter::of(original, class, message.clone());

@@ -4,10 +4,12 @@ use std::fmt;
 
 use sqlx::postgres::PgDatabaseError;
 
+use super::connect::stale;
+
 /// An error of the database or of the way to it.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct Error(#[from] sqlx::Error);
+pub struct Error(sqlx::Error);
 
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -18,7 +20,8 @@ pub enum Class {
     Data,
     /// SQLSTATE 40, 55P03: another transaction was in the way; the same again may succeed.
     Conflict,
-    /// SQLSTATE 53, 57, 08 or no answer at all: the server is away, full or restarting.
+    /// SQLSTATE 53, 57, 08 or no answer at all: the server is away, full or restarting. Or it is the
+    /// session that is of no use any more: another one may be.
     Unavailable,
     /// Anything else is a mistake of ours, such as a missing table.
     Broken,
@@ -41,7 +44,32 @@ const CAUSES: [&str; 22] = [
     "54", "55", "57", "58", "P0", "XX",
 ];
 
+/// The session is not what it was: its statements are not there any more, there are others of their
+/// names, or their results have other types since the tables were changed.
+const STALE: [&str; 3] = ["26000", "42P05", "25P02"];
+const OTHER_RESULT: &str = "cached plan must not change result type";
+
+/// The one place where errors of the database come in: a stale session is noted, so that its like
+/// are not kept.
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        let error = Self(error);
+        if error.is_stale() {
+            stale::note();
+        }
+        error
+    }
+}
+
 impl Error {
+    fn is_stale(&self) -> bool {
+        let changed = || {
+            let error = self.0.as_database_error();
+            error.is_some_and(|error| error.message() == OTHER_RESULT)
+        };
+        self.sqlstate().is_some_and(|state| STALE.contains(&state.as_str())) || changed()
+    }
+
     /// The five characters of Postgres' error code, where Postgres answered at all.
     pub fn sqlstate(&self) -> Option<String> {
         self.0.as_database_error()?.code().map(|code| code.into_owned())
@@ -65,6 +93,9 @@ impl Error {
                 _ => Class::Unavailable,
             };
         };
+        if self.is_stale() {
+            return Class::Unavailable;
+        }
         match state.as_str() {
             // A query cancelled by its timeout, unlike the rest of class 57, says nothing of the server.
             "57014" | "55P03" => Class::Conflict,
@@ -112,6 +143,11 @@ impl Error {
         self.sqlstate().map_or_else(|| self.to_string(), |state| format!("{state}: {self}"))
     }
 
+    /// The database is there, and is not to be used as it was given.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self.0, sqlx::Error::Configuration(_))
+    }
+
     pub fn is_unique_violation_of(&self, constraint: &str) -> bool {
         self.sqlstate().as_deref() == Some("23505") && self.constraint() == Some(constraint)
     }
@@ -131,8 +167,20 @@ impl Error {
         Self(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text)))
     }
 
+    /// See [`Error::is_refusal`].
+    pub(super) fn refused(why: &str) -> Self {
+        Self(sqlx::Error::Configuration(why.into()))
+    }
+
     /// Data read back that no version of this service writes.
     pub(super) fn corrupt(what: impl fmt::Display) -> Self {
         Self(sqlx::Error::Decode(what.to_string().into()))
+    }
+}
+
+/// For the pools' own callbacks.
+impl From<Error> for sqlx::Error {
+    fn from(error: Error) -> Self {
+        error.0
     }
 }

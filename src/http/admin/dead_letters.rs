@@ -45,7 +45,7 @@ pub(in crate::http) async fn list(
         before: cursor::position(&parameters)?,
         limit: parameters.limit(LIMIT)?,
     };
-    let mut connection = store::acquire(&state.pool).await?;
+    let mut connection = store::acquire(&state.pools.upkeep).await?;
     let letters = dead_letters::list(&mut connection, &tenant, &filter).await?;
     let full = i64::try_from(letters.len()).is_ok_and(|count| count == filter.limit);
     let last = letters.last().filter(|_| full).map(|letter| letter.id);
@@ -79,7 +79,7 @@ pub(in crate::http) async fn show(
     let number = id.parse().map_err(|_| {
         HttpError::at(ProblemCode::InvalidId, "path", "the id of a dead letter is a whole number")
     })?;
-    let mut connection = store::acquire(&state.pool).await?;
+    let mut connection = store::acquire(&state.pools.upkeep).await?;
     let tenant = TenantId::default_tenant();
     let found = dead_letters::show(&mut connection, &tenant, number).await?;
     let story = found.ok_or_else(|| not_found(&[number]))?;
@@ -103,7 +103,7 @@ pub(in crate::http) async fn replay(
     let dry_run = fields.flag("dryRun");
     fields.finish()?;
     let tenant = TenantId::default_tenant();
-    let mut connection = store::acquire(&state.pool).await?;
+    let mut connection = store::acquire(&state.pools.upkeep).await?;
     let chosen = choose(&mut connection, &tenant, &selection).await?;
     if !dry_run {
         asked::replay(&mut connection, &tenant, &chosen).await?;
@@ -126,7 +126,7 @@ pub(in crate::http) async fn quarantine(
     let note = fields.text("note");
     fields.finish()?;
     let tenant = TenantId::default_tenant();
-    let mut connection = store::acquire(&state.pool).await?;
+    let mut connection = store::acquire(&state.pools.upkeep).await?;
     let Chosen { ids, .. } = choose(&mut connection, &tenant, &selection).await?;
     if !dry_run {
         asked::quarantine(&mut connection, &tenant, &ids, &note).await?;

@@ -12,6 +12,7 @@ use super::super::openapi::health as shapes;
 use super::super::openapi::problems::InternalProblems;
 use super::{Report, page, within};
 use crate::status::{COMMANDS, Pipeline, ProjectorStatus, PublisherStatus, SchemasStatus};
+use crate::store::facts::{self, Facts};
 use crate::store::group_offsets::{self, Resets};
 use crate::store::lag::{self, PartitionLag};
 use crate::store::leases::{self, Holder};
@@ -36,7 +37,7 @@ pub(in super::super) async fn kafka_stats(State(state): State<HttpState>) -> Res
     let pipeline = &report.pipeline;
     let mut body = report.summary();
     let stored = match &report.backlog {
-        Some(_) => Stored::read(&state.pool, pipeline).await,
+        Some(_) => Stored::read(&state.pools.health, pipeline).await,
         None => Stored::default(),
     };
     let groups = pipeline.projectors.iter();
@@ -44,12 +45,14 @@ pub(in super::super) async fn kafka_stats(State(state): State<HttpState>) -> Res
         .map(|(name, status)| (report.group(name), stored.group(name, status, &pipeline.instance)))
         .collect();
     let tenant = TenantId::default_tenant();
-    let counts = within(store::dead_letters::counts(&state.pool, &tenant)).await.ok();
+    let facts = within(facts::look(&state.pools.health)).await.ok();
+    let counts = within(store::dead_letters::counts(&state.pools.health, &tenant)).await.ok();
     let details = [
         ("instance", json!(pipeline.instance)),
         ("outbox", stored.outbox(&pipeline.publisher)),
         ("groups", Value::Object(groups)),
         ("cluster", cluster(pipeline)),
+        ("database", facts.as_ref().map_or(Value::Null, database)),
         ("deadLetters", json!(counts.map(|counts| counts.open))),
         ("parkedWallets", json!(counts.map(|counts| counts.parked))),
         ("topicStates", topics(pipeline)),
@@ -58,6 +61,18 @@ pub(in super::super) async fn kafka_stats(State(state): State<HttpState>) -> Res
     ];
     body.extend(details.map(|(name, value)| (name.to_owned(), value)));
     page(StatusCode::OK, &Value::Object(body))
+}
+
+/// The database as the service meets it, with what an operator should know.
+fn database(facts: &Facts) -> Value {
+    json!({
+        "login": facts.login,
+        "role": facts.role,
+        "booksProtected": facts.protected,
+        "writable": facts.unwritable().is_none(),
+        "durable": facts.is_durable(),
+        "warnings": facts.warnings(),
+    })
 }
 
 /// Each topic that the summary counts. Null where nobody could look.

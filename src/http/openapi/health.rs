@@ -219,6 +219,9 @@ pub struct KafkaStats {
     /// Null: it did not answer the last question.
     #[schema(required)]
     cluster: Option<Cluster>,
+    /// Null: it does not answer.
+    #[schema(required)]
+    database: Option<Database>,
     outbox: Outbox,
     /// By consumer group.
     groups: BTreeMap<String, Group>,
@@ -234,6 +237,24 @@ pub struct KafkaStats {
     schemas: Schemas,
     /// Background tasks that ended although they must not.
     dead_tasks: Vec<String>,
+}
+
+/// The database as the service meets it.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Database {
+    /// Who the service logs in as, and the role that it works as.
+    login: String,
+    role: String,
+    /// That role cannot change or delete events and ledger entries. Null: there are none yet.
+    #[schema(required)]
+    books_protected: Option<bool>,
+    /// False: a standby, or read-only by default.
+    writable: bool,
+    /// What is committed survives a crash: `fsync` and `full_page_writes` are on.
+    durable: bool,
+    /// What an operator should know, each with what to do.
+    warnings: Vec<String>,
 }
 
 /// A topic as it should be there.

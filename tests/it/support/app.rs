@@ -250,6 +250,18 @@ impl App {
         assert!(clean, "{said}");
     }
 
+    /// How the process ended, where it did by itself.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        let ended = self.child.as_mut()?.try_wait().unwrap()?;
+        self.child = None;
+        Some(ended)
+    }
+
+    /// What the process says from now on is all that its log has.
+    pub fn forget_log(&self) {
+        let _ = std::fs::remove_file(&self.log);
+    }
+
     /// A setting, as the process has it.
     pub fn variable(&self, name: &str) -> &str {
         &self.variables[name]

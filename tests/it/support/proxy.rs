@@ -120,6 +120,11 @@ impl Proxy {
         self.shared.to_client.send_replace(to_client);
     }
 
+    /// Connections that were asked for so far.
+    pub fn taken(&self) -> usize {
+        self.shared.taken.load(Ordering::Relaxed)
+    }
+
     /// Cuts all connections; new ones are taken.
     pub fn cut(&self) {
         self.shared.alive.send_replace(CancellationToken::new()).cancel();
