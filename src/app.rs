@@ -6,6 +6,7 @@
 //! their partitions up → the listening session ends.
 
 mod admission;
+mod descriptors;
 mod gauges;
 mod identity;
 mod inbound;
@@ -66,6 +67,10 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let address = SocketAddr::new(settings.http.host, settings.http.port);
+    let limits = http::Limits {
+        connections: descriptors::connections(&settings),
+        keep_alive: settings.http.keep_alive,
+    };
     let listener = TcpListener::bind(address).await.with_context(|| {
         format!(
             "cannot listen on {address}: set PORT (or HOST) to a free one, or stop what uses it"
@@ -103,7 +108,7 @@ pub async fn run(
         stop.cancelled().await;
         draining.update(|pipeline| pipeline.draining = true);
     });
-    http::serve(listener, http::router(state), shutdown).await;
+    http::serve(listener, http::router(state), limits, shutdown).await;
     background.stop().await
 }
 

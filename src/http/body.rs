@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use axum::http::header;
+use axum::http::{HeaderName, header};
 use futures_util::StreamExt as _;
 
 use super::problem::{HttpError, HttpResult};
@@ -45,8 +45,11 @@ impl<S: Send + Sync> FromRequest<S> for BulkFields {
 
 async fn fields(request: Request, bytes_max: usize) -> HttpResult<Fields> {
     let headers = request.headers();
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
-    if !content_type.is_some_and(is_json) || headers.contains_key(header::CONTENT_ENCODING) {
+    let every = |name: HeaderName, fits: fn(&str) -> bool| {
+        headers.get_all(name).iter().all(|value| value.to_str().is_ok_and(fits))
+    };
+    let json = headers.contains_key(header::CONTENT_TYPE) && every(header::CONTENT_TYPE, is_json);
+    if !json || !every(header::CONTENT_ENCODING, is_identity) {
         return Err(HttpError::new(
             ProblemCode::UnsupportedMediaType,
             "send Content-Type: application/json in UTF-8, without Content-Encoding",
@@ -96,8 +99,18 @@ fn is_json(content_type: &str) -> bool {
     let json = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"));
     json && parts.all(|parameter| match parameter.split_once('=') {
         Some((name, value)) if name.eq_ignore_ascii_case("charset") => {
-            value.trim_matches('"').eq_ignore_ascii_case("utf-8")
+            let value = value.trim_matches('"');
+            // The second is what many write, the rest is a part of UTF-8.
+            ["utf-8", "utf8", "us-ascii", "ascii"]
+                .iter()
+                .any(|name| value.eq_ignore_ascii_case(name))
         }
         _ => true,
     })
+}
+
+/// No coding at all, by whatever name: `identity` stands for none (RFC 9110, 12.5.3).
+fn is_identity(codings: &str) -> bool {
+    let mut codings = codings.split(',').map(str::trim);
+    codings.all(|coding| coding.is_empty() || coding.eq_ignore_ascii_case("identity"))
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
@@ -32,34 +32,61 @@ pub(super) async fn finish(mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     request.extensions_mut().insert(context);
 
+    if let Err(detail) = one_host(&request) {
+        let problem = HttpError::new(ProblemCode::MalformedRequest, detail).into_response();
+        return finished(problem, request_id, correlation_id);
+    }
     // A panic in a handler is a problem document too, and never ends the connection's task.
     let handled = std::panic::AssertUnwindSafe(next.run(request)).catch_unwind();
-    let mut response = match tokio::time::timeout(REQUEST_TIMEOUT, handled).await {
+    let response = match tokio::time::timeout(REQUEST_TIMEOUT, handled).await {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => {
             HttpError::new(ProblemCode::Internal, "the log has the cause").into_response()
         }
         Err(_) => timed_out(&method).into_response(),
     };
+    let response = finished(response, request_id, correlation_id);
+    record(&method, route.as_ref(), response.status().as_u16(), begun);
+    response
+}
+
+/// A caller that names no host, or two, means another than it reaches: a proxy before us may have
+/// read the request in another way (RFC 9112, 3.2).
+fn one_host(request: &Request) -> Result<(), &'static str> {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    match hosts {
+        0 if request.version() == Version::HTTP_11 => Err("a request of HTTP/1.1 has a Host"),
+        0 | 1 => Ok(()),
+        _ => Err("there must not be two Host headers"),
+    }
+}
+
+/// The response with its ids, a problem as the document that it is.
+fn finished(
+    mut response: Response,
+    request_id: String,
+    correlation_id: Option<String>,
+) -> Response {
     if let Some(HttpError(problem)) = response.extensions_mut().remove::<HttpError>() {
         let headers = std::mem::take(response.headers_mut());
         response = render(problem, &request_id);
         // Allow, set by the router beside a 405.
-        response.headers_mut().extend(headers.into_iter().filter(|(name, _)| {
-            name.as_ref().is_some_and(|name| *name == axum::http::header::ALLOW)
-        }));
+        response.headers_mut().extend(
+            headers
+                .into_iter()
+                .filter(|(name, _)| name.as_ref().is_some_and(|name| *name == header::ALLOW)),
+        );
     }
     for (name, id) in [(REQUEST_ID, Some(request_id)), (CORRELATION_ID, correlation_id)] {
         if let Some(value) = id.and_then(|id| HeaderValue::try_from(id).ok()) {
             response.headers_mut().insert(name, value);
         }
     }
-    record(&method, route.as_ref(), response.status().as_u16(), begun);
     response
 }
 
 fn timed_out(method: &Method) -> HttpError {
-    if *method == Method::GET {
+    if method.is_safe() {
         return HttpError::new(ProblemCode::DatabaseUnavailable, "no answer in time");
     }
     crate::execute::Failure::OutcomeUnknown.into()
@@ -84,8 +111,15 @@ fn context_of(headers: &HeaderMap) -> Context {
 fn record(method: &Method, route: Option<&MatchedPath>, status: u16, begun: Instant) {
     let route = route.map_or("none", MatchedPath::as_str).to_owned();
     // Every value of a label is a series for ever: a client must not invent them.
-    let known =
-        [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+    let known = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::OPTIONS,
+    ];
     let method = if known.contains(method) { method.as_str() } else { "other" };
     metrics::histogram!(
         "http_server_request_duration_seconds",
