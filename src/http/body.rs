@@ -5,7 +5,6 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderName, header};
-use futures_util::StreamExt as _;
 
 use super::problem::{HttpError, HttpResult};
 use crate::answer::ProblemCode;
@@ -15,8 +14,6 @@ use crate::request::Fields;
 const COMMAND_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of a body of many commands.
 const BULK_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Larger bodies are not read to their end just to be refused.
-const DISCARDED_MAX: u64 = 8 * 1024 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The fields of a body that holds one command.
@@ -62,21 +59,10 @@ async fn fields(request: Request, bytes_max: usize) -> HttpResult<Fields> {
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok());
     let declared = declared.and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
     if declared > bytes_max as u64 {
-        if declared <= DISCARDED_MAX && !headers.contains_key(header::EXPECT) {
-            discard(request.into_body()).await;
-        }
         return Err(too_large());
     }
     let bytes = read(request.into_body(), bytes_max).await?.ok_or_else(too_large)?;
     Ok(Fields::parse(&bytes)?)
-}
-
-/// Reads on for nothing: a client that is still sending when its connection is closed would often
-/// see a reset instead of the answer.
-async fn discard(body: Body) {
-    let mut chunks = body.into_data_stream();
-    let all = async { while let Some(Ok(_)) = chunks.next().await {} };
-    let _ = tokio::time::timeout(BODY_TIMEOUT, all).await;
 }
 
 /// The body, or none where it is too large.

@@ -53,11 +53,18 @@ pub(super) async fn finish(mut request: Request, next: Next) -> Response {
 /// A caller that names no host, or two, means another than it reaches: a proxy before us may have
 /// read the request in another way (RFC 9112, 3.2).
 fn one_host(request: &Request) -> Result<(), &'static str> {
-    let hosts = request.headers().get_all(header::HOST).iter().count();
-    match hosts {
-        0 if request.version() == Version::HTTP_11 => Err("a request of HTTP/1.1 has a Host"),
-        0 | 1 => Ok(()),
-        _ => Err("there must not be two Host headers"),
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if request.version() == Version::HTTP_11 => {
+            Err("a request of HTTP/1.1 has a Host")
+        }
+        (None, _) => Ok(()),
+        (Some(_), Some(_)) => Err("there must not be two Host headers"),
+        (Some(host), None) => {
+            let fits = |byte: &u8| byte.is_ascii_graphic() && !b"/\\?#@,\"<>".contains(byte);
+            let fits = host.as_bytes().iter().all(fits);
+            if fits { Ok(()) } else { Err("the Host is no name and no address") }
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 mod connection;
 mod places;
 mod refusal;
+mod remainder;
 mod wire;
 
 use std::convert::Infallible;
@@ -12,11 +13,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::http::header::{CONNECTION, HeaderName};
+use axum::body::Body;
+use axum::http::header::{CONNECTION, EXPECT, HeaderName};
 use axum::http::{HeaderMap, HeaderValue, Request, Version};
 use axum::response::Response;
-use futures_util::TryFutureExt as _;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioTimer;
@@ -27,6 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use connection::{Pulse, Terms};
 use places::{Permit, Places};
+use remainder::Remainder;
 
 /// From the first byte of a request to the end of its headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -174,8 +176,8 @@ impl Shared {
     }
 
     /// Says whether and for how long the connection is kept.
-    fn announce(&self, headers: &mut HeaderMap, may_go_on: bool) {
-        if self.shutdown.is_cancelled() || self.places.are_wanted() {
+    fn announce(&self, headers: &mut HeaderMap, may_go_on: bool, is_whole: bool) {
+        if !is_whole || self.shutdown.is_cancelled() || self.places.are_wanted() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         } else if may_go_on {
             headers.insert(CONNECTION, HeaderValue::from_static("keep-alive"));
@@ -198,13 +200,29 @@ fn service(
     let routes = TowerToHyperService::new(shared.router.clone());
     service_fn(move |request: Request<Incoming>| {
         pulse.takes_in_hand();
-        let may_go_on = may_go_on(&request);
         let (shared, pulse) = (Arc::clone(&shared), Arc::clone(&pulse));
-        routes.call(request).map_ok(move |mut response| {
-            shared.announce(response.headers_mut(), may_go_on);
+        let may_go_on = may_go_on(&request);
+        // Who waits for 100 Continue is not sending yet.
+        let is_sent = !request.headers().contains_key(EXPECT);
+        let (parts, body) = request.into_parts();
+        let (body, remainder) = match body.is_end_stream() {
+            true => (Body::empty(), None),
+            false => {
+                let (body, remainder) = Remainder::of(body);
+                (body, Some(remainder))
+            }
+        };
+        let answer = routes.call(Request::from_parts(parts, body));
+        async move {
+            let mut response = answer.await?;
+            let is_whole = match remainder {
+                Some(remainder) => remainder.discard(is_sent).await,
+                None => true,
+            };
+            shared.announce(response.headers_mut(), may_go_on, is_whole);
             pulse.rests();
-            response
-        })
+            Ok(response)
+        }
     })
 }
 

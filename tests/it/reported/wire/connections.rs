@@ -55,7 +55,8 @@ async fn behind_a_balancer_idle_connections_are_kept_as_long_as_is_announced() {
     let answer = ask(&mut stream, &last).await.unwrap();
     assert!(answer.contains("\r\nconnection: close\r\n") && !answer.contains("timeout="));
     let metrics = app.get("/metrics").await.text;
-    assert!(metrics.contains("http_connections_closed_total{reason=\"idle\"} 2"), "{metrics}");
+    let closed = metric(&metrics, "http_connections_closed_total{reason=\"idle\"}");
+    assert!(closed >= 2, "{closed}");
 }
 
 #[ignore = "a minute of silence; scripts/test --full"]
@@ -111,7 +112,7 @@ async fn idle(app: &App, count: usize) -> Vec<TcpStream> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn descriptors_are_raised_to_what_the_system_grants() {
-    let setup = Setup::without_kafka().limited("ulimit -H -n 4096 && ulimit -S -n 256");
+    let setup = Setup::without_kafka().limited("ulimit -S -n 256 && ulimit -H -n 4096");
     let app = setup.start().await;
     app.open("w", "1").await;
     assert_eq!(descriptors(&app).1, "4096 4096");
