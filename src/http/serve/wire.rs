@@ -16,6 +16,9 @@ use super::refusal;
 /// A client that is still sending when its socket is closed would often see a reset instead of the
 /// answer: it gets this long to read it and to close.
 const LINGER: Duration = Duration::from_secs(1);
+/// And so much of what it is still sending is read.
+const LINGER_BYTES: usize = 8 * 1024 * 1024;
+const LINGER_BUFFER: usize = 16 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Wire {
@@ -55,7 +58,14 @@ impl Wire {
         let closing = async {
             self.stream.write_all(&last.unwrap_or_default()).await?;
             self.stream.shutdown().await?;
-            while lingers && self.stream.read(&mut [0; 4096]).await? > 0 {}
+            let mut left = if lingers { LINGER_BYTES } else { 0 };
+            let mut unread = vec![0; LINGER_BUFFER.min(left)];
+            while left > 0 {
+                match self.stream.read(&mut unread).await? {
+                    0 => break,
+                    read => left = left.saturating_sub(read),
+                }
+            }
             io::Result::Ok(())
         };
         let _ = tokio::time::timeout(LINGER, closing).await;
