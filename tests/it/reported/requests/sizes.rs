@@ -132,6 +132,9 @@ async fn a_command_that_its_retry_topic_does_not_take_is_set_aside_and_the_parti
     assert_eq!(wire::read(&retry(&app, "1min")).await.len(), 1);
     let metrics = app.get("/metrics").await.text;
     assert!(metrics.contains("commands_dead_lettered_total 1"), "{metrics}");
+    let kept = "select error_class from dead_letters";
+    let kept: Vec<String> = sqlx::query_scalar(kept).fetch_all(&app.pool).await.unwrap();
+    assert_eq!(kept, ["wallet_busy"], "operators have it as well");
     // Its sender may send it again.
     stranger.rollback().await.unwrap();
     send(&app, vec![large]).await;
