@@ -29,7 +29,7 @@ use std::time::Duration;
 use sqlx::PgConnection;
 
 pub use connect::{
-    Pool, connect_owner, connect_pool, connect_service, migrate, pending_migrations,
+    Pool, check_settings, connect_owner, connect_pool, connect_service, migrate, pending_migrations,
 };
 pub use error::{Class, Error, Result};
 pub use lag::ping;

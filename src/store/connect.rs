@@ -61,6 +61,16 @@ pub async fn connect_lane(url: &Secret, lock_timeout: Duration) -> Result<Connec
     Ok(connection)
 }
 
+/// Whether the driver takes both addresses; the error names the setting and shows neither.
+pub fn check_settings(settings: &DatabaseSettings) -> std::result::Result<(), String> {
+    let urls =
+        [("DATABASE_URL", &settings.url), ("DATABASE_MIGRATION_URL", &settings.migration_url)];
+    for (name, url) in urls {
+        session(url, "wallex").map_err(|error| format!("{name}: {error}"))?;
+    }
+    Ok(())
+}
+
 /// Brings the schema up to date as the owner.
 pub async fn migrate(settings: &DatabaseSettings) -> Result<()> {
     let options = session(&settings.migration_url, "wallex-migrate")?
