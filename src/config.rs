@@ -5,8 +5,13 @@
 //! [`names::SETTINGS`]; `.env.example` is compared with that table by a test.
 
 mod access;
+mod database;
+mod elsewhere;
+mod environment;
+mod file;
 mod inbound;
 mod kafka;
+mod log;
 pub mod names;
 mod producer;
 mod read;
@@ -14,13 +19,12 @@ mod registry;
 mod topics_file;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 pub use access::{SaslMechanism, SaslSettings, SecretSource, TlsSettings};
 pub use inbound::InboundSettings;
 pub use kafka::{BreakerSettings, Cleanup, KafkaSettings, KeyStrategy, SecondSettings};
-pub use read::{ConfigError, Explained, Overrides, explain, load, load_from};
+pub use read::{ConfigError, Explained, Notes, Overrides, explain, load, load_from};
 pub use registry::RegistrySettings;
 pub use topics_file::{DeclaredTopic, is_topic_part};
 
@@ -184,13 +188,5 @@ impl Codec {
             Self::Lz4 => "lz4",
             Self::Zstd => "zstd",
         }
-    }
-}
-
-/// Where a TOML file of settings is looked for.
-fn file_path(named: Option<String>) -> Option<PathBuf> {
-    match named {
-        Some(path) => Some(PathBuf::from(path)),
-        None => Some(PathBuf::from("wallex.toml")).filter(|path| path.exists()),
     }
 }

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 
-pub use connect::{Pool, Pools, SHARED, Way, connect_owner, connect_pool, migrate};
+pub use connect::{Pool, Pools, SHARED, Way, check_settings, connect_owner, connect_pool, migrate};
 pub use error::{Blame, Class, Error, Result};
 pub use lag::ping;
 

@@ -174,7 +174,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("DEFAULT_PARTITIONS", "10", "partitions of topics that the service creates"),
     setting("DEFAULT_REPLICATION_FACTOR", "1", "replicas of topics that the service creates"),
     setting("MESSAGE_RETENTION_DAYS", "7", "days that the events topic keeps records"),
-    setting("PRODUCER_ACKS", "all", "only all is accepted: anything else could lose events"),
+    setting(
+        "PRODUCER_ACKS",
+        "all",
+        "only all, which is -1, is accepted: anything else could lose events",
+    ),
     setting(
         "PRODUCER_COMPRESSION",
         "gzip",
@@ -221,7 +225,11 @@ pub const SETTINGS: &[Setting] = &[
         "60000,300000,1800000",
         "ms that a command waits in each of its three retry topics",
     ),
-    setting("CONSUMER_GROUP_ID", "", "prefix of the group names"),
+    setting(
+        "CONSUMER_GROUP_ID",
+        "",
+        "prefix of the group names; parted from them by - unless it ends in - . or _",
+    ),
     setting(
         "PROJECTOR_FEEDS",
         "kafka,outbox",
@@ -255,6 +263,11 @@ pub const SETTINGS: &[Setting] = &[
         "days that dead letters are kept once they are settled or replayed; open ones for ever",
     ),
     setting(
+        "AUTH_MODE",
+        "off",
+        "who may call: off, anybody, is the only mode there is; keep the port private",
+    ),
+    setting(
         "SCHEMA_REGISTRY_URL",
         "",
         "registry of the records' schemas, http://host:8081 or https://user:password@host/apis/ccompat/v7",
@@ -262,7 +275,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "LOG_LEVEL",
         "info",
-        "error, warn, info, debug, trace, or a filter such as wallex=debug,info",
+        "off, error, warn, info, debug, trace, or a filter such as wallex=debug,info",
     ),
     setting("LOG_FORMAT", "auto", "pretty, json, or auto: pretty on a terminal, json elsewhere"),
 ];
@@ -280,7 +293,43 @@ pub const AROUND: &[&str] = &[
 ];
 
 /// Prefixes under which an unknown name is most likely a misspelt setting.
-pub const WATCHED_PREFIXES: &[&str] = &["KAFKA_", "OUTBOX_", "PRODUCER_", "CONSUMER_"];
+pub const WATCHED_PREFIXES: &[&str] = &[
+    "KAFKA_",
+    "OUTBOX_",
+    "PRODUCER_",
+    "CONSUMER_",
+    "DATABASE_",
+    "COMMAND_",
+    "IDEMPOTENCY_",
+    "PROJECTOR_",
+    "SCHEMA_REGISTRY_",
+    "AUTH_",
+];
+
+/// The setting whose name is most like this one; none: none is like it.
+pub fn nearest(name: &str) -> Option<&'static str> {
+    let names = SETTINGS.iter().map(|setting| setting.name);
+    let near = names.map(|known| (distance(name, known), known)).min()?;
+    // A third of the letters wrong: another name.
+    (near.0 * 3 <= name.len()).then_some(near.1)
+}
+
+/// How many letters are to be added, left out or changed to make one of the other.
+fn distance(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (above, letter) in from.bytes().enumerate() {
+        let mut diagonal = above;
+        let mut left = above + 1;
+        let mut next = vec![left];
+        for (wanted, up) in to.bytes().zip(row.iter().skip(1)) {
+            left = (diagonal + usize::from(wanted != letter)).min(left + 1).min(up + 1);
+            diagonal = *up;
+            next.push(left);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}
 
 #[cfg(test)]
 mod tests {

@@ -15,7 +15,8 @@ const REQUEST_BYTES_MAX: usize = 10_485_760;
 
 impl Reader {
     pub(super) fn producer(&self) -> Result<ProducerSettings, ConfigError> {
-        self.one_of("PRODUCER_ACKS", &[("all", ())])?;
+        // Kafka's clients know it by both names.
+        self.one_of("PRODUCER_ACKS", &[("all", ()), ("-1", ())])?;
         let profile = self.one_of("PRODUCER_PROFILE", &[("low-latency", 0), ("throughput", 5)])?;
         let linger = match self.is_set("PRODUCER_LINGER_MS")? {
             true => self.within("PRODUCER_LINGER_MS", 0, LINGER_MAX_MS)?,

@@ -139,6 +139,16 @@ async fn open(way: &Way, session: &Session) -> Result<Connection> {
     Ok(connection)
 }
 
+/// Whether the driver takes both addresses; the error names the setting and shows neither.
+pub fn check_settings(settings: &DatabaseSettings) -> std::result::Result<(), String> {
+    let urls =
+        [("DATABASE_URL", &settings.url), ("DATABASE_MIGRATION_URL", &settings.migration_url)];
+    for (name, url) in urls {
+        Session::new("wallex").options(url).map_err(|error| format!("{name}: {error}"))?;
+    }
+    Ok(())
+}
+
 /// Brings the schema up to date as the owner, and lets the service's login work as the
 /// application's role where the owner may. Returns what an administrator has to do for that.
 pub async fn migrate(settings: &DatabaseSettings) -> Result<Option<String>> {
