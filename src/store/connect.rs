@@ -86,7 +86,7 @@ pub async fn connect_pool(settings: &DatabaseSettings) -> Result<Pool> {
     {
         return Err(error);
     }
-    let session = Session::new("wallex").as_application();
+    let session = Session::new("wallex").with_role();
     pool(&way, session, settings.max_connections)
 }
 
