@@ -53,16 +53,11 @@ impl Pools {
         let reads = (most / 2).max(1);
         let brief = |name, timeout| Session::service(name).with("statement_timeout", timeout);
         Ok(Self {
-            pipeline: pool(
-                way,
-                Session::service("wallex"),
-                (most - reads).max(PIPELINE_LEAST),
-                Kept::Writable,
-            )?,
-            reads: pool(way, brief("wallex-reads", "5000"), reads, Kept::Any)?,
-            upkeep: pool(way, Session::service("wallex-upkeep"), UPKEEP, Kept::Writable)?,
-            health: pool(way, brief("wallex-health", "2000"), HEALTH, Kept::Writable)?,
-            probe: pool(way, brief("wallex-probe", "2000"), 1, Kept::Writable)?,
+            pipeline: pool(way, Session::service("wallex"), (most - reads).max(PIPELINE_LEAST))?,
+            reads: pool(way, brief("wallex-reads", "5000"), reads)?,
+            upkeep: pool(way, Session::service("wallex-upkeep"), UPKEEP)?,
+            health: pool(way, brief("wallex-health", "2000"), HEALTH)?,
+            probe: pool(way, brief("wallex-probe", "2000"), 1)?,
         })
     }
 
@@ -91,20 +86,11 @@ pub async fn connect_pool(settings: &DatabaseSettings) -> Result<Pool> {
     {
         return Err(error);
     }
-    let session = Session::new("wallex").as_application();
-    pool(&way, session, settings.max_connections, Kept::Writable)
+    let session = Session::new("wallex").with_role();
+    pool(&way, session, settings.max_connections)
 }
 
-/// Which sessions go back to their pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kept {
-    /// A session may have been opened while the database, or the role, was read-only by default,
-    /// and would stay so for ever: those that write do not keep it.
-    Writable,
-    Any,
-}
-
-fn pool(way: &Way, session: Session, most: u32, kept: Kept) -> Result<Pool> {
+fn pool(way: &Way, session: Session, most: u32) -> Result<Pool> {
     let options = session.options(way.url())?;
     let way = way.clone();
     Ok(PgPoolOptions::new()
@@ -119,7 +105,7 @@ fn pool(way: &Way, session: Session, most: u32, kept: Kept) -> Result<Pool> {
         })
         .after_release(move |connection, of| {
             let suspect = stale::is_suspect(of.age);
-            Box::pin(async move { Ok(!suspect && is_usable(connection, kept).await?) })
+            Box::pin(async move { Ok(!suspect && is_usable(connection).await?) })
         })
         .connect_lazy_with(options))
 }
@@ -172,22 +158,19 @@ pub(super) fn missing(applied: &[i64]) -> usize {
 }
 
 /// A cancelled BEGIN may have left the session inside a transaction: such a one is not used again,
-/// nor one that is not the session that was settled, nor one that cannot write where it must.
+/// nor one that is not the session that was settled. Nor one that cannot write: opened while the
+/// database was read-only by default it would stay so for ever, and one of a standby reads the past.
 /// As a simple query: there a statement's time and its transaction's are the same, unless the
 /// transaction is older. (A ROLLBACK would do too, and have the server log a warning each time.)
-async fn is_usable(
-    connection: &mut Connection,
-    kept: Kept,
-) -> std::result::Result<bool, sqlx::Error> {
+async fn is_usable(connection: &mut Connection) -> std::result::Result<bool, sqlx::Error> {
     use sqlx::Row as _;
     let question = sqlx::raw_sql(
         "select now() = statement_timestamp() \
-                and current_setting('wallex.settled', true) is not distinct from 'yes' as usable, \
-             current_setting('transaction_read_only') = 'off' as writable",
+            and current_setting('transaction_read_only') = 'off' \
+            and current_setting('wallex.settled', true) is not distinct from 'yes' as usable",
     );
     // A silent server must not keep the place in the pool: the error ends the connection.
     let asked = sqlx::Executor::fetch_one(connection, question);
     let silent = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
-    let row = tokio::time::timeout(ACQUIRE_TIMEOUT, asked).await.map_err(silent)??;
-    Ok(row.try_get("usable")? && (kept == Kept::Any || row.try_get("writable")?))
+    tokio::time::timeout(ACQUIRE_TIMEOUT, asked).await.map_err(silent)??.try_get("usable")
 }

@@ -11,6 +11,11 @@ use super::connect::stale;
 #[error(transparent)]
 pub struct Error(sqlx::Error);
 
+/// Why a database is not used as it was given.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Refused(&'static str);
+
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What to do about an error.
@@ -145,7 +150,7 @@ impl Error {
 
     /// The database is there, and is not to be used as it was given.
     pub fn is_refusal(&self) -> bool {
-        matches!(self.0, sqlx::Error::Configuration(_))
+        matches!(&self.0, sqlx::Error::Configuration(cause) if cause.is::<Refused>())
     }
 
     pub fn is_unique_violation_of(&self, constraint: &str) -> bool {
@@ -168,8 +173,8 @@ impl Error {
     }
 
     /// See [`Error::is_refusal`].
-    pub(super) fn refused(why: &str) -> Self {
-        Self(sqlx::Error::Configuration(why.into()))
+    pub(super) fn refused(why: &'static str) -> Self {
+        Self(sqlx::Error::Configuration(Box::new(Refused(why))))
     }
 
     /// Data read back that no version of this service writes.

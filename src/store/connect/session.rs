@@ -72,10 +72,10 @@ impl Session {
 
     /// As the application's role, with plans that suit the service's statements.
     pub fn service(name: &'static str) -> Self {
-        Self::new(name).as_application().by_index()
+        Self::new(name).with_role().by_index()
     }
 
-    pub fn as_application(mut self) -> Self {
+    pub fn with_role(mut self) -> Self {
         self.more.push(TAKE_ROLE);
         self
     }

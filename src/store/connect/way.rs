@@ -45,7 +45,9 @@ impl Way {
 
     /// Whether sessions are what they seem. Asks once; an error of [`Error::is_refusal`] is final.
     pub async fn check(&self) -> Result<()> {
-        self.0.checked.get_or_try_init(|| bounded(PATIENCE, self.compare())).await.map(drop)
+        // Boxed: it is asked once, and its callers are many.
+        let asked = || Box::pin(bounded(PATIENCE, self.compare()));
+        self.0.checked.get_or_try_init(asked).await.map(drop)
     }
 
     /// Of two clients each must keep its own process of the server. One by turns gets the other's
