@@ -16,6 +16,7 @@ mod moving;
 mod pipeline;
 mod schemas;
 mod signals;
+mod snapshots;
 mod topic_health;
 mod watch;
 
@@ -187,6 +188,7 @@ impl Background {
         let (pool, instance) = (self.pools.pipeline.clone(), Arc::clone(&self.instance));
         let tell = signals::tell(pool, instance, Arc::clone(&self.wake_others), self.stop.clone());
         self.supervise("signals", tell);
+        self.supervise("snapshots", snapshots::watch(self.pools.health.clone(), self.stop.clone()));
     }
 
     /// Where the registry says that the schemas do not fit, the service must not start.

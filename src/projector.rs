@@ -11,6 +11,7 @@ pub mod chunk;
 mod kafka_feed;
 mod lease;
 mod ledger;
+mod mend;
 mod narrow;
 mod postgres_feed;
 mod project;
@@ -39,6 +40,7 @@ use crate::wallet::TenantId;
 use apply::{Outcome, apply, apply_apart};
 use chunk::{Chunk, Feed};
 use kafka_feed::{Arrived, KafkaFeed};
+use mend::Mend;
 use postgres_feed::{Found, PostgresFeed, Role};
 
 pub use kafka_feed::OpenPartition;
@@ -109,6 +111,8 @@ pub struct Projector {
     job: Option<Job>,
     kafka: Option<KafkaFeed>,
     postgres: PostgresFeed,
+    /// Places of another cluster are being given up; the feed from Postgres rests.
+    mend: Option<Mend>,
     /// When the work besides the feeds is due.
     tend_due: Instant,
     term: Term,
@@ -156,6 +160,7 @@ impl Projector {
             job: None,
             kafka: None,
             postgres,
+            mend: None,
             term,
             held: BTreeSet::new(),
             assigned: None,
@@ -204,6 +209,9 @@ impl Projector {
     /// Waits until there may be something to do. May be dropped at any time.
     async fn wait(&mut self) {
         let Some(job) = &self.job else { return sleep_until(self.postgres.due()).await };
+        if self.mend.is_some() {
+            return;
+        }
         let (kafka, postgres) = (&mut self.kafka, &mut self.postgres);
         let arrival = async {
             match kafka {
@@ -254,9 +262,11 @@ impl Projector {
         }
         let Some(job) = self.job.clone() else { return Ok(Progress::default()) };
         let arrived = self.kafka.as_mut().map(|kafka| kafka.take(&job)).unwrap_or_default();
-        let walks = Instant::now() >= self.postgres.due();
+        let mends = self.mend.is_some();
+        let rests = self.mend.as_ref().is_some_and(Mend::is_foreign);
+        let walks = !rests && Instant::now() >= self.postgres.due();
         let tends = Instant::now() >= self.tend_due;
-        if arrived.is_empty() && !walks && !tends && !self.term.is_due(Instant::now()) {
+        if arrived.is_empty() && !walks && !mends && !tends && !self.term.is_due(Instant::now()) {
             return Ok(Progress::default());
         }
         // Kept from step to step: the pool would look twice whether it is sound.
@@ -267,10 +277,15 @@ impl Projector {
         self.lease(&mut connection, &job).await?;
         let mut chunks = self.sorted(&job, &mut connection, arrived).await?;
         let in_step = self.kafka.as_ref().map(KafkaFeed::in_step).unwrap_or_default();
-        let found = self.postgres.read(&mut connection, &job, &self.held, &in_step).await?;
+        let mut found = Found::default();
         if walks {
+            found = self.postgres.read(&mut connection, &job, &self.held, &in_step).await?;
             self.report_lag(&job, &found);
             self.look_mended(&found);
+        }
+        if found.foreign {
+            self.forget();
+            return Ok(Progress::default());
         }
         chunks.extend(found.chunks);
         let mut outcome = Outcome::default();
@@ -284,6 +299,9 @@ impl Projector {
             self.resume(&chunks, &outcome);
         }
         self.report_well();
+        if mends {
+            outcome.add(&self.mend_on(&mut connection, &job).await?);
+        }
         if tends {
             outcome.add(&self.tend(&mut connection, &job).await?);
         }
@@ -316,10 +334,12 @@ impl Projector {
             projector: wiring.kind.name(),
             topic: wiring.topic.clone(),
         };
-        store::checkpoints::load(&mut connection, &subscription, partitions).await?;
+        self.mend = Mend::begun(&mut connection, &subscription, partitions).await?;
+        self.report_mending(self.mend.is_some());
         if self.assigned.is_none() {
             store::parked::hurry_newer(&mut connection, &subscription).await?;
         }
+        let wiring = &self.wiring;
         if let (Some(open), true) = (&wiring.kafka, wiring.consumer.feed_kafka) {
             let consumer = &wiring.consumer;
             let (records, wait) = (consumer.max_poll_records, consumer.max_wait);
@@ -386,6 +406,7 @@ impl Projector {
         self.term.hurry();
         self.job = None;
         self.kafka = None;
+        self.mend = None;
         self.postgres.forget();
     }
 }

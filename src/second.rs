@@ -6,10 +6,11 @@
 //! it, and an outage of one cluster does not touch the other. A wallet's events go in the order of their
 //! versions, one request in flight per partition; after an unknown outcome the topic is read back.
 
+mod mend;
 mod report;
 mod round;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use crate::publisher::pause::Pause;
 use crate::publisher::send::Form;
 use crate::status::Status;
 use crate::store::checkpoints::Subscription;
+use crate::store::clusters::{self, Pass};
 use crate::store::leases::{self, Leased};
 use crate::store::second::{self, Destination, SECOND};
 use crate::store::{self, Pool};
@@ -67,6 +69,10 @@ pub struct Follower {
     held: BTreeMap<i32, Held>,
     /// How far each partition was seen above running transactions.
     ahead: BTreeMap<i32, i64>,
+    /// The partitions whose places were looked at: whose cluster are they of?
+    judged: BTreeSet<i32>,
+    /// They are of another: all wallets are gone through.
+    pass: Option<Pass>,
     /// The topic is there, and it is known which one it is.
     prepared: bool,
     pause: Pause,
@@ -122,6 +128,8 @@ impl Follower {
             term: parts.instance.term(),
             held: BTreeMap::new(),
             ahead: BTreeMap::new(),
+            judged: BTreeSet::new(),
+            pass: None,
             prepared: false,
             pause: Pause::default(),
             measure_due: Instant::now(),
@@ -273,6 +281,7 @@ impl Follower {
     fn forget(&mut self) {
         self.held.clear();
         self.ahead.clear();
+        self.judged.clear();
         self.term.hurry();
     }
 
@@ -290,8 +299,9 @@ impl Follower {
 
 async fn open(pool: &Pool, tenant: &TenantId, to: &Destination<'_>) -> store::Result<bool> {
     let mut connection = store::acquire(pool).await?;
+    let cluster = clusters::identify(&mut connection).await?;
     store::begin(&mut connection).await?;
-    match second::open(&mut connection, tenant, to).await {
+    match second::open(&mut connection, tenant, to, cluster).await {
         Ok(anew) => store::commit(&mut connection).await.map(|()| anew),
         Err(error) => {
             // The first error says more; the pool mends the session anyway.

@@ -123,6 +123,8 @@ pub struct SecondStatus {
 #[derive(Debug, Clone, Default)]
 pub struct ProjectorStatus {
     pub running: bool,
+    /// Its places are of another Postgres cluster, or did not say: it goes through all wallets.
+    pub mending: bool,
     pub applied: u64,
     pub duplicates: u64,
     pub healed: u64,

@@ -34,6 +34,8 @@ pub(super) struct Prepared {
     pub read_only: bool,
     /// What is to be known of, once it is committed, with the partition of each.
     pub events: Vec<(i32, RecordedEvent)>,
+    /// The server that has them, then.
+    pub server: i64,
 }
 
 /// Wallets of `jobs` are waited for this long before their commands are answered `wallet_busy`.
@@ -107,7 +109,7 @@ impl Session {
         let ids = wallets_of(jobs);
         let keys = jobs.iter().flat_map(|job| job.request.keys());
         let scopes: Vec<&[u8]> = keys.map(|key| &key.scope[..]).collect();
-        let Begun { wallets, now, taken } =
+        let Begun { wallets, now, taken, server } =
             claim_and_read(connection, tenant, id, &ids, &scopes, locking).await?;
         let absent: Vec<&str> =
             ids.into_iter().filter(|id| !wallets.contains_key(&WalletId::stored(id))).collect();
@@ -131,7 +133,7 @@ impl Session {
             write_batch(connection, tenant, &shared.topic.name, now, &mut writes).await?;
         }
         let events = writes.events.into_iter().map(|event| event.recorded(tenant)).collect();
-        Ok(Prepared { outcomes, skipped, read_only, events })
+        Ok(Prepared { outcomes, skipped, read_only, events, server })
     }
 }
 

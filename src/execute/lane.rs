@@ -218,9 +218,9 @@ async fn commit(
     }
     match session.commit().await {
         Ok(()) => {
-            let events = std::mem::take(&mut prepared.events);
+            let (server, events) = (prepared.server, std::mem::take(&mut prepared.events));
             answer(shared, jobs, prepared);
-            shared.recent.keep(events);
+            shared.recent.keep(server, events);
             shared.committed.fire();
             Some(session)
         }

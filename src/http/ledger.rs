@@ -94,7 +94,7 @@ pub(super) async fn summary(
 ) -> HttpResult<Response> {
     let tenant = TenantId::default_tenant();
     let mut connection = consistency::read(&headers, &state, &tenant, LEDGER).await?;
-    let summary = entries::summary(&mut connection, &tenant, &id).await?;
+    let summary = entries::summary(&mut connection, &tenant, LEDGER, &id).await?;
     let body = SummaryView::new(id.as_str(), &summary);
     Ok(json(serde_json::to_string(&body).unwrap_or_default()))
 }

@@ -11,6 +11,7 @@ use super::chunk::{Chunk, Feed, Seen, dead_letter, unknown};
 use super::narrow::{Reason, give_up, narrow};
 use super::project::{AtHand, Known, Projected, Targets, project};
 use crate::ledger::RecordedEvent;
+use crate::recent::Recent;
 use crate::seeded::{self, Bug};
 use crate::store::checkpoints::{Advance, Checkpoint};
 use crate::store::dead_letters::{DeadLetter, Source, letter};
@@ -73,6 +74,8 @@ pub async fn apply_apart(
     job: &Job,
     chunks: &mut [Chunk],
 ) -> store::Result<Outcome> {
+    // Nobody looks here whether the server is the one that committed what was kept.
+    let job = &Job { recent: Recent::default(), ..job.clone() };
     look_up(connection, job, chunks).await?;
     in_parts(connection, job, chunks, Reason::Passing).await
 }
@@ -111,8 +114,10 @@ async fn look_up(
     if claims.is_empty() {
         return Ok(());
     }
-    let mut named = named(connection, job, &claims).await?.into_iter();
+    let (server, named) = named(connection, job, &claims).await?;
+    let mut named = named.into_iter();
     for chunk in chunks.iter_mut().filter(|chunk| chunk.feed == Feed::Kafka) {
+        chunk.server = server;
         for mut seen in std::mem::take(&mut chunk.records) {
             let event = named.next().flatten();
             if event.is_some() {
@@ -129,14 +134,15 @@ async fn look_up(
 }
 
 /// For each claim the event, if it is one of ours: as it was committed a moment ago, else as Postgres
-/// has it.
+/// has it. With the server that those are of that were kept, where there are some.
 async fn named(
     connection: &mut Connection,
     job: &Job,
     claims: &[Claim<'_>],
-) -> store::Result<Vec<Option<Recorded>>> {
+) -> store::Result<(Option<i64>, Vec<Option<Recorded>>)> {
     let tenant = &job.subscription.tenant;
-    let kept = job.recent.look(claims.iter().map(|(_, _, id, partition)| (*id, *partition)));
+    let (server, kept) =
+        job.recent.look(claims.iter().map(|(_, _, id, partition)| (*id, *partition)));
     let is_it = |event: &RecordedEvent, (wallet, version, _, _): &Claim<'_>| {
         event.tenant == *tenant && event.wallet_id.as_str() == *wallet && event.version == *version
     };
@@ -145,6 +151,7 @@ async fn named(
         kept.map(|(event, claim)| event.filter(|event| is_it(event, claim)).map(Ok)).collect();
     let absent = named.iter().zip(claims).filter(|(event, _)| event.is_none());
     let absent: Vec<Claim<'_>> = absent.map(|(_, claim)| *claim).collect();
+    let server = server.filter(|_| absent.len() < claims.len());
     if !absent.is_empty() {
         let found = match store::recorded::named(connection, tenant, &absent).await {
             Err(error) if error.blame() == Blame::Lasting => {
@@ -155,7 +162,7 @@ async fn named(
         let places = named.iter_mut().filter(|event| event.is_none());
         places.zip(found).for_each(|(place, event)| *place = event);
     }
-    Ok(named)
+    Ok((server, named))
 }
 
 /// One by one: an event whose row cannot be read is one that cannot be applied. Where none can be, it is
@@ -225,6 +232,10 @@ async fn pass(
 ) -> store::Result<Option<Outcome>> {
     let of = &job.subscription;
     let stands = lock(connection, job, chunks).await?;
+    if is_of_another(&stands, chunks) {
+        job.recent.forget();
+        return Err(store::Error::another_server());
+    }
     let (current, stale): (Vec<&Chunk>, Vec<&Chunk>) = chunks.iter().partition(|chunk| {
         place(&stands, chunk) == chunk.expected || seeded::on(Bug::NoCompareAndSet)
     });
@@ -264,6 +275,13 @@ async fn lock(
     let partitions: Vec<i32> = partitions.into_iter().collect();
     let found = store::checkpoints::lock(connection, &job.subscription, &partitions).await?;
     Ok(found.into_iter().map(|checkpoint| (checkpoint.partition, checkpoint)).collect())
+}
+
+/// Whether events were kept of commits on another server than the one that the transaction runs on: it
+/// may lack them.
+fn is_of_another(stands: &HashMap<i32, Checkpoint>, chunks: &[Chunk]) -> bool {
+    let here = stands.values().next().map(|checkpoint| checkpoint.server);
+    chunks.iter().any(|chunk| chunk.server.is_some() && chunk.server != here)
 }
 
 /// Where a chunk's feed stands by now.

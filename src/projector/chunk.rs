@@ -28,6 +28,8 @@ pub struct Chunk {
     pub next: i64,
     pub records: Vec<Seen>,
     pub dead: Vec<DeadLetter>,
+    /// The server whose commits some of the events are, as they were kept; none: all were read.
+    pub server: Option<i64>,
 }
 
 /// A record that names an event. What it says of the event is never used: `events` is the record.
@@ -58,6 +60,7 @@ impl Chunk {
             next,
             records: Vec::with_capacity(records.len()),
             dead: Vec::new(),
+            server: None,
         };
         for record in records {
             match head(tenant, &record) {

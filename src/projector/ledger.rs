@@ -1,28 +1,32 @@
 //! The ledger projection: every event's entries, added once.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
-use crate::ledger::{RecordedEvent, entries};
+use crate::ledger::{RecordedEvent, Totals, entries};
 use crate::store::{self, Connection};
 use crate::wallet::{TenantId, WalletId};
 
-/// Adds the entries of some events. Must run in the transaction that notes them as applied. Returns of
-/// how many wallets.
+/// Adds the entries of some events. Must run in the transaction that notes them as applied. Returns what
+/// they add to the totals of each wallet that has some.
 pub async fn write(
     connection: &mut Connection,
     tenant: &TenantId,
     events: &[RecordedEvent],
-) -> store::Result<usize> {
+) -> store::Result<HashMap<WalletId, Totals>> {
     let lines: Vec<_> = events
         .iter()
         .flat_map(|event| entries(event).into_iter().map(move |entry| (event, entry)))
         .collect();
-    if lines.is_empty() {
-        return Ok(0);
+    let mut totals: HashMap<WalletId, Totals> = HashMap::new();
+    for (_, entry) in &lines {
+        if let Some(wallet) = &entry.wallet_id {
+            totals.entry(wallet.clone()).or_default().add(entry);
+        }
     }
-    store::entries::insert(connection, tenant, &lines).await?;
-    let wallets: HashSet<&WalletId> = lines.iter().map(|(event, _)| &event.wallet_id).collect();
-    Ok(wallets.len())
+    if !lines.is_empty() {
+        store::entries::insert(connection, tenant, &lines).await?;
+    }
+    Ok(totals)
 }
 
 /// The same without a row.

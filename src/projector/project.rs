@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Job, Kind, ledger, read_model, report};
 use crate::ledger::RecordedEvent;
-use crate::store::checkpoints::Advance;
+use crate::store::checkpoints::{Advance, Reached};
 use crate::store::parked::Cause;
 use crate::store::recorded::{Range, Recorded, Unreadable};
 use crate::store::{self, Connection};
@@ -102,9 +102,13 @@ pub async fn stretch(
     }
     let found = read(connection, job, ranges, at_hand.events).await?;
     let (mut events, mut refused) = readable(job.kind, ranges, found);
-    let mut written = 0;
+    let (mut written, mut totals) = (0, None);
     match job.kind {
-        Kind::Ledger => written = ledger::write(connection, &of.tenant, &events).await?,
+        Kind::Ledger => {
+            let added = ledger::write(connection, &of.tenant, &events).await?;
+            written = added.len();
+            totals = Some(added);
+        }
         Kind::ReadModel => {
             for wallet in read_model::write(connection, &of.tenant, &events).await? {
                 let version = before.get(&wallet).copied().unwrap_or(0) + 1;
@@ -121,7 +125,12 @@ pub async fn stretch(
         written = reached.len();
     }
     if !reached.is_empty() || !at_hand.moves.is_empty() {
-        let reached: Vec<_> = reached.iter().map(|(wallet, version)| (wallet, *version)).collect();
+        let added = |wallet| totals.as_ref().map(|of| of.get(wallet).copied().unwrap_or_default());
+        let noted = |(wallet, version): (_, &i64)| {
+            let totals = added(wallet);
+            Reached { wallet, version: *version, totals }
+        };
+        let reached: Vec<_> = reached.iter().map(noted).collect();
         store::checkpoints::note(connection, of, &reached, at_hand.moves).await?;
     }
     let applied = u64::try_from(events.len()).unwrap_or(0);

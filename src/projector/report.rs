@@ -24,6 +24,11 @@ impl Projector {
         self.change(|status| status.running = running);
     }
 
+    /// Its places are of another cluster, and are being given up.
+    pub(super) fn report_mending(&self, mending: bool) {
+        self.change(|status| status.mending = mending);
+    }
+
     /// `passes`: nothing is left to know of it once all goes well again.
     pub(super) fn report_error(&self, error: &str, passes: bool) {
         self.change(|status| {
@@ -99,6 +104,7 @@ impl Projector {
             gauge!("consumer_lag_events", &labels).set(events);
             gauge!("consumer_lag_seconds", &labels).set(age);
         }
+        gauge!("projection_cursor_held_seconds", "group" => group).set(found.held);
     }
 
     /// The name that the projector has as a consumer group.

@@ -184,7 +184,7 @@ impl Shared {
     pub fn measure(self: &Arc<Self>) -> Job {
         let shared = Arc::clone(self);
         Box::pin(async move {
-            let measuring = outbox::backlog(&shared.pool);
+            let measuring = outbox::backlog(&shared.pool, store::SILENT);
             Done::Measured(store::bounded(store::SILENT, measuring).await)
         })
     }

@@ -177,6 +177,12 @@ impl Error {
         Self(sqlx::Error::Configuration(Box::new(Refused(why))))
     }
 
+    /// Work that was begun on one server would go on on another, which may lack what it builds on.
+    pub fn another_server() -> Self {
+        let text = "the server is another than the one that committed what is to be applied";
+        Self(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::ConnectionReset, text)))
+    }
+
     /// Data read back that no version of this service writes.
     pub(super) fn corrupt(what: impl fmt::Display) -> Self {
         Self(sqlx::Error::Decode(what.to_string().into()))

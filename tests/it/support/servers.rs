@@ -4,6 +4,8 @@
 //! All of them hang on leashes: they end, and their data goes away, when this process ends for
 //! whatever reason. What a machine lacks is a failure that says what to install, never a skip.
 
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -70,6 +72,21 @@ pub fn standby_of(primary: &mut Postgres) -> Postgres {
     let copied = Command::new("cp").arg("-Rp").arg(&primary.data).arg(&data).status().unwrap();
     assert!(copied.success());
     std::fs::write(data.join("standby.signal"), "").unwrap();
+    start_postgres_in(folder, Some(primary.bin.clone()), &[])
+}
+
+/// A physical standby that streams from a running server; gone when dropped.
+pub fn streaming_standby_of(primary: &Postgres) -> Postgres {
+    let folder = temporary_folder("standby");
+    // The servers' user owns the data, also where the tests run as root.
+    let owner = std::fs::metadata(&primary.data).unwrap();
+    std::os::unix::fs::chown(&folder, Some(owner.uid()), Some(owner.gid())).unwrap();
+    let from = format!("host=127.0.0.1 port={} user=postgres", primary.port);
+    let mut backup = Command::new(primary.bin.join("pg_basebackup"));
+    backup.args(["-R", "-X", "stream", "-c", "fast", "--no-sync", "-d", &from, "-D"]);
+    backup.arg(folder.join("data")).current_dir(&folder).uid(owner.uid()).gid(owner.gid());
+    let output = backup.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     start_postgres_in(folder, Some(primary.bin.clone()), &[])
 }
 
