@@ -211,12 +211,12 @@ async fn a_wallet_whose_row_is_held_keeps_only_itself_waiting() {
     let mut books = Books::open().await;
     books.write(&some_history()).await;
     // With the time-outs that the service's sessions have.
-    let settings = database(&books);
+let settings = database(&books);
     let pools = store::Pools::new(&store::Way::new(&settings.url), &settings).unwrap();
-    books.pool = pools.pipeline;
+    let owner = std::mem::replace(&mut books.pool, pools.pipeline);
     let mut lists = books.projector(Kind::ReadModel, 500, None);
     settle(&mut lists).await;
-    let mut stranger = books.pool.begin().await.unwrap();
+    let mut stranger = owner.begin().await.unwrap();
     sqlx::query("select from wallets_read_model where id = 'w7' for update")
         .execute(&mut *stranger)
         .await
