@@ -37,14 +37,15 @@ pub(super) fn letters(
     partition: i32,
     handled: &[Handled<'_>],
 ) -> Letters {
-    let is_last = stage + 1 == shared.stages.len();
     let topic = shared.stages.get(stage).map_or("", |stage| stage.topic.name.as_str());
     let mut letters = Letters::new();
     for one in handled {
         let (class, message) = match &one.fate {
             Fate::Invalid(unread) => (unread.class, &unread.problem.detail),
-            Fate::Undecided { problem, .. } if is_last => (problem.code.as_str(), &problem.detail),
-            Fate::Answered { .. } | Fate::Undecided { .. } => continue,
+            Fate::Undecided { problem, .. } if one.is_set_aside => {
+                (problem.code.as_str(), &problem.detail)
+            }
+            Fate::Answered(_) | Fate::Undecided { .. } => continue,
         };
         let (topic, original) = original(one.record, topic, stage, partition);
         let letter = DeadLetter::of(original, class, message.clone());

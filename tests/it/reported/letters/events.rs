@@ -211,7 +211,7 @@ async fn a_wallet_whose_row_is_held_keeps_only_itself_waiting() {
     let mut books = Books::open().await;
     books.write(&some_history()).await;
     // With the time-outs that the service's sessions have.
-let settings = database(&books);
+    let settings = database(&books);
     let pools = store::Pools::new(&store::Way::new(&settings.url), &settings).unwrap();
     let owner = std::mem::replace(&mut books.pool, pools.pipeline);
     let mut lists = books.projector(Kind::ReadModel, 500, None);
