@@ -7,6 +7,7 @@
 
 mod admission;
 mod database;
+mod descriptors;
 mod gauges;
 mod identity;
 mod inbound;
@@ -67,6 +68,10 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let address = SocketAddr::new(settings.http.host, settings.http.port);
+    let limits = http::Limits {
+        connections: descriptors::connections(&settings),
+        keep_alive: settings.http.keep_alive,
+    };
     let listener = TcpListener::bind(address).await.with_context(|| {
         format!(
             "cannot listen on {address}: set PORT (or HOST) to a free one, or stop what uses it"
@@ -105,7 +110,7 @@ pub async fn run(
         stop.cancelled().await;
         draining.update(|pipeline| pipeline.draining = true);
     });
-    http::serve(listener, http::router(state), shutdown).await;
+    http::serve(listener, http::router(state), limits, shutdown).await;
     background.stop().await
 }
 

@@ -48,6 +48,10 @@ pub struct HttpSettings {
     /// 0 takes any free port; the log says which.
     pub port: u16,
     pub require_idempotency_key: bool,
+    /// Connections at once, if there are as many descriptors.
+    pub max_connections: usize,
+    /// How long a connection is kept for a further request.
+    pub keep_alive: Duration,
     /// Whether `/api/health` speaks of Kafka.
     pub health_include_kafka: bool,
 }

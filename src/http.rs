@@ -36,7 +36,7 @@ use crate::store::Pools;
 use crate::topics;
 
 pub use openapi::document;
-pub use serve::serve;
+pub use serve::{Limits, serve};
 
 /// What handlers may use. The router hands out a few clones for each request: they must be cheap.
 #[derive(Clone)]
@@ -129,7 +129,9 @@ fn routes() -> OpenApiRouter<HttpState> {
         .routes(routes!(admin::topics::delete))
         .routes(routes!(admin::topics::create_tenant))
         .routes(routes!(admin::topics::delete_tenant))
-        // /openapi.json, /asyncapi.json, /docs
+        // /, /openapi.json, /asyncapi.json, /docs
+        .routes(routes!(openapi::page::home))
+        .routes(routes!(openapi::page::icon))
         .routes(routes!(openapi::page::document))
         .routes(routes!(openapi::page::asyncapi))
         .routes(routes!(openapi::page::docs))

@@ -14,6 +14,7 @@ pub mod lag;
 pub mod leases;
 pub mod outbox;
 pub mod parked;
+pub mod projected;
 pub mod read_model;
 pub mod rebuild;
 pub mod reconcile;

@@ -23,6 +23,16 @@ const fn secret(name: &'static str, meaning: &'static str) -> Setting {
 pub const SETTINGS: &[Setting] = &[
     setting("HOST", "127.0.0.1", "address the HTTP server listens on (0.0.0.0 in a container)"),
     setting("PORT", "3000", "port of the HTTP server; 0 takes any free one"),
+    setting(
+        "HTTP_MAX_CONNECTIONS",
+        "16384",
+        "connections at once, as far as the process may have as many file descriptors",
+    ),
+    setting(
+        "HTTP_KEEP_ALIVE_SECONDS",
+        "75",
+        "seconds that an idle connection is kept for a further request: more than a proxy in front keeps its own",
+    ),
     setting("REQUIRE_IDEMPOTENCY_KEY", "false", "refuse a POST without an Idempotency-Key"),
     setting("HEALTH_INCLUDE_KAFKA", "false", "let /api/health speak of Kafka as well"),
     setting(

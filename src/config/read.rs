@@ -193,6 +193,12 @@ impl Reader {
                 host: self.parsed("HOST", "an IP address such as 127.0.0.1")?,
                 port: self.parsed("PORT", "a port, 0 to 65535")?,
                 require_idempotency_key: self.flag("REQUIRE_IDEMPOTENCY_KEY")?,
+                max_connections: self.within("HTTP_MAX_CONNECTIONS", 1, 1_000_000)?,
+                keep_alive: Duration::from_secs(self.within(
+                    "HTTP_KEEP_ALIVE_SECONDS",
+                    1,
+                    86_400,
+                )?),
                 health_include_kafka: self.flag("HEALTH_INCLUDE_KAFKA")?,
             },
             database: self.database()?,

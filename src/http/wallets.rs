@@ -9,13 +9,13 @@ use uuid::Uuid;
 
 use super::body::CommandFields;
 use super::openapi::problems::{
-    CreateProblems, CreditProblems, DebitProblems, ReadProblems, ReadWalletProblems,
+    CreateProblems, CreditProblems, DebitProblems, ProjectedProblems, ReadWalletProblems,
     TransferProblems,
 };
 use super::openapi::requests::{
     self as bodies, CommandHeaders, ConsistencyToken, IfMatch, IfNoneMatch,
 };
-use super::path::{WalletPath, expected_version, idempotency_key, key_required};
+use super::path::{WalletPath, expected_version, idempotency_key, is_known, key_required};
 use super::problem::{HttpError, HttpResult, REPLAYED, render_answer};
 use super::query::Parameters;
 use super::views::{Events, MovedWallet};
@@ -182,23 +182,12 @@ pub(super) async fn show(
     let wallet = wallets::wallet_fetch(&mut connection, &tenant, &id).await?;
     let wallet = wallet.ok_or_else(|| not_found(&id))?;
     let tag = etag(wallet.version);
-    let known = is_known(&headers, &tag);
-    let mut response = match known {
+    let mut response = match is_known(&headers, wallet.version) {
         true => StatusCode::NOT_MODIFIED.into_response(),
         false => json(WalletView::new(&wallet).to_json()),
     };
     response.headers_mut().insert(header::ETAG, tag);
     Ok(response)
-}
-
-/// `If-None-Match`: any of the tags, which proxies may have made weak, or `*` (RFC 9110).
-fn is_known(headers: &HeaderMap, tag: &HeaderValue) -> bool {
-    let values = headers.get_all(header::IF_NONE_MATCH).iter();
-    let mut tags = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    tags.any(|known| {
-        let known = known.trim_ascii();
-        known == b"*" || known.strip_prefix(b"W/").unwrap_or(known) == tag.as_bytes()
-    })
 }
 
 /// Wallets, newest first, from the read model.
@@ -208,7 +197,7 @@ fn is_known(headers: &HeaderMap, tag: &HeaderValue) -> bool {
     responses(
         (status = 200, description = "The wallets; a full page has a `Link` to the next",
             body = Vec<WalletView>, headers(("Link" = String, description = "rel=\"next\""))),
-        ReadProblems
+        ProjectedProblems
     )
 )]
 pub(super) async fn list(

@@ -77,9 +77,11 @@ struct Stored {
     created_at: DateTime<Utc>,
 }
 
-const COLUMNS: &str = "select id, wallet_id, transaction_type, amount, currency, balance_before, \
+const COLUMNS: &str = "id, wallet_id, transaction_type, amount, currency, balance_before, \
     balance_after, description, reference_id, related_wallet_id, metadata::text as metadata, \
-    event_id, version, created_at from ledger_entries where wallet_id is not null and tenant_id = ";
+    event_id, version, created_at";
+const NEWEST_FIRST: &str = " order by created_at desc, event_id desc";
+const OF_TENANT: &str = " from ledger_entries where wallet_id is not null and tenant_id = ";
 
 /// Adds entries. Those of an event that is in the books already are left as they are.
 pub async fn insert(
@@ -150,23 +152,28 @@ pub async fn of_all(
     after: Option<EntryCursor>,
 ) -> Result<Vec<EntryRow>> {
     let mut query = filtered(tenant, filter);
-    if let Some(cursor) = after {
-        query.push(" and (created_at, event_id) < (").push_bind(cursor.created_at);
-        query.push(", ").push_bind(cursor.event_id).push(")");
-    }
-    page(connection, query, " order by created_at desc, event_id desc", filter).await
+    behind(&mut query, after);
+    page(connection, query, NEWEST_FIRST, filter).await
 }
 
-/// The entries that share a reference, newest first: both sides of a transfer among them.
+/// A page of the entries that share a reference, newest first, behind `after`: both sides of a
+/// transfer among them.
 pub async fn of_reference(
     connection: &mut Connection,
     tenant: &TenantId,
     reference: &str,
     limit: i64,
+    after: Option<EntryCursor>,
 ) -> Result<Vec<EntryRow>> {
-    let filter =
-        EntryFilter { reference: Some(reference.to_owned()), limit, ..EntryFilter::default() };
-    of_all(connection, tenant, &filter, None).await
+    // `offset 0` keeps the order outside: planned in one, the newest entries of all wallets would
+    // be walked until enough of the reference are met, which old ones may never be.
+    let mut query = QueryBuilder::new("select ");
+    query.push(COLUMNS).push(" from (select *").push(OF_TENANT).push_bind(tenant.as_str());
+    query.push(" and reference_id = ").push_bind(reference);
+    behind(&mut query, after);
+    query.push(" offset 0) as found");
+    let filter = EntryFilter { limit, ..EntryFilter::default() };
+    page(connection, query, NEWEST_FIRST, &filter).await
 }
 
 /// A wallet's totals; zeros where it has no entries.
@@ -218,8 +225,8 @@ pub async fn projected_version(
 // The conditions are spelled out only where they are set: one statement for all of them would get
 // one plan for all of them.
 fn filtered(tenant: &TenantId, filter: &EntryFilter) -> QueryBuilder<Postgres> {
-    let mut query = QueryBuilder::new(COLUMNS);
-    query.push_bind(tenant.as_str().to_owned());
+    let mut query = QueryBuilder::new("select ");
+    query.push(COLUMNS).push(OF_TENANT).push_bind(tenant.as_str().to_owned());
     if let Some(kind) = filter.transaction_type {
         query.push(" and transaction_type = ").push_bind(kind.as_str());
     }
@@ -233,6 +240,14 @@ fn filtered(tenant: &TenantId, filter: &EntryFilter) -> QueryBuilder<Postgres> {
         query.push(" and reference_id = ").push_bind(reference.clone());
     }
     query
+}
+
+/// Behind the last entry of the former page.
+fn behind(query: &mut QueryBuilder<Postgres>, after: Option<EntryCursor>) {
+    if let Some(cursor) = after {
+        query.push(" and (created_at, event_id) < (").push_bind(cursor.created_at);
+        query.push(", ").push_bind(cursor.event_id).push(")");
+    }
 }
 
 async fn page(

@@ -5,7 +5,8 @@ use uuid::Uuid;
 
 use super::{
     Amount, BALANCE_MAX, BalanceChange, ChangeType, Command, CreateWallet, Currency, Details,
-    EventData, Rejection, Status, Transfer, TransferChange, Wallet, WalletCreated, WalletId,
+    EventData, Expected, Rejection, Status, Transfer, TransferChange, Wallet, WalletCreated,
+    WalletId,
 };
 
 /// An event to be: the wallet's next version and what it says.
@@ -26,13 +27,13 @@ pub fn decide<'a>(
     match command {
         Command::Create(create) => open(create, wallets(&create.id.0), transaction_id),
         Command::Credit(movement) => {
-            let wallet = usable(&movement.wallet_id, &wallets, movement.expected_version)?;
+            let wallet = usable(&movement.wallet_id, &wallets, movement.expected_version.as_ref())?;
             let change = changed(wallet, movement.amount, ChangeType::Credit)?;
             let data = balance_change(wallet, &change, &movement.details, transaction_id);
             Ok(vec![next(wallet, EventData::WalletCredited(data))])
         }
         Command::Debit(movement) => {
-            let wallet = usable(&movement.wallet_id, &wallets, movement.expected_version)?;
+            let wallet = usable(&movement.wallet_id, &wallets, movement.expected_version.as_ref())?;
             let change = changed(wallet, movement.amount, ChangeType::Debit)?;
             let data = balance_change(wallet, &change, &movement.details, transaction_id);
             Ok(vec![next(wallet, EventData::WalletDebited(data))])
@@ -99,7 +100,7 @@ fn transfer<'a>(
     if order.from == order.to {
         return Err(Rejection::SameWallet);
     }
-    let from = usable(&order.from, wallets, order.expected_version)?;
+    let from = usable(&order.from, wallets, order.expected_version.as_ref())?;
     let to = usable(&order.to, wallets, None)?;
     if from.currency != to.currency {
         return Err(Rejection::CurrencyMismatch { from: from.currency, to: to.currency });
@@ -175,12 +176,13 @@ fn balance_change(
 fn usable<'a>(
     id: &WalletId,
     wallets: &impl Fn(&WalletId) -> Option<&'a Wallet>,
-    expected_version: Option<i64>,
+    expected_version: Option<&Expected>,
 ) -> Result<&'a Wallet, Rejection> {
     let wallet = wallets(id).ok_or_else(|| Rejection::WalletNotFound { wallet: id.clone() })?;
     if let Some(expected) = expected_version
-        && expected != wallet.version
+        && !expected.includes(wallet.version)
     {
+        let expected = expected.clone();
         return Err(Rejection::VersionMismatch { expected, actual: wallet.version });
     }
     match wallet.status {

@@ -337,7 +337,9 @@ fn split(answer: &str) -> (Vec<String>, Vec<Value>) {
 /// Lines that no document shows.
 fn left_out(line: &str) -> bool {
     let line = line.to_ascii_lowercase();
-    ["date:", "content-length:"].iter().any(|name| line.starts_with(name))
+    ["date:", "content-length:", "connection:", "keep-alive:"]
+        .iter()
+        .any(|name| line.starts_with(name))
 }
 
 // -------------------------------------------------------------------------------------- the runs

@@ -34,7 +34,7 @@ async fn entries_are_paged_filtered_and_summed() {
     assert_eq!(page[0].amount.to_string(), "1.25");
     let out = EntryFilter { transaction_type: Some(TransactionType::TransferOut), ..limit(9) };
     let out = entries::of_wallet(c, &tenant, &id("w0"), &out, None).await.unwrap();
-    let both = entries::of_reference(c, &tenant, &out[0].reference_id, 50).await.unwrap();
+    let both = entries::of_reference(c, &tenant, &out[0].reference_id, 50, None).await.unwrap();
     assert_eq!((out.len(), both.len()), (1, 2));
 
     let (mut all, mut after) = (Vec::new(), None);

@@ -26,6 +26,7 @@ pub struct Setup {
     variables: BTreeMap<String, String>,
     postgres_url: String,
     database: String,
+    limits: Option<String>,
 }
 
 /// One database with its topics, and one instance of the service over them.
@@ -36,6 +37,7 @@ pub struct App {
     pub client: reqwest::Client,
     pub pool: PgPool,
     variables: BTreeMap<String, String>,
+    limits: Option<String>,
     child: Option<Child>,
     log: PathBuf,
 }
@@ -72,12 +74,18 @@ impl Setup {
             ("LOG_LEVEL".to_owned(), "info,wallex=debug".to_owned()),
         ]);
         variables.extend(kafka.map(|kafka| ("KAFKA_BROKERS".to_owned(), kafka.bootstrap.clone())));
-        Self { variables, postgres_url: postgres.url_of(&name), database: name }
+        let postgres_url = postgres.url_of(&name);
+        Self { variables, postgres_url, database: name, limits: None }
     }
 
     pub fn with(mut self, name: &str, value: impl ToString) -> Self {
         self.variables.insert(name.to_owned(), value.to_string());
         self
+    }
+
+    /// With the limits that a shell's command sets, as `ulimit -n 256`.
+    pub fn limited(self, command: &str) -> Self {
+        Self { limits: Some(command.to_owned()), ..self }
     }
 
     /// With the consumer of inbound commands.
@@ -102,6 +110,7 @@ impl Setup {
             client: reqwest::Client::builder().timeout(PATIENCE).build().unwrap(),
             pool,
             variables: self.variables,
+            limits: self.limits,
             child: None,
             log,
         };
@@ -125,6 +134,7 @@ impl App {
             client: self.client.clone(),
             pool: self.pool.clone(),
             variables,
+            limits: self.limits.clone(),
             child: None,
             log: self.log.with_extension(format!("{port}.log")),
         };
@@ -134,7 +144,15 @@ impl App {
 
     /// The service's command with this service's settings.
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wallex"));
+        let binary = env!("CARGO_BIN_EXE_wallex");
+        let mut command = match &self.limits {
+            None => Command::new(binary),
+            Some(limits) => {
+                let mut shell = Command::new("/bin/sh");
+                shell.args(["-c", &format!("{limits} && exec \"$0\" \"$@\""), binary]);
+                shell
+            }
+        };
         command.env_clear().envs(&self.variables).stdin(Stdio::null());
         command
     }
@@ -187,6 +205,10 @@ impl App {
         let mut child = self.child.take().unwrap();
         kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
         child.wait().unwrap()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
