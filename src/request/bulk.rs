@@ -90,12 +90,12 @@ impl Bulk {
         key: impl Fn(&mut Fields) -> Option<String>,
         mut make_id: impl FnMut() -> WalletId,
     ) -> Vec<Result<BulkItem, Problem>> {
-        let item = |(at, raw): (usize, &Box<RawValue>)| {
+        let item = |(at, raw): (usize, &RawValue)| {
             let mut fields = Fields::at(raw.get(), place(at))?;
             let key = key(&mut fields);
             Ok(BulkItem { command: operation(fields, &mut make_id)?, key })
         };
-        self.operations.iter().enumerate().map(item).collect()
+        self.operations.iter().map(AsRef::as_ref).enumerate().map(item).collect()
     }
 
     /// The whole request, of which `items` have been read.

@@ -66,6 +66,7 @@ impl WalletCommand {
         let Some(value) = value else {
             return Err(unread("empty_value", "the record has no value".to_owned()));
         };
+        let value = unframed(value);
         if value.len() > COMMAND_BYTES_MAX {
             let detail = format!("a command has {COMMAND_BYTES_MAX} bytes at most");
             return Err(unread("too_large", detail));
@@ -84,6 +85,14 @@ impl WalletCommand {
             (Ok(_), None) => Err(unread("missing_field", "/commandId: is required".to_owned())),
         }
     }
+}
+
+/// Serializers that speak to a schema registry put a zero and the schema's id (4 bytes, or 8) before the
+/// JSON. No JSON begins with a zero.
+fn unframed(value: &[u8]) -> &[u8] {
+    let [0, rest @ ..] = value else { return value };
+    let texts = [4, 8].into_iter().filter_map(|id| rest.get(id..));
+    { texts }.find(|text| text.trim_ascii_start().starts_with(b"{")).unwrap_or(value)
 }
 
 fn commanded(
@@ -168,6 +177,20 @@ mod tests {
         for other in [two, parsed(true, credit), parsed(false, &credit.replace(r#""w""#, r#""v""#))]
         {
             assert_ne!(one, other);
+        }
+    }
+
+    #[test]
+    fn the_frame_of_a_schema_registry_is_taken_off() {
+        let text = br#"{"commandId":"c","op":"credit","walletId":"w","amount":1}"#;
+        let read = |frame: &[u8]| {
+            WalletCommand::parse(Some(&[frame, text].concat()), || WalletId::stored("made"))
+        };
+        for frame in [&[][..], &[0, 0, 0, 1, 2], &[0, 0, 0, 0, 0, 0, 0, 1, 2]] {
+            assert_eq!(read(frame).unwrap().id, "c", "{frame:?}");
+        }
+        for other in [&[0][..], &[1, 0, 0, 1, 2], &[0, 0, 1, 2], &[0, 0, 0, 0, 1, 2]] {
+            assert!(read(other).is_err(), "{other:?}");
         }
     }
 

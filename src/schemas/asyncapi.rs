@@ -234,19 +234,17 @@ fn command_headers() -> Value {
 }
 
 fn result_headers() -> Value {
-    let mut properties = json!({
+    let properties = json!({
         "correlation-id": header("That of the command, else the commandId"),
         "traceparent": header("That of the command; empty where it had none"),
     });
-    let required = json!(names(&properties));
-    properties["value-left-out"] =
-        header("Where the topic would not take the whole result: how many bytes it had");
-    json!({"type": "object", "required": required, "properties": properties})
+    let left_out = "Where the topic would not take the whole result: how many bytes it had";
+    with_left_out(properties, left_out)
 }
 
 /// Beside the headers that the record had.
 fn dead_letter_headers() -> Value {
-    let mut properties = json!({
+    let properties = json!({
         "original-topic": header("Where it was first met"),
         "original-partition": header("Its partition there"),
         "original-offset": header("Its offset there"),
@@ -257,9 +255,16 @@ fn dead_letter_headers() -> Value {
         "replay-count": header("How often it has been replayed"),
         "dead-letter-id": header("Its id for `wallex dlq show`"),
     });
+    let left_out = "Where the topic would not take it whole: how many bytes its value had";
+    with_left_out(properties, left_out)
+}
+
+/// All of the headers are always there but for the one about what was left out.
+fn with_left_out(mut properties: Value, about: &str) -> Value {
     let required = json!(names(&properties));
-    properties["value-left-out"] =
-        header("Where the topic would not take it whole: how many bytes its value had");
+    if let Some(properties) = properties.as_object_mut() {
+        properties.insert("value-left-out".to_owned(), header(about));
+    }
     json!({"type": "object", "required": required, "properties": properties})
 }
 

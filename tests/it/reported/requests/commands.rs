@@ -80,6 +80,18 @@ async fn a_command_with_several_operations_has_one_effect_and_one_result() {
     app.assert_reconciled();
 }
 
+/// As the JSON serializer of a schema registry writes it: a zero and the schema's id before the text.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_in_the_frame_of_a_schema_registry_is_executed() {
+    let app = start(Setup::shared()).await;
+    app.open("a", "0").await;
+    let text = many("framed", false, &[credit("a", "1.00")]).to_string();
+    let value = [&[0, 0, 0, 0, 7], text.as_bytes()].concat();
+    send(&app, vec![record(Some(b"a"), Some(&value))]).await;
+    assert_eq!(answered(&app, &["framed"], 1).await["framed"][0].status, 201);
+    assert_eq!(balances(&app, ["a"]).await, ["1.00"]);
+}
+
 /// Each is refused unless those before it have been done.
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_of_one_and_of_several_operations_keep_their_order() {
