@@ -285,11 +285,13 @@ impl Projector {
         if walks {
             found = self.postgres.read(&mut connection, &job, &self.held, &in_step).await?;
             self.report_lag(&job, &found);
-            self.look_mended(&found);
         }
         if found.foreign {
             self.forget();
             return Ok(Progress::default());
+        }
+        if walks {
+            self.look_mended(&found);
         }
         chunks.extend(found.chunks);
         let mut outcome = Outcome::default();
