@@ -124,6 +124,8 @@ pub struct Projector {
     passing: u32,
     /// When a step failed last, while what it was to apply is not known to be applied.
     failed_at: Option<Instant>,
+    /// Steps that have failed since it last was.
+    failures: u32,
 }
 
 impl Kind {
@@ -166,6 +168,7 @@ impl Projector {
             assigned: None,
             passing: 0,
             failed_at: None,
+            failures: 0,
             tend_due: Instant::now(),
         }
     }
@@ -249,6 +252,7 @@ impl Projector {
             let passes = error.blame() == Blame::Passing;
             self.passing = if passes { self.passing.saturating_add(1) } else { 0 };
             self.failed_at = Some(Instant::now());
+            self.failures = self.failures.saturating_add(1);
             // Some wallets may have been brought to their targets all the same.
             self.wiring.applied.notify_waiters();
             self.forget();
@@ -281,11 +285,13 @@ impl Projector {
         if walks {
             found = self.postgres.read(&mut connection, &job, &self.held, &in_step).await?;
             self.report_lag(&job, &found);
-            self.look_mended(&found);
         }
         if found.foreign {
             self.forget();
             return Ok(Progress::default());
+        }
+        if walks {
+            self.look_mended(&found);
         }
         chunks.extend(found.chunks);
         let mut outcome = Outcome::default();
@@ -314,7 +320,7 @@ impl Projector {
     fn look_mended(&mut self, found: &Found) {
         let Some(since) = self.failed_at.map(|at| at.elapsed()) else { return };
         if found.lag.values().all(|(pending, age)| *pending == 0 || *age < since) {
-            self.failed_at = None;
+            (self.failed_at, self.failures) = (None, 0);
             self.report_mended();
         }
     }

@@ -42,8 +42,8 @@ impl Projector {
         let (group, cause) = (self.group(), error.cause());
         counter!("consumer_step_failures_total", "group" => group, "cause" => cause).increment(1);
         self.report_error(&error.told(), true);
-        // One conflict is nothing: the next attempt succeeds.
-        if error.blame() != Blame::Passing || self.passing > 1 {
+        // One conflict, or one session that was lost, is nothing: the next attempt succeeds.
+        if error.blame() == Blame::Lasting || self.failures > 1 {
             self.change(|status| status.failing = Some(error.told()));
         }
     }

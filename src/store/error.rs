@@ -123,6 +123,7 @@ impl Error {
             state.as_deref().is_some_and(|state| classes.iter().any(|c| state.starts_with(c)))
         };
         match self.class() {
+            _ if self.is_stale() => Blame::Nobody,
             Class::Data | Class::Broken => Blame::Lasting,
             Class::Conflict => Blame::Passing,
             // A session that was ended, a standby, a login that is refused.
