@@ -189,6 +189,9 @@ impl Report {
             reasons.extend(backlog.as_ref().err().map(|why| unknown("the outbox's backlog", why)));
             reasons.extend(behind.as_ref().err().map(|why| unknown("the projections' lag", why)));
         }
+        if answers && (backlog.is_err() || behind.is_err()) {
+            reasons.extend(held_back(&state.pools.health).await);
+        }
         let (backlog, behind) = (backlog.ok(), behind.ok());
         let mut report =
             Self { pipeline, answers, backlog, behind, second, awaits_republication, reasons };
@@ -363,6 +366,13 @@ async fn within<T>(answer: impl Future<Output = store::Result<T>>) -> Result<T, 
         }
         Err(_) => Err("Postgres does not answer".to_owned()),
     }
+}
+
+/// What most often makes counts slow, where it is so.
+async fn held_back(pool: &store::Pool) -> Option<String> {
+    let held = within(store::snapshots::oldest(pool, 1)).await.ok()?.into_iter().next()?;
+    let is_old = held.seconds.is_some_and(|seconds| seconds >= stats::YOUNG);
+    is_old.then(|| format!("Postgres cleans nothing up meanwhile: {}", held.text()))
 }
 
 /// A count that the server gives up by itself. It may be too slow although Postgres answers all else.

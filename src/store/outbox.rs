@@ -231,16 +231,21 @@ pub async fn backlog(pool: &Pool, limit: Duration) -> Result<Backlog> {
 async fn ask_backlog(connection: &mut Connection) -> Result<Backlog> {
     super::feed::steady(connection).await?;
     let (events, oldest): (i64, i64) = sqlx::query_as(
-        "with recursive waiting as ( \
+        // Counted first: where nothing waits, nobody looks for the oldest, past all that was marked since
+        // the oldest snapshot.
+        "with recursive counted as materialized (select count(*) as events from ( \
+                 select from outbox where processed_at is null \
+                 order by topic, partition, id limit $1) o), \
+         waiting as ( \
              (select topic, partition from outbox where processed_at is null \
+                   and (select events from counted) > 0 \
                  order by topic, partition limit 1) \
              union all \
              select n.topic, n.partition from waiting w cross join lateral ( \
                  select o.topic, o.partition from outbox o where o.processed_at is null \
                    and (o.topic, o.partition) > (w.topic, w.partition) \
                  order by o.topic, o.partition limit 1) n) \
-         select (select count(*) from (select from outbox where processed_at is null \
-                 order by topic, partition, id limit $1) o), \
+         select (select events from counted), \
              (select coalesce(greatest(0, extract(epoch from \
                      clock_timestamp() - min(f.created_at)) * 1000), 0)::bigint \
                  from waiting w cross join lateral (select created_at from outbox o \

@@ -32,7 +32,7 @@ struct Stored {
 /// Holders of old snapshots that are shown.
 const SNAPSHOTS: i64 = 3;
 /// Younger ones are everyday life, in seconds.
-const YOUNG: i64 = 5;
+pub(super) const YOUNG: i64 = 5;
 /// The same in transactions, where the age is not known.
 const FAR: i64 = 10_000;
 
