@@ -101,9 +101,19 @@ image_check() {
     "65532:65532 [CMD /usr/local/bin/wallex healthcheck]" ] || die "the image has another user or another health check"
 
   say "starting the services of docker-compose.yml"
-  export -f say die wired compose
+  export -f say die soon wired compose
   export tools
   unshare --net bash -c 'set -euo pipefail; ip link set lo up; trap "compose down" EXIT; compose up; wired'
+}
+
+# soon PATTERN COMMAND...: waits until it says so, a minute at most.
+soon() {
+  local pattern=$1 said end=$((SECONDS + 60))
+  shift
+  while said=$("$@" 2>&1); ! grep -q "$pattern" <<< "$said"; do
+    [ "$SECONDS" -lt "$end" ] || die "$* does not say $pattern: $said"
+    sleep 0.5
+  done
 }
 
 # wired: what the services do together. Within their network namespace.
@@ -112,17 +122,10 @@ wired() {
   curl -sSf "$base/wallets" -H 'Content-Type: application/json' -d '{"walletId":"w","ownerId":"check"}' >/dev/null
   said=$(curl -sSf "$base/wallets/w/credit" -H 'Content-Type: application/json' -d '{"amount":"1.50"}')
   case $said in *'"balance":"1.50"'*) ;; *) die "not credited: $said" ;; esac
-  for _ in $(seq 120); do
-    said=$(curl -sS "$base/health/kafka")
-    case $said in *'"unprocessedEvents":0'*) case $said in *'"status":"healthy"'*) break ;; esac ;; esac
-    sleep 0.5
-  done
-  case $said in *'"status":"healthy"'*) ;; *) die "not healthy: $said" ;; esac
+  soon '"unprocessedEvents":0.*"status":"healthy"' curl -sS "$base/health/kafka"
   # By the names without .sh, as the documentation has them.
-  said=$(podman exec kafka kafka-topics --bootstrap-server localhost:9092 --list)
-  grep -qx wallet-events <<< "$said" || die "Kafka has no wallet-events: $said"
-  said=$(podman exec kafka kafka-consumer-groups --bootstrap-server localhost:9092 --list)
-  grep -qx ledger-projector <<< "$said" || die "Kafka has no ledger-projector: $said"
+  soon '^wallet-events$' podman exec kafka kafka-topics --bootstrap-server localhost:9092 --list
+  soon '^ledger-projector$' podman exec kafka kafka-consumer-groups --bootstrap-server localhost:9092 --list
   podman exec wallex-app /usr/local/bin/wallex reconcile --wait 30s | tail -n 1
   ! podman exec wallex-app /usr/bin/touch /written 2>/dev/null || die "the root can be written to"
   said=$(podman exec wallex-app /usr/bin/id -u)

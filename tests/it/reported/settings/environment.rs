@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::time::Duration;
 
+use wallex::cli::dev::child::free_port;
 use wallex::cli::dev::postgres::{Options, Postgres};
 
 use super::{checked, command, told};
@@ -66,6 +67,24 @@ async fn a_comma_at_the_end_of_the_brokers_is_taken() {
         (sent > 0).then_some(())
     })
     .await;
+}
+
+/// Brokers by an IPv6 address, which they give to clients in brackets as well.
+#[test]
+fn a_broker_with_an_ipv6_address_is_reached() {
+    let (port, controller) = (free_port().unwrap(), free_port().unwrap());
+    let lines = [
+        ("listeners", format!("PLAINTEXT://[::1]:{port},CONTROLLER://127.0.0.1:{controller}")),
+        ("advertised.listeners", format!("PLAINTEXT://[::1]:{port}")),
+        ("controller.quorum.voters", format!("1@127.0.0.1:{controller}")),
+    ];
+    let lines = lines.map(|(name, value)| (name.to_owned(), value)).to_vec();
+    let _broker = servers::own_kafka_with(port, lines);
+    let folder = tempfile::tempdir().unwrap();
+    let variables = [("KAFKA_BROKERS", OsString::from(format!("[::1]:{port},")))];
+    let walked = command(folder.path(), &variables).arg("verify-kafka").output().unwrap();
+    let (fine, said) = told(&walked);
+    assert!(fine, "{said}");
 }
 
 #[test]
