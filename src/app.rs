@@ -39,7 +39,7 @@ use crate::pressure::Pressure;
 use crate::recent::Recent;
 use crate::status::Status;
 use crate::store;
-use crate::topics;
+use crate::topics::{self, Seen};
 
 /// After the last request, COMMITs in doubt get this long to be settled.
 const SETTLE: Duration = Duration::from_secs(20);
@@ -83,12 +83,16 @@ pub async fn run(
     }
     let background = Background::new(&settings)?;
     background.spawn_database(&settings, &shutdown).await?;
+    let seen = match settings.kafka.enabled {
+        true => admission::topic(&background.topics(&settings)).await?,
+        false => Seen::default(),
+    };
     background.spawn_schemas(&settings).await?;
     let (executor, lanes) = background.lanes(&settings);
     background.spawn_lanes(lanes, &shutdown)?;
     background.spawn_signals();
     if let (Some(kafka), true) =
-        (background.spawn_pipeline(&settings), settings.kafka.inbound.enabled)
+        (background.spawn_pipeline(&settings, seen), settings.kafka.inbound.enabled)
     {
         background.spawn_inbound(&settings, &kafka, executor.clone(), &shutdown);
     }

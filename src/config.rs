@@ -105,6 +105,8 @@ pub enum Codec {
 #[derive(Debug, Clone)]
 pub struct ConsumerSettings {
     pub max_poll_records: usize,
+    /// Bytes of one answer, as the topic has them; one larger batch comes whole.
+    pub fetch_bytes: i32,
     /// For how long a silent instance keeps its partitions.
     pub session_timeout: Duration,
     pub max_wait: Duration,

@@ -207,6 +207,15 @@ impl DeadLetters {
                 store::bounded(store::SILENT, delivery::replayed(pool, tenant, letters)).await?;
             }
         }
+        for letter in letters {
+            let Due { id, topic, partition, offset, error_class, .. } = letter;
+            match way {
+                Way::Out => {
+                    tracing::warn!(id, topic, partition, offset, cause = error_class, "dead letter")
+                }
+                Way::Back => tracing::info!(id, topic, partition, "dead letter replayed"),
+            }
+        }
         let name = if way == Way::Out { "published" } else { "replayed" };
         let count = u64::try_from(letters.len()).unwrap_or(u64::MAX);
         metrics::counter!("dead_letters_sent_total", "way" => name).increment(count);

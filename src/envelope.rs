@@ -20,6 +20,9 @@ pub const REPLAY_COUNT: &str = "replay-count";
 /// On a record that its topic would not take whole: how many bytes its value had.
 pub const VALUE_LEFT_OUT: &str = "value-left-out";
 
+/// Header of an event: the deployment whose event it is.
+pub const DEPLOYMENT: &str = "deployment-id";
+
 /// The published JSON. `data` goes through untouched.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -28,6 +28,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::config::ConsumerSettings;
 use crate::instance::{Instance, Term};
@@ -70,6 +71,8 @@ pub struct Job {
     pub subscription: Subscription,
     /// What the topic's wallets were hashed over.
     pub partitions: i32,
+    /// Whose events they are; none: of anybody.
+    pub deployment: Option<Uuid>,
     pub recent: Recent,
 }
 
@@ -302,6 +305,9 @@ impl Projector {
             };
             self.passing = 0;
             self.report_applied(&outcome);
+            if let Some(other) = chunks.iter().find_map(|chunk| chunk.foreign) {
+                self.report_another(&job, other);
+            }
             self.resume(&chunks, &outcome);
         }
         self.report_well();
@@ -347,12 +353,11 @@ impl Projector {
         }
         let wiring = &self.wiring;
         if let (Some(open), true) = (&wiring.kafka, wiring.consumer.feed_kafka) {
-            let consumer = &wiring.consumer;
-            let (records, wait) = (consumer.max_poll_records, consumer.max_wait);
-            self.kafka = Some(KafkaFeed::new(Arc::clone(open), records, wait));
+            self.kafka = Some(KafkaFeed::new(Arc::clone(open), &wiring.consumer));
         }
+        let deployment = store::topics::deployment(&mut connection, &wiring.tenant).await?;
         let recent = wiring.recent.clone();
-        self.job = Some(Job { kind: wiring.kind, subscription, partitions, recent });
+        self.job = Some(Job { kind: wiring.kind, subscription, partitions, deployment, recent });
         Ok(true)
     }
 

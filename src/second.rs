@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::config::{OutboxSettings, ProducerSettings, SecondSettings};
 use crate::instance::{Instance, Term};
@@ -45,6 +46,8 @@ pub struct Parts {
     pub first_topic: String,
     /// The count that wallets are hashed over.
     pub partitions: i32,
+    /// Whose events they are.
+    pub deployment: Option<Uuid>,
     pub second: SecondSettings,
     pub producer: ProducerSettings,
     pub outbox: OutboxSettings,
@@ -124,6 +127,7 @@ impl Follower {
             form: Form {
                 max_bytes: parts.producer.max_request_bytes,
                 cloud_events: parts.producer.cloud_events,
+                deployment: parts.deployment,
             },
             term: parts.instance.term(),
             held: BTreeMap::new(),
@@ -223,7 +227,10 @@ impl Follower {
         let id = admin.topic_id(topic).await?.ok_or_else(missing)?;
         let (has, needs) = (admin.partitions(topic).await?.unwrap_or(0), self.parts.partitions);
         if has < needs {
-            let text = format!("the second topic {topic} has {has} partitions and needs {needs}");
+            let text = format!(
+                "the second topic {topic} has {has} partitions and needs {needs}: give it {needs} \
+                 (kafka-topics --alter --topic {topic} --partitions {needs}), or delete it, and it is made"
+            );
             return Err(Trouble::Topic(text));
         }
         let to = Destination {

@@ -36,10 +36,21 @@ pub struct Pipeline {
     /// Every topic that should be there, as of the last look; none: nobody could look.
     pub topics: Option<Vec<TopicHealth>>,
     pub schemas: SchemasStatus,
+    /// What somebody has to do something about.
+    pub problems: BTreeMap<Problem, String>,
     /// Names of background tasks that ended although they must not.
     pub dead_tasks: Vec<&'static str>,
     /// Shutting down: not ready for new work.
     pub draining: bool,
+}
+
+/// What does not mend by itself, by what it is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Problem {
+    /// The topic of the events does not fit what is hashed already.
+    Topic,
+    /// Another deployment writes to it.
+    Deployment,
 }
 
 /// Whether Kafka is tried at all.

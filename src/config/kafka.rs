@@ -12,6 +12,11 @@ use super::{DeclaredTopic, InboundSettings};
 /// Three names of one switch, since all of them are in use.
 const TLS_SWITCHES: [&str; 3] = ["KAFKA_SSL", "KAFKA_TLS", "KAFKA_SSL_ENABLED"];
 
+/// An event with all that a command may hold must fit.
+const MESSAGE_BYTES_LEAST: u32 = 131_072;
+/// What one request can carry: the brokers' `socket.request.max.bytes`, unless they are told otherwise.
+const MESSAGE_BYTES_MOST: u32 = 104_857_600;
+
 #[derive(Debug, Clone)]
 pub struct KafkaSettings {
     pub enabled: bool,
@@ -27,6 +32,8 @@ pub struct KafkaSettings {
     pub retry_max: Duration,
     pub default_partitions: i32,
     pub replication_factor: i16,
+    /// Of one batch in the service's own topics.
+    pub max_message_bytes: u32,
     pub retention_days: u32,
     /// Of the events topic.
     pub cleanup: Cleanup,
@@ -149,6 +156,11 @@ impl Reader {
             retry_max: self.millis("KAFKA_RETRY_MAX_MS")?,
             default_partitions: self.within("DEFAULT_PARTITIONS", 1, 10_000)?,
             replication_factor: self.within("DEFAULT_REPLICATION_FACTOR", 1, 100)?,
+            max_message_bytes: self.within(
+                "KAFKA_MAX_MESSAGE_BYTES",
+                MESSAGE_BYTES_LEAST,
+                MESSAGE_BYTES_MOST,
+            )?,
             retention_days: self.within("MESSAGE_RETENTION_DAYS", 1, 36_500)?,
             cleanup: self.one_of(
                 "KAFKA_CLEANUP_POLICY",

@@ -173,6 +173,11 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("DEFAULT_PARTITIONS", "10", "partitions of topics that the service creates"),
     setting("DEFAULT_REPLICATION_FACTOR", "1", "replicas of topics that the service creates"),
+    setting(
+        "KAFKA_MAX_MESSAGE_BYTES",
+        "10485760",
+        "max.message.bytes of topics that the service creates: bytes of one batch",
+    ),
     setting("MESSAGE_RETENTION_DAYS", "7", "days that the events topic keeps records"),
     setting(
         "PRODUCER_ACKS",
@@ -205,9 +210,24 @@ pub const SETTINGS: &[Setting] = &[
         "bytes of one produce request, at most; a larger record goes alone",
     ),
     setting(
+        "PRODUCER_RETRIES",
+        "2147483647",
+        "only this, without end, is accepted: anything less could lose events",
+    ),
+    setting(
         "CONSUMER_MAX_POLL_RECORDS",
         "500",
         "records of one partition that a projector applies at once, at most",
+    ),
+    setting(
+        "CONSUMER_MAX_PARTITION_FETCH_BYTES",
+        "65536",
+        "bytes of one partition that a projector fetches at once; a larger batch comes whole",
+    ),
+    setting(
+        "CONSUMER_FETCH_MAX_BYTES",
+        "",
+        "the same for one answer; each is of one partition, so the lower one counts",
     ),
     setting("CONSUMER_MAX_WAIT_MS", "500", "ms that a fetch waits for records"),
     setting(

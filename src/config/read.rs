@@ -15,6 +15,9 @@ use super::{
 /// Settings given as flags, by name: they win over everything.
 pub type Overrides = BTreeMap<&'static str, String>;
 
+/// Both projectors may have as much of every partition in memory, ten times so when it is unpacked.
+const FETCH_MOST: i32 = 52_428_800;
+
 const REDACTED: &str = "[redacted]";
 
 /// One setting as `wallex config print` shows it.
@@ -251,6 +254,7 @@ impl Reader {
         }
         Ok(ConsumerSettings {
             max_poll_records: self.within("CONSUMER_MAX_POLL_RECORDS", 1, 10_000)?,
+            fetch_bytes: self.fetch_bytes()?,
             max_wait: self.millis("CONSUMER_MAX_WAIT_MS")?,
             session_timeout: Duration::from_millis(self.within(
                 "CONSUMER_SESSION_TIMEOUT_MS",
@@ -261,6 +265,16 @@ impl Reader {
             feed_kafka: named.contains(&"kafka"),
             feed_outbox: named.contains(&"outbox"),
         })
+    }
+
+    /// Every answer is of one partition: Kafka's own consumer has a limit for each of the two.
+    fn fetch_bytes(&self) -> Result<i32, ConfigError> {
+        let of_partition = self.within("CONSUMER_MAX_PARTITION_FETCH_BYTES", 1024, FETCH_MOST)?;
+        let name = "CONSUMER_FETCH_MAX_BYTES";
+        if self.text(name)?.is_empty() {
+            return Ok(of_partition);
+        }
+        Ok(self.within(name, 1024, FETCH_MOST)?.min(of_partition))
     }
 
     fn found(&self, name: &str) -> Result<&Found, ConfigError> {

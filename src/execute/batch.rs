@@ -57,7 +57,7 @@ impl Session {
     async fn connect(shared: &Shared) -> store::Result<Self> {
         let mut connection = store::connect::connect_lane(&shared.database, LOCK_TIMEOUT).await?;
         let topic = &shared.topic;
-        let partitions = store::topics::partitions_frozen(
+        let partitions = store::topics::hashed_over(
             &mut connection,
             &TenantId::default_tenant(),
             &topic.name,

@@ -215,6 +215,7 @@ impl Report {
             let text = "the topic lacks events that only `wallex outbox republish` sends";
             found.push(text.to_owned());
         }
+        found.extend(pipeline.problems.values().cloned());
         for lag in self.behind.iter().flatten() {
             let (name, seconds) = (&lag.projector, lag.oldest.as_secs());
             if let Some(why) = lag.unknown {

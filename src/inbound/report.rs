@@ -50,6 +50,7 @@ impl Shared {
                 _ => retried += 1,
             }
             counter!("commands_consumed_total", "outcome" => outcome).increment(1);
+            self.tell(stage, one, outcome);
         }
         counter!("commands_dead_lettered_total").increment(dead_letters);
         if let Some(next) = self.stages.get(stage + 1) {
@@ -62,6 +63,19 @@ impl Shared {
             status.dead_letters += dead_letters;
         });
         self.report_well();
+    }
+
+    /// One line for each command that goes on to another topic.
+    fn tell(&self, stage: usize, one: &Handled, outcome: &'static str) {
+        let topic = self.stages.get(stage).map_or("", |stage| stage.topic.name.as_str());
+        let (id, offset) = (one.id.as_deref().unwrap_or(""), one.record.offset);
+        match outcome {
+            "invalid" | "undecided" => {
+                tracing::warn!(topic, offset, id, cause = outcome, "command dead-lettered");
+            }
+            "retried" => tracing::info!(topic, offset, id, "command retried later"),
+            _ => {}
+        }
     }
 
     /// Where the partitions stand, those that bring nothing included.
@@ -78,6 +92,13 @@ impl Shared {
             gauge!("consumer_lag_events", &labels).set(lag(place));
         }
         self.change(|status| status.partitions.clone_from(places));
+    }
+
+    /// The first partitions of this instance.
+    pub(super) fn report_assigned(&self, stage: usize, partitions: usize) {
+        if stage == 0 {
+            tracing::info!(consumer = COMMANDS, partitions, "assigned");
+        }
     }
 
     /// Partitions came or went: an instance did.

@@ -50,7 +50,7 @@ pub(super) async fn send(
     }
     if let Some(next) = next {
         // One that cannot wait there has been tried for the last time.
-        for at in deliver_all(shared, next, retries, |_| None, stop).await? {
+        for at in deliver_all(shared, next, partition, retries, |_| None, stop).await? {
             if let Some(one) = handled.get_mut(at) {
                 one.is_set_aside = true;
             }
@@ -66,8 +66,8 @@ pub(super) async fn send(
             add(&mut letters, &shared.dead_letters, partition, (at, failed));
         }
     }
-    let results = deliver_all(shared, &shared.results, results, shorter, stop);
-    let letters = deliver_all(shared, &shared.dead_letters, letters, record::lighter_letter, stop);
+    let results = deliver_all(shared, &shared.results, partition, results, shorter, stop);
+    let letters = deliver_all(shared, &shared.dead_letters, partition, letters, record::lighter_letter, stop);
     let (results, letters) = futures_util::future::join(results, letters).await;
     for (topic, left) in [(&shared.results, results?), (&shared.dead_letters, letters?)] {
         for one in left.into_iter().filter_map(|at| handled.get(at)) {
@@ -96,17 +96,33 @@ fn add(batches: &mut Batches, topic: &Topic, partition: i32, (at, record): (usiz
 async fn deliver_all(
     shared: &Shared,
     topic: &Topic,
-    batches: Batches,
+    from: i32,
+    mut batches: Batches,
     lighter: Lighter,
     stop: &CancellationToken,
 ) -> Option<Vec<usize>> {
-    let deliver = |(to, records)| deliver(shared, topic, to, records, lighter, stop);
-    let left: Option<Vec<Vec<usize>>> =
-        join_all(batches.into_iter().map(deliver)).await.into_iter().collect();
-    left.map(|left| left.concat())
+    let mut left = Vec::new();
+    while !batches.is_empty() {
+        let deliver = |(to, records)| deliver(shared, topic, to, records, lighter, stop);
+        for one in join_all(std::mem::take(&mut batches).into_iter().map(deliver)).await {
+            let Left { too_large, homeless } = one?;
+            left.extend(too_large);
+            // The topic was made anew with fewer partitions: they go to those that there are.
+            homeless.into_iter().for_each(|record| add(&mut batches, topic, from, record));
+        }
+    }
+    Some(left)
 }
 
-/// Sends records to one partition until all are there.
+/// What was not sent.
+#[derive(Default)]
+struct Left {
+    too_large: Vec<usize>,
+    /// There is no such partition any longer.
+    homeless: Vec<(usize, Copied)>,
+}
+
+/// Sends records to one partition until all are there, or the partition is no more.
 async fn deliver(
     shared: &Shared,
     topic: &Topic,
@@ -114,11 +130,15 @@ async fn deliver(
     records: Vec<(usize, Copied)>,
     lighter: Lighter,
     stop: &CancellationToken,
-) -> Option<Vec<usize>> {
+) -> Option<Left> {
     let mut queue = requests(records, shared.parts.producer.max_request_bytes);
-    let mut left = Vec::new();
+    let mut left = Left::default();
     let mut pause = PAUSE;
     while let Some(records) = queue.pop_front() {
+        if partition >= topic.partitions().max(1) {
+            left.homeless = records.into_iter().chain(queue.into_iter().flatten()).collect();
+            return Some(left);
+        }
         let sent: Vec<Copied> = records.iter().map(|(_, record)| record.clone()).collect();
         let error = match topic.producer.produce(partition, sent).await {
             Ok(_) => {
@@ -133,7 +153,7 @@ async fn deliver(
                     tracing::warn!(topic = topic.name, %error, "a record goes without a part of it");
                     queue.push_front(vec![(*at, lighter)]);
                 }
-                None => left.push(*at),
+                None => left.too_large.push(*at),
             },
             [_, _, ..] if matches!(error, ProduceError::Refused { records: true, .. }) => {
                 // Which of them is at fault shows when each goes alone.

@@ -12,7 +12,6 @@ pub use crate::config::KeyStrategy;
 const RETRY_PARTITIONS: i32 = 4;
 const DLQ_PARTITIONS: i32 = 5;
 const DLQ_RETENTION_DAYS: u32 = 30;
-const MAX_MESSAGE_BYTES: u32 = 10_485_760;
 
 /// A topic as it should be.
 #[derive(Debug, Clone)]
@@ -147,7 +146,7 @@ impl TopicSpec {
         let compression = if codec == Codec::None { "uncompressed" } else { codec.as_str() };
         let mut configs = vec![
             ("retention.ms", retention.to_string()),
-            ("max.message.bytes", MAX_MESSAGE_BYTES.to_string()),
+            ("max.message.bytes", settings.max_message_bytes.to_string()),
             ("compression.type", compression.to_owned()),
             ("cleanup.policy", Cleanup::Delete.as_str().to_owned()),
         ];
@@ -191,6 +190,7 @@ mod tests {
             },
             default_partitions: 10,
             replication_factor,
+            max_message_bytes: 10_485_760,
             retention_days: 7,
             cleanup: Cleanup::Delete,
             tls: None,

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::Job;
-use super::chunk::{Chunk, Feed, Seen, dead_letter, unknown};
+use super::chunk::{Chunk, Feed, Seen, dead_letter, of_another, unknown};
 use super::narrow::{Reason, give_up, narrow};
 use super::project::{AtHand, Known, Projected, Targets, project};
 use crate::ledger::RecordedEvent;
@@ -122,12 +122,18 @@ async fn look_up(
             let event = named.next().flatten();
             if event.is_some() {
                 chunk.records.push(Seen { record: None, event, ..seen });
-            } else {
-                let (class, message) = unknown(&seen);
-                let record = seen.record.take();
-                let letter = record.map(|r| dead_letter(chunk.partition, r, class, message));
-                chunk.dead.extend(letter);
+                continue;
             }
+            let other = seen.record.as_ref().and_then(|r| of_another(job.deployment, r));
+            if other.is_some() {
+                // A dead letter would ask somebody to look into what is no mistake of the record's.
+                chunk.foreign = other;
+                continue;
+            }
+            let (class, message) = unknown(&seen);
+            let record = seen.record.take();
+            let letter = record.map(|r| dead_letter(chunk.partition, r, class, message));
+            chunk.dead.extend(letter);
         }
     }
     Ok(())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::envelope::{EnvelopeHead, SCHEMA_VERSION};
+use crate::envelope::{DEPLOYMENT, EnvelopeHead, SCHEMA_VERSION};
 use crate::kafka::Fetched;
 use crate::store::checkpoints::Advance;
 use crate::store::dead_letters::DeadLetter;
@@ -30,6 +30,8 @@ pub struct Chunk {
     pub dead: Vec<DeadLetter>,
     /// The server whose commits some of the events are, as they were kept; none: all were read.
     pub server: Option<i64>,
+    /// Another deployment, whose events are among the records.
+    pub foreign: Option<Uuid>,
 }
 
 /// A record that names an event. What it says of the event is never used: `events` is the record.
@@ -61,6 +63,7 @@ impl Chunk {
             records: Vec::with_capacity(records.len()),
             dead: Vec::new(),
             server: None,
+            foreign: None,
         };
         for record in records {
             match head(tenant, &record) {
@@ -131,6 +134,12 @@ pub fn unknown(seen: &Seen) -> (&'static str, String) {
     }
     let (event, version) = (seen.event_id, seen.version);
     ("unknown_event", format!("no event {event} at version {version} of this wallet and partition"))
+}
+
+/// The deployment that the record says it is an event of, if that is another one than `own`.
+pub fn of_another(own: Option<Uuid>, record: &Fetched) -> Option<Uuid> {
+    let said = Uuid::try_parse_ascii(record.headers.get(DEPLOYMENT)?).ok()?;
+    own.filter(|own| *own != said).map(|_| said)
 }
 
 /// What a record claims to be, if it can be an event of this tenant's wallets at all.

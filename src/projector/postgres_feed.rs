@@ -185,11 +185,16 @@ impl PostgresFeed {
         }
         let outbox_age = Duration::from_millis(u64::try_from(walk.outbox_age_ms).unwrap_or(0));
         if lag > BEHIND {
-            if self.active.insert(walk.partition) {
+            let is_first = self.active.is_empty();
+            if self.active.insert(walk.partition) && is_first {
                 tracing::warn!(partition = walk.partition, ?lag, "feeding from Postgres");
             }
-        } else if in_step && outbox_age < BEHIND && self.active.remove(&walk.partition) {
-            tracing::info!(partition = walk.partition, "the Kafka feed is in step again");
+        } else if in_step
+            && outbox_age < BEHIND
+            && self.active.remove(&walk.partition)
+            && self.active.is_empty()
+        {
+            tracing::info!("the Kafka feed is in step again");
         }
         self.active.contains(&walk.partition)
     }
@@ -238,6 +243,7 @@ fn chunk(walk: Walk, next: i64, feeds: bool) -> Chunk {
         records: pending.into_iter().map(seen).collect(),
         dead: Vec::new(),
         server: None,
+        foreign: None,
     }
 }
 

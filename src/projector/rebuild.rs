@@ -152,6 +152,7 @@ impl Rebuild {
                 topic: self.topic.clone(),
             },
             partitions: 0,
+            deployment: None,
             recent: Recent::default(),
         };
         Ok(tenants.into_iter().map(job).collect())

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use metrics::{counter, gauge};
+use uuid::Uuid;
 
 use super::apply::Outcome;
 use super::kafka_feed::KafkaFeed;
 use super::postgres_feed::Found;
 use super::{Job, Projector};
-use crate::status::ProjectorStatus;
+use crate::status::{Problem, ProjectorStatus};
 use crate::store::{self, Blame};
 use crate::wallet::WalletId;
 
@@ -74,6 +75,24 @@ impl Projector {
         self.wiring.applied.notify_waiters();
     }
 
+    /// The topic has events of another deployment. They are passed over; that both go on so is wrong.
+    pub(super) fn report_another(&self, job: &Job, other: Uuid) {
+        let topic = &job.subscription.topic;
+        let text = format!(
+            "another deployment ({other}) publishes to {topic}, too: its events are passed over here, but \
+             commands by Kafka and the groups' offsets are shared. Every deployment needs its own \
+             KAFKA_EVENTS_TOPIC, KAFKA_DLQ_TOPIC, KAFKA_COMMANDS_TOPIC, KAFKA_COMMAND_RESULTS_TOPIC and \
+             CONSUMER_GROUP_ID"
+        );
+        let mut is_news = false;
+        self.wiring.status.update(|all| {
+            is_news = all.problems.insert(Problem::Deployment, text.clone()).is_none();
+        });
+        if is_news {
+            tracing::error!("{text}");
+        }
+    }
+
     /// Where each partition stands in the topic, those without news included; an error that is
     /// over is forgotten.
     pub(super) fn report_well(&self) {
@@ -85,6 +104,11 @@ impl Projector {
                 status.last_error = None;
             }
         });
+    }
+
+    /// The first partitions of this instance.
+    pub(super) fn report_assigned(&self, partitions: usize) {
+        tracing::info!(projector = self.wiring.kind.name(), partitions, "assigned");
     }
 
     /// Partitions came or went: an instance did.

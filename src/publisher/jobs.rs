@@ -89,6 +89,7 @@ impl Shared {
                 form: Form {
                     max_bytes: parts.producer.max_request_bytes,
                     cloud_events: parts.producer.cloud_events,
+                    deployment: parts.deployment,
                 },
             },
         }

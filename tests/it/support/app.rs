@@ -101,9 +101,16 @@ impl Setup {
 
     /// Migrates and starts; returns once the service is ready.
     pub async fn start(self) -> App {
+        let mut app = self.migrated();
+        app.restart().await;
+        app
+    }
+
+    /// Migrates, and starts nothing.
+    pub fn migrated(self) -> App {
         let log = std::env::temp_dir().join(format!("wallex-{}.log", self.database));
         let pool = PgPool::connect_lazy(&self.postgres_url).unwrap();
-        let mut app = App {
+        let app = App {
             base: format!("http://127.0.0.1:{}", self.variables["PORT"]),
             database_url: self.postgres_url,
             topic: self.variables["KAFKA_EVENTS_TOPIC"].clone(),
@@ -116,7 +123,6 @@ impl Setup {
         };
         let migrated = app.wallex(&["migrate"]);
         assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
-        app.restart().await;
         app
     }
 }
@@ -179,6 +185,14 @@ impl App {
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
         let child = self.command().arg("serve").stdout(Stdio::null()).stderr(log).spawn().unwrap();
         self.child = Some(child);
+    }
+
+    /// Whether the process has ended, and not well.
+    pub fn exited(&mut self) -> Option<()> {
+        let status = self.child.as_mut()?.try_wait().unwrap()?;
+        self.child = None;
+        assert!(!status.success(), "it ended well");
+        Some(())
     }
 
     pub async fn ready(&self) {
