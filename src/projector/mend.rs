@@ -79,6 +79,7 @@ impl Mend {
                 records: Vec::new(),
                 dead: Vec::new(),
                 server: None,
+                foreign: None,
             });
             let event_id = uuid::Uuid::nil();
             chunk.records.push(Seen { wallet, version, event_id, record: None, event: None });
