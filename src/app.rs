@@ -6,6 +6,8 @@
 //! their partitions up → the listening session ends.
 
 mod admission;
+mod database;
+mod descriptors;
 mod gauges;
 mod identity;
 mod inbound;
@@ -14,6 +16,7 @@ mod moving;
 mod pipeline;
 mod schemas;
 mod signals;
+mod snapshots;
 mod topic_health;
 mod watch;
 
@@ -36,7 +39,7 @@ use crate::pressure::Pressure;
 use crate::recent::Recent;
 use crate::status::Status;
 use crate::store;
-use crate::topics;
+use crate::topics::{self, Seen};
 
 /// After the last request, COMMITs in doubt get this long to be settled.
 const SETTLE: Duration = Duration::from_secs(20);
@@ -66,6 +69,10 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let address = SocketAddr::new(settings.http.host, settings.http.port);
+    let limits = http::Limits {
+        connections: descriptors::connections(&settings),
+        keep_alive: settings.http.keep_alive,
+    };
     let listener = TcpListener::bind(address).await.with_context(|| {
         format!(
             "cannot listen on {address}: set PORT (or HOST) to a free one, or stop what uses it"
@@ -75,12 +82,17 @@ pub async fn run(
         admission::check(&settings.kafka).await?;
     }
     let background = Background::new(&settings)?;
+    background.spawn_database(&settings, &shutdown).await?;
+    let seen = match settings.kafka.enabled {
+        true => admission::topic(&background.topics(&settings)).await?,
+        false => Seen::default(),
+    };
     background.spawn_schemas(&settings).await?;
     let (executor, lanes) = background.lanes(&settings);
     background.spawn_lanes(lanes, &shutdown)?;
-    background.spawn_signals(&settings);
+    background.spawn_signals();
     if let (Some(kafka), true) =
-        (background.spawn_pipeline(&settings), settings.kafka.inbound.enabled)
+        (background.spawn_pipeline(&settings, seen), settings.kafka.inbound.enabled)
     {
         background.spawn_inbound(&settings, &kafka, executor.clone(), &shutdown);
     }
@@ -88,7 +100,7 @@ pub async fn run(
 
     let state = HttpState::new(http::Parts {
         executor,
-        pool: background.pool.clone(),
+        pools: background.pools.clone(),
         status: background.status.clone(),
         applied: Arc::clone(&background.applied),
         settings: settings.http.clone(),
@@ -103,13 +115,14 @@ pub async fn run(
         stop.cancelled().await;
         draining.update(|pipeline| pipeline.draining = true);
     });
-    http::serve(listener, http::router(state), shutdown).await;
+    http::serve(listener, http::router(state), limits, shutdown).await;
     background.stop().await
 }
 
 /// The tasks behind the HTTP server, and what they share.
 struct Background {
-    pool: store::Pool,
+    way: store::Way,
+    pools: store::Pools,
     status: Status,
     /// Everything that must end before the process does.
     tasks: TaskTracker,
@@ -137,14 +150,16 @@ impl Background {
     fn new(settings: &Settings) -> anyhow::Result<Self> {
         let status = Status::default();
         let instance = Arc::new(Instance::new(settings.consumer.session_timeout));
+        let way = store::Way::new(&settings.database.url);
         status.update(|pipeline| {
             pipeline.kafka_enabled = settings.kafka.enabled;
             pipeline.instance = instance.owner().to_owned();
             pipeline.group_prefix.clone_from(&settings.consumer.group_prefix);
         });
         Ok(Self {
-            pool: store::connect_service(&settings.database)
+            pools: store::Pools::new(&way, &settings.database)
                 .context("DATABASE_URL: not a usable postgres:// URL")?,
+            way,
             status,
             tasks: TaskTracker::new(),
             commands: TaskTracker::new(),
@@ -170,14 +185,14 @@ impl Background {
         wakes
     }
 
-    fn spawn_signals(&self, settings: &Settings) {
+    fn spawn_signals(&self) {
         let (instance, wakes) = (Arc::clone(&self.instance), self.pipeline_wakes());
-        let url = settings.database.url.clone();
-        let listen = signals::listen(url, instance, wakes, self.quit.clone());
+        let listen = signals::listen(self.way.clone(), instance, wakes, self.quit.clone());
         self.supervise_in(&self.last, &self.quit, "listener", listen);
-        let (pool, instance) = (self.pool.clone(), Arc::clone(&self.instance));
+        let (pool, instance) = (self.pools.pipeline.clone(), Arc::clone(&self.instance));
         let tell = signals::tell(pool, instance, Arc::clone(&self.wake_others), self.stop.clone());
         self.supervise("signals", tell);
+        self.supervise("snapshots", snapshots::watch(self.pools.health.clone(), self.stop.clone()));
     }
 
     /// Where the registry says that the schemas do not fit, the service must not start.
@@ -204,7 +219,7 @@ impl Background {
 
     fn topics(&self, settings: &Settings) -> topics::Wiring {
         topics::Wiring {
-            pool: self.pool.clone(),
+            pool: self.pools.upkeep.clone(),
             kafka: settings.kafka.clone(),
             codec: settings.producer.compression,
         }
@@ -253,9 +268,10 @@ impl Background {
         }
         self.quit.cancel();
         // Sessions of a silent server cannot say goodbye: they are not waited for.
-        let _ = tokio::time::timeout(CLOSE, self.pool.close()).await;
+        let _ = tokio::time::timeout(CLOSE, self.pools.close()).await;
         let dead = self.status.snapshot().dead_tasks;
         anyhow::ensure!(!dead.contains(&"lane"), "a lane died; the log has the cause");
+        anyhow::ensure!(!dead.contains(&database::TASK), "DATABASE_URL: {}", store::SHARED);
         tracing::info!("stopped");
         Ok(())
     }

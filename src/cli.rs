@@ -4,6 +4,10 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "commands speak to a terminal")]
 
+// Before the commands, which print with them.
+#[macro_use]
+mod output;
+
 pub mod dev;
 mod dlq;
 mod healthcheck;
@@ -23,7 +27,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Overrides, Settings};
+use crate::config::{self, Notes, Overrides, Settings};
 
 /// A wallet and billing service: exact money over Postgres, every event to Kafka in order.
 #[derive(Debug, Parser)]
@@ -96,8 +100,11 @@ async fn run(command: Command) -> anyhow::Result<bool> {
         Command::Serve(args) => serve::run(args).await.map(|()| true),
         Command::Dev(args) => dev::run(args).await.map(|()| true),
         Command::Migrate => {
-            crate::store::migrate(&settings(&Overrides::new())?.database).await?;
+            let asked = crate::store::migrate(&settings(&Overrides::new())?.database).await?;
             println!("the schema is up to date");
+            if let Some(asked) = asked {
+                eprintln!("wallex: {asked}");
+            }
             Ok(true)
         }
         Command::Reconcile(args) => reconcile::run(args, settings(&Overrides::new())?).await,
@@ -111,7 +118,9 @@ async fn run(command: Command) -> anyhow::Result<bool> {
         Command::Config(command) => settings::run(&command),
         Command::Completions { shell } => {
             let command = &mut <Arguments as clap::CommandFactory>::command();
-            clap_complete::generate(shell, command, "wallex", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, command, "wallex", &mut script);
+            output::write(&script);
             Ok(true)
         }
         Command::Openapi => openapi::run(),
@@ -125,11 +134,18 @@ async fn run(command: Command) -> anyhow::Result<bool> {
 
 /// The settings, with a warning for each name that is most likely misspelt.
 fn settings(flags: &Overrides) -> anyhow::Result<Settings> {
-    let (settings, unknown) = config::load(flags)?;
-    for name in unknown {
-        eprintln!("wallex: {name} is no setting; .env.example lists them all");
+    settings_and_notes(flags).map(|(settings, _)| settings)
+}
+
+/// The same, with what else there is to tell of them. What the driver of the database would refuse
+/// is refused here: every command and `config check` agree.
+fn settings_and_notes(flags: &Overrides) -> anyhow::Result<(Settings, Notes)> {
+    let (settings, notes) = config::load(flags)?;
+    crate::store::check_settings(&settings.database).map_err(anyhow::Error::msg)?;
+    for warning in &notes.warnings {
+        eprintln!("wallex: {warning}");
     }
-    Ok(settings)
+    Ok((settings, notes))
 }
 
 /// A time on the command line: 30s, 500ms, 2m; a bare number is in seconds.

@@ -5,8 +5,13 @@
 //! [`names::SETTINGS`]; `.env.example` is compared with that table by a test.
 
 mod access;
+mod database;
+mod elsewhere;
+mod environment;
+mod file;
 mod inbound;
 mod kafka;
+mod log;
 pub mod names;
 mod producer;
 mod read;
@@ -14,13 +19,12 @@ mod registry;
 mod topics_file;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 pub use access::{SaslMechanism, SaslSettings, SecretSource, TlsSettings};
 pub use inbound::InboundSettings;
 pub use kafka::{BreakerSettings, Cleanup, KafkaSettings, KeyStrategy, SecondSettings};
-pub use read::{ConfigError, Explained, Overrides, explain, load, load_from};
+pub use read::{ConfigError, Explained, Notes, Overrides, explain, load, load_from};
 pub use registry::RegistrySettings;
 pub use topics_file::{DeclaredTopic, is_topic_part};
 
@@ -48,6 +52,10 @@ pub struct HttpSettings {
     /// 0 takes any free port; the log says which.
     pub port: u16,
     pub require_idempotency_key: bool,
+    /// Connections at once, if there are as many descriptors.
+    pub max_connections: usize,
+    /// How long a connection is kept for a further request.
+    pub keep_alive: Duration,
     /// Whether `/api/health` speaks of Kafka.
     pub health_include_kafka: bool,
 }
@@ -97,6 +105,8 @@ pub enum Codec {
 #[derive(Debug, Clone)]
 pub struct ConsumerSettings {
     pub max_poll_records: usize,
+    /// Bytes of one answer, as the topic has them; one larger batch comes whole.
+    pub fetch_bytes: i32,
     /// For how long a silent instance keeps its partitions.
     pub session_timeout: Duration,
     pub max_wait: Duration,
@@ -125,6 +135,8 @@ pub struct RetentionSettings {
     pub answers: Duration,
     /// Idempotency keys.
     pub keys: Duration,
+    /// Dead letters that a person has settled, or that were replayed and have not failed since.
+    pub letters: Duration,
     /// Ids of batches of commands. Not a setting: nobody but a COMMIT in doubt asks for them.
     pub batches: Duration,
     /// Between two walks over a table.
@@ -178,13 +190,5 @@ impl Codec {
             Self::Lz4 => "lz4",
             Self::Zstd => "zstd",
         }
-    }
-}
-
-/// Where a TOML file of settings is looked for.
-fn file_path(named: Option<String>) -> Option<PathBuf> {
-    match named {
-        Some(path) => Some(PathBuf::from(path)),
-        None => Some(PathBuf::from("wallex.toml")).filter(|path| path.exists()),
     }
 }

@@ -179,7 +179,11 @@ impl DeadLetters {
         }
         for letter in letters {
             let Some(sender) = &mut self.kafka else { return Ok(()) };
-            match sender.produce(topic, partition, vec![record(letter)]).await {
+            let produced = match way {
+                Way::Out => sender.produce_fitting(topic, partition, letter).await,
+                Way::Back => sender.produce(topic, partition, vec![record(letter)]).await,
+            };
+            match produced {
                 Ok(()) => self.sent(way, &[letter]).await?,
                 Err(error) if is_final(way, &error) => {
                     let cause = format!("{topic}, partition {partition}: {}", error.cause());
@@ -201,6 +205,15 @@ impl DeadLetters {
             }
             Way::Back => {
                 store::bounded(store::SILENT, delivery::replayed(pool, tenant, letters)).await?;
+            }
+        }
+        for letter in letters {
+            let Due { id, topic, partition, offset, error_class, .. } = letter;
+            match way {
+                Way::Out => {
+                    tracing::warn!(id, topic, partition, offset, cause = error_class, "dead letter")
+                }
+                Way::Back => tracing::info!(id, topic, partition, "dead letter replayed"),
             }
         }
         let name = if way == Way::Out { "published" } else { "replayed" };
@@ -253,6 +266,26 @@ impl Sender {
             self.partitions = None;
         }
         produced.map(drop)
+    }
+
+    /// A letter with as much of it as the topic takes.
+    async fn produce_fitting(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        letter: &Due,
+    ) -> Result<(), ProduceError> {
+        let mut record = record::outward(letter);
+        loop {
+            let Err(error) = self.produce(topic, partition, vec![record.clone()]).await else {
+                return Ok(());
+            };
+            match record::lighter(letter, &record).filter(|_| error.is_too_large()) {
+                Some(lighter) => record = lighter,
+                None => return Err(error),
+            }
+            tracing::warn!(id = letter.id, %error, "dead letter without a part of it");
+        }
     }
 
     /// Where a letter goes among the dead letters: by its key, else by where it was.

@@ -14,6 +14,11 @@ pub const AGGREGATE_TYPE: &str = "Wallet";
 /// Headers of a replayed dead letter: which one it is, and the how-manieth replay.
 pub const DEAD_LETTER_ID: &str = "dead-letter-id";
 pub const REPLAY_COUNT: &str = "replay-count";
+/// On a record that its topic would not take whole: how many bytes its value had.
+pub const VALUE_LEFT_OUT: &str = "value-left-out";
+
+/// Header of an event: the deployment whose event it is.
+pub const DEPLOYMENT: &str = "deployment-id";
 
 /// The published JSON. `data` goes through untouched.
 #[derive(Debug, Serialize)]

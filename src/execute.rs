@@ -23,9 +23,12 @@ mod doubt;
 mod fold;
 mod key;
 mod lane;
+mod outcomes;
 mod problem;
+mod reconnect;
 mod savepoint;
 mod side;
+mod whole;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -37,13 +40,16 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::answer::Answer;
-use crate::config::{CommandSettings, Secret};
+use crate::config::CommandSettings;
 use crate::pressure::Pressure;
 use crate::recent::Recent;
+use crate::store::Way;
 use crate::wallet::{Command, IdOrigin, TenantId, WalletId};
 
 pub use key::Key;
 pub use lane::Lane;
+pub use outcomes::{Outcomes, Verdict, Whole};
+pub use side::SESSIONS_MAX as SIDE_SESSIONS;
 
 /// A command that has waited this long is not begun any more.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -66,6 +72,8 @@ pub struct Request {
     /// All of them or none.
     pub atomic: bool,
     pub context: Context,
+    /// Of all of them together, beside those of the operations: see [`whole`].
+    pub key: Option<Key>,
 }
 
 /// Where a command came from.
@@ -111,9 +119,6 @@ pub enum Failure {
 
 pub type Outcome = Result<Reply, Failure>;
 
-/// One for each operation of a request, in its order.
-pub type Outcomes = Vec<Outcome>;
-
 /// The topic that events will go to, and the partitions that wallets are hashed over.
 #[derive(Debug, Clone)]
 pub struct EventsTopic {
@@ -125,7 +130,8 @@ pub struct EventsTopic {
 /// What all lanes share.
 #[derive(Debug)]
 struct Shared {
-    database: Secret,
+    database: Way,
+    reconnect: reconnect::Reconnect,
     topic: EventsTopic,
     settings: CommandSettings,
     /// Fired after every commit that wrote events.
@@ -185,7 +191,7 @@ impl Notifiers {
 /// lane ends once every clone of the executor is gone and its queue is empty; `tasks` then holds what
 /// is still being settled.
 pub fn start(
-    database: Secret,
+    database: Way,
     topic: EventsTopic,
     settings: CommandSettings,
     committed: Notifiers,
@@ -197,6 +203,7 @@ pub fn start(
     let count = settings.lanes;
     let shared = Arc::new(Shared {
         database,
+        reconnect: reconnect::Reconnect::default(),
         topic,
         settings,
         committed: Arc::new(committed),
@@ -221,7 +228,7 @@ impl Executor {
     /// Queues a request and waits for its outcomes. Dropping the future gives up the waiting only.
     pub async fn execute(&self, request: Request) -> Outcomes {
         let count = request.operations.len();
-        let all = |failure: Failure| vec![Err(failure); count];
+        let all = |failure: Failure| Outcomes::all(&failure, count);
         // A request larger than the queue may still run alone.
         let places = u32::try_from(count.min(self.queue_max)).unwrap_or(u32::MAX);
         let Ok(place) = Arc::clone(&self.places).try_acquire_many_owned(places) else {
@@ -282,6 +289,12 @@ impl Request {
             .flatten()
     }
 
+    /// The keys that the request may write.
+    fn keys(&self) -> impl Iterator<Item = &Key> {
+        let of_operations = self.operations.iter().filter_map(|operation| operation.key.as_ref());
+        self.key.iter().chain(of_operations)
+    }
+
     /// About how many bytes the request adds to a batch.
     fn weight(&self) -> usize {
         self.operations.iter().map(|operation| operation.command.weight()).sum()
@@ -296,7 +309,7 @@ impl Job {
 
     /// Every operation fails alike.
     fn fail(self, failure: &Failure) {
-        let outcomes = vec![Err(failure.clone()); self.request.operations.len()];
+        let outcomes = Outcomes::all(failure, self.request.operations.len());
         self.answer(outcomes);
     }
 
@@ -317,24 +330,24 @@ impl Job {
     /// A job for each operation, and the task that gathers their outcomes into this one's answer.
     fn split(self) -> (Vec<Self>, impl Future<Output = ()> + Send) {
         let Self { request, arrived, respond, .. } = self;
-        let (tenant, context) = (request.tenant, request.context);
+        let (tenant, context, key) = (request.tenant, request.context, request.key);
         let (parts, answers): (Vec<_>, Vec<_>) = { request.operations }
             .into_iter()
             .map(|operation| {
-                let (tenant, context) = (tenant.clone(), context.clone());
+                let (tenant, context, key) = (tenant.clone(), context.clone(), key.clone());
                 let operations = vec![operation];
-                let request = Request { tenant, operations, atomic: false, context };
+                let request = Request { tenant, operations, atomic: false, context, key };
                 let (respond, answer) = oneshot::channel();
                 (Self { request, arrived, respond, place: None }, answer)
             })
             .unzip();
         let gathered = async move {
-            let mut outcomes = Vec::with_capacity(answers.len());
+            let mut parts = Vec::with_capacity(answers.len());
             for answer in answers {
-                let answer = answer.await.ok().and_then(|mut outcomes| outcomes.pop());
-                outcomes.push(answer.unwrap_or(Err(Failure::OutcomeUnknown)));
+                let unknown = |_| Outcomes::all(&Failure::OutcomeUnknown, 1);
+                parts.push(answer.await.unwrap_or_else(unknown));
             }
-            let _ = respond.send(outcomes);
+            let _ = respond.send(Outcomes::gathered(parts));
         };
         (parts, gathered)
     }

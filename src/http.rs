@@ -32,11 +32,11 @@ use utoipa_axum::routes;
 use crate::config::{DatabaseSettings, HttpSettings};
 use crate::execute::Executor;
 use crate::status::Status;
-use crate::store::Pool;
+use crate::store::Pools;
 use crate::topics;
 
 pub use openapi::document;
-pub use serve::serve;
+pub use serve::{Limits, serve};
 
 /// What handlers may use. The router hands out a few clones for each request: they must be cheap.
 #[derive(Clone)]
@@ -59,7 +59,7 @@ impl std::ops::Deref for HttpState {
 /// What `app` wires HTTP with.
 pub struct Parts {
     pub executor: Executor,
-    pub pool: Pool,
+    pub pools: Pools,
     pub status: Status,
     /// Fired whenever a projector of this instance has applied something.
     pub applied: Arc<Notify>,
@@ -129,7 +129,9 @@ fn routes() -> OpenApiRouter<HttpState> {
         .routes(routes!(admin::topics::delete))
         .routes(routes!(admin::topics::create_tenant))
         .routes(routes!(admin::topics::delete_tenant))
-        // /openapi.json, /asyncapi.json, /docs
+        // /, /openapi.json, /asyncapi.json, /docs
+        .routes(routes!(openapi::page::home))
+        .routes(routes!(openapi::page::icon))
         .routes(routes!(openapi::page::document))
         .routes(routes!(openapi::page::asyncapi))
         .routes(routes!(openapi::page::docs))

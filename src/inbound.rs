@@ -14,11 +14,14 @@
 
 mod batch;
 mod consumer;
+mod letters;
 mod partition;
 mod record;
 mod report;
 mod send;
+mod shorter;
 mod topics;
+mod waves;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};

@@ -13,6 +13,7 @@ mod offsets;
 mod produce;
 mod secure;
 mod shared;
+mod tail;
 pub mod topics;
 pub mod verify;
 
@@ -23,3 +24,4 @@ pub use fetch::{FetchError, Fetched, Fetcher};
 pub use offsets::{Committed, OffsetsWatch};
 pub use produce::{Copied, Outgoing, ProduceError, Producer};
 pub use shared::{SharedReader, SharedTopic};
+pub use tail::last_records;

@@ -78,6 +78,39 @@ impl Account {
     }
 }
 
+/// What entries of one wallet add to its totals: in units of 10^-8, the last decimal that an amount has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub credits: i128,
+    pub debits: i128,
+    pub entries: i64,
+}
+
+impl Totals {
+    const DECIMALS: u32 = 8;
+
+    /// Counts an entry that is the wallet's own.
+    pub fn add(&mut self, entry: &Entry) {
+        let (mantissa, scale) = (entry.amount.mantissa(), entry.amount.scale());
+        let units = match Self::DECIMALS.checked_sub(scale) {
+            Some(missing) => mantissa.saturating_mul(10_i128.pow(missing)),
+            // Postgres keeps no more of them either.
+            None => mantissa / 10_i128.pow(scale - Self::DECIMALS),
+        };
+        match entry.side {
+            Side::Credit => self.credits = self.credits.saturating_add(units),
+            Side::Debit => self.debits = self.debits.saturating_add(units),
+        }
+        self.entries += 1;
+    }
+
+    /// Units as decimal text.
+    pub fn text(units: i128) -> String {
+        let one = 10_i128.pow(Self::DECIMALS);
+        format!("{}.{:08}", units / one, units % one)
+    }
+}
+
 impl Side {
     pub fn as_str(self) -> &'static str {
         match self {
@@ -174,6 +207,22 @@ mod tests {
     use crate::wallet::{Change, Currency, EventBody, Origin, Status, TenantId, WalletState};
 
     const TRANSACTION: Uuid = Uuid::from_u128(7);
+
+    #[test]
+    fn totals_are_exact_in_every_scale_and_beyond_what_an_amount_may_be() {
+        let entry = |kind: EventKind, amount: &str| {
+            entries(&recorded(moved(kind, Decimal::ZERO, amount.parse().unwrap(), None))).remove(0)
+        };
+        let mut totals = Totals::default();
+        for amount in
+            ["0.1", "12", "99999999999999999999.99999999", "99999999999999999999.00000001"]
+        {
+            totals.add(&entry(EventKind::Credited, amount));
+        }
+        totals.add(&entry(EventKind::Debited, "0.00000001"));
+        assert_eq!(Totals::text(totals.credits), "200000000000000000011.10000000");
+        assert_eq!((Totals::text(totals.debits).as_str(), totals.entries), ("0.00000001", 5));
+    }
 
     fn recorded(body: EventBody) -> Event {
         Event {

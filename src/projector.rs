@@ -11,6 +11,8 @@ pub mod chunk;
 mod kafka_feed;
 mod lease;
 mod ledger;
+mod mend;
+mod narrow;
 mod postgres_feed;
 mod project;
 mod read_model;
@@ -26,6 +28,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::config::ConsumerSettings;
 use crate::instance::{Instance, Term};
@@ -33,12 +36,13 @@ use crate::pressure::{Pressure, Round};
 use crate::recent::Recent;
 use crate::status::Status;
 use crate::store::checkpoints::{Advance, Subscription};
-use crate::store::{self, Pool};
+use crate::store::{self, Blame, Pool};
 use crate::wallet::TenantId;
-use apply::{Outcome, apply};
+use apply::{Outcome, apply, apply_apart};
 use chunk::{Chunk, Feed};
 use kafka_feed::{Arrived, KafkaFeed};
-use postgres_feed::{PostgresFeed, Role};
+use mend::Mend;
+use postgres_feed::{Found, PostgresFeed, Role};
 
 pub use kafka_feed::OpenPartition;
 
@@ -50,6 +54,8 @@ const MANY: u64 = 500;
 /// Pause after an error of Postgres, doubled up to the second.
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Steps in a row that fail with a conflict or a time-out before it is looked for whose it is.
+const PATIENT: u32 = 2;
 
 /// What is projected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +71,8 @@ pub struct Job {
     pub subscription: Subscription,
     /// What the topic's wallets were hashed over.
     pub partitions: i32,
+    /// Whose events they are; none: of anybody.
+    pub deployment: Option<Uuid>,
     pub recent: Recent,
 }
 
@@ -106,6 +114,8 @@ pub struct Projector {
     job: Option<Job>,
     kafka: Option<KafkaFeed>,
     postgres: PostgresFeed,
+    /// Places of another cluster are being given up; the feed from Postgres rests.
+    mend: Option<Mend>,
     /// When the work besides the feeds is due.
     tend_due: Instant,
     term: Term,
@@ -113,6 +123,12 @@ pub struct Projector {
     held: BTreeSet<i32>,
     /// As of the last renewal; none before the first.
     assigned: Option<BTreeSet<i32>>,
+    /// Steps in a row that failed with a conflict or a time-out.
+    passing: u32,
+    /// When a step failed last, while what it was to apply is not known to be applied.
+    failed_at: Option<Instant>,
+    /// Steps that have failed since it last was.
+    failures: u32,
 }
 
 impl Kind {
@@ -149,9 +165,13 @@ impl Projector {
             job: None,
             kafka: None,
             postgres,
+            mend: None,
             term,
             held: BTreeSet::new(),
             assigned: None,
+            passing: 0,
+            failed_at: None,
+            failures: 0,
             tend_due: Instant::now(),
         }
     }
@@ -178,8 +198,9 @@ impl Projector {
                     }
                 }
                 Err(error) => {
-                    self.report_error(&error.to_string(), true);
-                    tracing::warn!(projector = self.wiring.kind.name(), %error, "projecting");
+                    self.report_failure(&error);
+                    let error = error.told();
+                    tracing::warn!(projector = self.wiring.kind.name(), error, "projecting");
                     tokio::select! {
                         () = token.cancelled() => break,
                         () = sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
@@ -194,6 +215,9 @@ impl Projector {
     /// Waits until there may be something to do. May be dropped at any time.
     async fn wait(&mut self) {
         let Some(job) = &self.job else { return sleep_until(self.postgres.due()).await };
+        if self.mend.is_some() {
+            return;
+        }
         let (kafka, postgres) = (&mut self.kafka, &mut self.postgres);
         let arrival = async {
             match kafka {
@@ -227,7 +251,13 @@ impl Projector {
     /// Applies all that has come by now. Returns without waiting where there is nothing.
     pub async fn step(&mut self) -> store::Result<Progress> {
         let result = store::bounded(store::SILENT, self.try_step()).await;
-        if result.is_err() {
+        if let Err(error) = &result {
+            let passes = error.blame() == Blame::Passing;
+            self.passing = if passes { self.passing.saturating_add(1) } else { 0 };
+            self.failed_at = Some(Instant::now());
+            self.failures = self.failures.saturating_add(1);
+            // Some wallets may have been brought to their targets all the same.
+            self.wiring.applied.notify_waiters();
             self.forget();
         }
         result
@@ -239,9 +269,11 @@ impl Projector {
         }
         let Some(job) = self.job.clone() else { return Ok(Progress::default()) };
         let arrived = self.kafka.as_mut().map(|kafka| kafka.take(&job)).unwrap_or_default();
-        let walks = Instant::now() >= self.postgres.due();
+        let mends = self.mend.is_some();
+        let rests = self.mend.as_ref().is_some_and(Mend::is_foreign);
+        let walks = !rests && Instant::now() >= self.postgres.due();
         let tends = Instant::now() >= self.tend_due;
-        if arrived.is_empty() && !walks && !tends && !self.term.is_due(Instant::now()) {
+        if arrived.is_empty() && !walks && !mends && !tends && !self.term.is_due(Instant::now()) {
             return Ok(Progress::default());
         }
         // Kept from step to step: the pool would look twice whether it is sound.
@@ -252,24 +284,51 @@ impl Projector {
         self.lease(&mut connection, &job).await?;
         let mut chunks = self.sorted(&job, &mut connection, arrived).await?;
         let in_step = self.kafka.as_ref().map(KafkaFeed::in_step).unwrap_or_default();
-        let found = self.postgres.read(&mut connection, &job, &self.held, &in_step).await?;
+        let mut found = Found::default();
         if walks {
+            found = self.postgres.read(&mut connection, &job, &self.held, &in_step).await?;
             self.report_lag(&job, &found);
+        }
+        if found.foreign {
+            self.forget();
+            return Ok(Progress::default());
+        }
+        if walks {
+            self.look_mended(&found);
         }
         chunks.extend(found.chunks);
         let mut outcome = Outcome::default();
         if !chunks.is_empty() {
-            outcome = apply(&mut connection, &job, &mut chunks).await?;
+            outcome = match self.passing {
+                0..PATIENT => apply(&mut connection, &job, &mut chunks).await?,
+                _ => apply_apart(&mut connection, &job, &mut chunks).await?,
+            };
+            self.passing = 0;
             self.report_applied(&outcome);
+            if let Some(other) = chunks.iter().find_map(|chunk| chunk.foreign) {
+                self.report_another(&job, other);
+            }
             self.resume(&chunks, &outcome);
         }
         self.report_well();
+        if mends {
+            outcome.add(&self.mend_on(&mut connection, &job).await?);
+        }
         if tends {
             outcome.add(&self.tend(&mut connection, &job).await?);
         }
         self.postgres.settle(&mut connection, &job, &self.held).await?;
         self.connection = Some(connection);
         Ok(Progress { outcome, chunks: chunks.len() })
+    }
+
+    /// Once all events are applied that are older than the last failure, it is over.
+    fn look_mended(&mut self, found: &Found) {
+        let Some(since) = self.failed_at.map(|at| at.elapsed()) else { return };
+        if found.lag.values().all(|(pending, age)| *pending == 0 || *age < since) {
+            (self.failed_at, self.failures) = (None, 0);
+            self.report_mended();
+        }
     }
 
     /// Finds out where everything stands; false while the topic is not known yet.
@@ -287,14 +346,18 @@ impl Projector {
             projector: wiring.kind.name(),
             topic: wiring.topic.clone(),
         };
-        store::checkpoints::load(&mut connection, &subscription, partitions).await?;
-        if let (Some(open), true) = (&wiring.kafka, wiring.consumer.feed_kafka) {
-            let consumer = &wiring.consumer;
-            let (records, wait) = (consumer.max_poll_records, consumer.max_wait);
-            self.kafka = Some(KafkaFeed::new(Arc::clone(open), records, wait));
+        self.mend = Mend::begun(&mut connection, &subscription, partitions).await?;
+        self.report_mending(self.mend.is_some());
+        if self.assigned.is_none() {
+            store::parked::hurry_newer(&mut connection, &subscription).await?;
         }
+        let wiring = &self.wiring;
+        if let (Some(open), true) = (&wiring.kafka, wiring.consumer.feed_kafka) {
+            self.kafka = Some(KafkaFeed::new(Arc::clone(open), &wiring.consumer));
+        }
+        let deployment = store::topics::deployment(&mut connection, &wiring.tenant).await?;
         let recent = wiring.recent.clone();
-        self.job = Some(Job { kind: wiring.kind, subscription, partitions, recent });
+        self.job = Some(Job { kind: wiring.kind, subscription, partitions, deployment, recent });
         Ok(true)
     }
 
@@ -354,6 +417,7 @@ impl Projector {
         self.term.hurry();
         self.job = None;
         self.kafka = None;
+        self.mend = None;
         self.postgres.forget();
     }
 }

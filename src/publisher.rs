@@ -33,9 +33,11 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::config::{KafkaSettings, OutboxSettings, ProducerSettings};
 use crate::instance::{Instance, Term};
+use crate::kafka::topics::Drift;
 use crate::kafka::{Breaker, BreakerState};
 use crate::pressure::{Pressure, Round};
 use crate::status::Status;
@@ -55,8 +57,10 @@ pub struct Parts {
     pub pool: Pool,
     /// Under which the leases of a topic shared by all tenants are kept.
     pub tenant: String,
-    /// The count that keys are hashed over: `store::topics::partitions_frozen`.
+    /// The count that keys are hashed over: `store::topics::hashed_over`.
     pub partitions: i32,
+    /// Whose events they are, as each of them says.
+    pub deployment: Option<Uuid>,
     pub kafka: KafkaSettings,
     pub producer: ProducerSettings,
     pub outbox: OutboxSettings,
@@ -124,6 +128,12 @@ pub struct Publisher {
     rest: Option<(Round, Instant)>,
     rest_until: Instant,
     progress: Progress,
+    /// Kafka has answered once.
+    met: bool,
+    /// The trouble that was told last, and when.
+    told: Option<(String, Instant)>,
+    /// How the topics differ from their settings, as it was told last.
+    drift: Vec<Drift>,
 }
 
 impl Publisher {
@@ -159,6 +169,9 @@ impl Publisher {
             store_pause: Pause::default(),
             limit,
             progress: Progress::default(),
+            met: false,
+            told: None,
+            drift: Vec::new(),
         }
     }
 

@@ -2,6 +2,10 @@
 //!
 //! Only a shorter way to what `events` says, and nobody's promise: kept after COMMIT, the oldest given
 //! up first. Whoever finds nothing here asks Postgres.
+//!
+//! An event counts on the server that committed it. A standby that was promoted may lack the last commits of
+//! the server before: what was kept of that one names events that are not in its books. So everything
+//! kept is of one server, known by the time at which its postmaster began; another's drives it out.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,14 +25,19 @@ pub struct Recent(Arc<Mutex<Kept>>);
 
 #[derive(Debug, Default)]
 struct Kept {
+    /// The server that committed them, as [`crate::store::commands::Begun`] has it.
+    server: Option<i64>,
     events: HashMap<Uuid, Event>,
     order: VecDeque<Uuid>,
 }
 
 impl Recent {
-    /// Keeps committed events; none that is large.
-    pub fn keep(&self, events: impl IntoIterator<Item = Event>) {
+    /// Keeps events that `server` has committed; none that is large.
+    pub fn keep(&self, server: i64, events: impl IntoIterator<Item = Event>) {
         let mut kept = self.lock();
+        if kept.server != Some(server) {
+            *kept = Kept { server: Some(server), ..Kept::default() };
+        }
         let small = |event: &Event| event.body.caller_bytes() <= CALLER_BYTES_MAX;
         for event in events.into_iter().filter(small) {
             kept.order.push_back(event.event_id);
@@ -41,14 +50,22 @@ impl Recent {
         }
     }
 
-    /// For each (event id, partition) the event, where it is kept.
-    pub fn look(&self, named: impl Iterator<Item = (Uuid, i32)>) -> Vec<Option<Event>> {
+    /// For each (event id, partition) the event, where it is kept; and the server that has them all.
+    pub fn look(
+        &self,
+        named: impl Iterator<Item = (Uuid, i32)>,
+    ) -> (Option<i64>, Vec<Option<Event>>) {
         let kept = self.lock();
         let of = |(id, partition): (Uuid, i32)| {
             let event = kept.events.get(&id)?;
             (event.partition == partition).then(|| event.clone())
         };
-        named.map(of).collect()
+        (kept.server, named.map(of).collect())
+    }
+
+    /// Forgets everything: it was of another server than the one that is worked with.
+    pub fn forget(&self) {
+        *self.lock() = Kept::default();
     }
 
     // A panic while the lock was held leaves whole events behind.
@@ -91,15 +108,15 @@ mod tests {
     #[test]
     fn what_is_kept_is_found_in_its_partition_and_the_oldest_goes_first() {
         let recent = Recent::default();
-        recent.keep([event(1), event(2)]);
+        recent.keep(1, [event(1), event(2)]);
         let found = |id: u128, partition| {
-            recent.look([(Uuid::from_u128(id), partition)].into_iter()).remove(0)
+            recent.look([(Uuid::from_u128(id), partition)].into_iter()).1.remove(0)
         };
         assert_eq!(found(1, 3).map(|event| event.event_id), Some(Uuid::from_u128(1)));
         assert!(found(1, 4).is_none(), "a record of another partition names another event");
         assert!(found(9, 3).is_none());
         let many = u128::try_from(KEPT).unwrap();
-        recent.keep((3..many + 2).map(event));
+        recent.keep(1, (3..many + 2).map(event));
         assert!(found(1, 3).is_none());
         assert!(found(2, 3).is_some());
         assert_eq!(recent.lock().events.len(), KEPT);
@@ -109,8 +126,23 @@ mod tests {
     fn what_callers_made_large_is_not_kept() {
         let recent = Recent::default();
         let large = "x".repeat(CALLER_BYTES_MAX + 1);
-        recent.keep([event_of(1, &large), event_of(2, &large[1..])]);
-        let found = recent.look([1, 2].map(|id| (Uuid::from_u128(id), 3)).into_iter());
+        recent.keep(1, [event_of(1, &large), event_of(2, &large[1..])]);
+        let (_, found) = recent.look([1, 2].map(|id| (Uuid::from_u128(id), 3)).into_iter());
         assert_eq!(found.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true]);
+    }
+
+    #[test]
+    fn what_another_server_committed_is_given_up() {
+        let recent = Recent::default();
+        let found = |id: u128| {
+            let (server, found) = recent.look([(Uuid::from_u128(id), 3)].into_iter());
+            (server, found[0].is_some())
+        };
+        recent.keep(1, [event(1)]);
+        assert_eq!(found(1), (Some(1), true));
+        recent.keep(2, [event(2)]);
+        assert_eq!((found(1), found(2)), ((Some(2), false), (Some(2), true)));
+        recent.forget();
+        assert_eq!(found(2), (None, false));
     }
 }

@@ -5,6 +5,7 @@
 //! | `outbox` | processed rows | `OUTBOX_RETENTION_HOURS` after they were processed |
 //! | `idempotency_keys` | the stored answer | `IDEMPOTENCY_RETENTION_HOURS` |
 //! | `idempotency_keys` | the key itself | `IDEMPOTENCY_KEY_RETENTION_DAYS` |
+//! | `dead_letters` | what is settled, or was replayed and has not failed since | `DEAD_LETTER_RETENTION_DAYS` |
 //! | `command_batches` | ids of batches | an hour |
 //!
 //! `events` and `ledger_entries` are kept for ever. Only one instance purges at a time. After each
@@ -36,6 +37,7 @@ pub struct Retention {
     outbox: Pass<i64>,
     batches: Pass<()>,
     keys: Pass<Vec<u8>>,
+    letters: Pass<i64>,
 }
 
 /// A walk over one table, and when the next one begins.
@@ -53,6 +55,7 @@ pub struct Purged {
     pub batches: i64,
     pub answers: i64,
     pub keys: i64,
+    pub letters: i64,
 }
 
 impl Retention {
@@ -64,6 +67,7 @@ impl Retention {
             outbox: Pass::new("outbox"),
             batches: Pass::new("command_batches"),
             keys: Pass::new("idempotency_keys"),
+            letters: Pass::new("dead_letters"),
         }
     }
 
@@ -123,11 +127,17 @@ impl Retention {
             count("idempotency_answers", step.answers);
             purged.keys = self.keys.after(step.walk, ages.rest_of_keys);
         }
+        if self.letters.due <= now {
+            let at = self.letters.at;
+            let step = rows::letters(connection, tenant, at, ages.letters, ROWS).await?;
+            purged.letters = self.letters.after(step, ages.rest_of_keys);
+        }
         Ok(purged)
     }
 
     fn next_due(&self) -> Instant {
-        self.outbox.due.min(self.batches.due).min(self.keys.due)
+        let answers = self.keys.due.min(self.letters.due);
+        self.outbox.due.min(self.batches.due).min(answers)
     }
 }
 

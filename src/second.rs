@@ -6,16 +6,18 @@
 //! it, and an outage of one cluster does not touch the other. A wallet's events go in the order of their
 //! versions, one request in flight per partition; after an unknown outcome the topic is read back.
 
+mod mend;
 mod report;
 mod round;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::config::{OutboxSettings, ProducerSettings, SecondSettings};
 use crate::instance::{Instance, Term};
@@ -27,6 +29,7 @@ use crate::publisher::pause::Pause;
 use crate::publisher::send::Form;
 use crate::status::Status;
 use crate::store::checkpoints::Subscription;
+use crate::store::clusters::{self, Pass};
 use crate::store::leases::{self, Leased};
 use crate::store::second::{self, Destination, SECOND};
 use crate::store::{self, Pool};
@@ -43,6 +46,8 @@ pub struct Parts {
     pub first_topic: String,
     /// The count that wallets are hashed over.
     pub partitions: i32,
+    /// Whose events they are.
+    pub deployment: Option<Uuid>,
     pub second: SecondSettings,
     pub producer: ProducerSettings,
     pub outbox: OutboxSettings,
@@ -67,6 +72,10 @@ pub struct Follower {
     held: BTreeMap<i32, Held>,
     /// How far each partition was seen above running transactions.
     ahead: BTreeMap<i32, i64>,
+    /// The partitions whose places were looked at: whose cluster are they of?
+    judged: BTreeSet<i32>,
+    /// They are of another: all wallets are gone through.
+    pass: Option<Pass>,
     /// The topic is there, and it is known which one it is.
     prepared: bool,
     pause: Pause,
@@ -118,10 +127,13 @@ impl Follower {
             form: Form {
                 max_bytes: parts.producer.max_request_bytes,
                 cloud_events: parts.producer.cloud_events,
+                deployment: parts.deployment,
             },
             term: parts.instance.term(),
             held: BTreeMap::new(),
             ahead: BTreeMap::new(),
+            judged: BTreeSet::new(),
+            pass: None,
             prepared: false,
             pause: Pause::default(),
             measure_due: Instant::now(),
@@ -215,7 +227,10 @@ impl Follower {
         let id = admin.topic_id(topic).await?.ok_or_else(missing)?;
         let (has, needs) = (admin.partitions(topic).await?.unwrap_or(0), self.parts.partitions);
         if has < needs {
-            let text = format!("the second topic {topic} has {has} partitions and needs {needs}");
+            let text = format!(
+                "the second topic {topic} has {has} partitions and needs {needs}: give it {needs} \
+                 (kafka-topics --alter --topic {topic} --partitions {needs}), or delete it, and it is made"
+            );
             return Err(Trouble::Topic(text));
         }
         let to = Destination {
@@ -273,6 +288,7 @@ impl Follower {
     fn forget(&mut self) {
         self.held.clear();
         self.ahead.clear();
+        self.judged.clear();
         self.term.hurry();
     }
 
@@ -290,8 +306,9 @@ impl Follower {
 
 async fn open(pool: &Pool, tenant: &TenantId, to: &Destination<'_>) -> store::Result<bool> {
     let mut connection = store::acquire(pool).await?;
+    let cluster = clusters::identify(&mut connection).await?;
     store::begin(&mut connection).await?;
-    match second::open(&mut connection, tenant, to).await {
+    match second::open(&mut connection, tenant, to, cluster).await {
         Ok(anew) => store::commit(&mut connection).await.map(|()| anew),
         Err(error) => {
             // The first error says more; the pool mends the session anyway.

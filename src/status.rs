@@ -36,10 +36,21 @@ pub struct Pipeline {
     /// Every topic that should be there, as of the last look; none: nobody could look.
     pub topics: Option<Vec<TopicHealth>>,
     pub schemas: SchemasStatus,
+    /// What somebody has to do something about.
+    pub problems: BTreeMap<Problem, String>,
     /// Names of background tasks that ended although they must not.
     pub dead_tasks: Vec<&'static str>,
     /// Shutting down: not ready for new work.
     pub draining: bool,
+}
+
+/// What does not mend by itself, by what it is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Problem {
+    /// The topic of the events does not fit what is hashed already.
+    Topic,
+    /// Another deployment writes to it.
+    Deployment,
 }
 
 /// Whether Kafka is tried at all.
@@ -123,6 +134,8 @@ pub struct SecondStatus {
 #[derive(Debug, Clone, Default)]
 pub struct ProjectorStatus {
     pub running: bool,
+    /// Its places are of another Postgres cluster, or did not say: it goes through all wallets.
+    pub mending: bool,
     pub applied: u64,
     pub duplicates: u64,
     pub healed: u64,
@@ -134,6 +147,8 @@ pub struct ProjectorStatus {
     pub last_error: Option<String>,
     /// The error is forgotten once all goes well again; others stay for people to see.
     pub error_passes: bool,
+    /// Why its steps fail: what is there to be applied is not. None: they do not.
+    pub failing: Option<String>,
 }
 
 /// The copy of its places that Kafka has under its group's name.

@@ -2,17 +2,20 @@
 //! the rooms that own a transaction do, through [`begin`] and [`commit`].
 
 pub mod checkpoints;
+pub mod clusters;
 pub mod commands;
 pub mod connect;
 pub mod dead_letters;
 pub mod entries;
 mod error;
+pub mod facts;
 pub mod feed;
 pub mod group_offsets;
 pub mod lag;
 pub mod leases;
 pub mod outbox;
 pub mod parked;
+pub mod projected;
 pub mod read_model;
 pub mod rebuild;
 pub mod reconcile;
@@ -20,6 +23,7 @@ pub mod recorded;
 pub mod retention;
 pub mod second;
 pub mod signals;
+pub mod snapshots;
 mod time;
 pub mod topics;
 pub mod wallets;
@@ -28,10 +32,8 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 
-pub use connect::{
-    Pool, connect_owner, connect_pool, connect_service, migrate, pending_migrations,
-};
-pub use error::{Class, Error, Result};
+pub use connect::{Pool, Pools, SHARED, Way, check_settings, connect_owner, connect_pool, migrate};
+pub use error::{Blame, Class, Error, Result};
 pub use lag::ping;
 
 /// One connection to Postgres, in or out of a transaction.
@@ -39,6 +41,15 @@ pub type Connection = PgConnection;
 
 /// One that goes back to its pool when dropped.
 pub type Pooled = sqlx::pool::PoolConnection<sqlx::Postgres>;
+
+/// The running server in SQL: its postmaster's first moment, in microseconds. A standby has another than
+/// its primary, also once it is promoted.
+macro_rules! server {
+    () => {
+        "(extract(epoch from pg_postmaster_start_time()) * 1000000)::bigint"
+    };
+}
+pub(crate) use server;
 
 /// Starts a transaction. Must not be dropped while it runs: a cancelled BEGIN leaves the session
 /// inside a transaction, so callers run in tasks that nobody cancels.
@@ -54,6 +65,25 @@ pub async fn commit(connection: &mut Connection) -> Result<()> {
 /// Gives a transaction up.
 pub async fn rollback(connection: &mut Connection) -> Result<()> {
     Ok(sqlx::raw_sql("rollback").execute(connection).await.map(drop)?)
+}
+
+/// Begins a transaction for a question of people: the server gives it up after `limit`, so that asking
+/// again and again does not pile up.
+pub async fn ask(connection: &mut Connection, limit: Duration) -> Result<()> {
+    let begin = format!("begin; set local statement_timeout = {}", limit.as_millis());
+    Ok(sqlx::raw_sql(sqlx::AssertSqlSafe(begin)).execute(connection).await.map(drop)?)
+}
+
+/// Ends it, with its answer.
+pub async fn answered<T>(connection: &mut Connection, answer: Result<T>) -> Result<T> {
+    match answer {
+        Ok(value) => commit(connection).await.map(|()| value),
+        Err(error) => {
+            // The first error says more; the pool mends the session anyway.
+            let _ = rollback(connection).await;
+            Err(error)
+        }
+    }
 }
 
 /// A connection of the pool. Waits at most two seconds.

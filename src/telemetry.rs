@@ -24,7 +24,11 @@ pub fn init_logs(settings: &LogSettings) -> anyhow::Result<()> {
         LogFormat::Pretty => true,
         LogFormat::Json => false,
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that nobody takes any more is no reason to end: telling of it would go the same way, and panic.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     let result = if pretty {
         builder.with_ansi(std::io::stderr().is_terminal()).try_init()
     } else {

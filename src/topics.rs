@@ -1,11 +1,12 @@
 //! The topics for whoever runs the service: what is there and what should be, tenants' own topics and
 //! those that a file declares, how many partitions to begin with. Creates and deletes; never changes a
-//! topic that exists.
+//! topic that exists, but for the topic of the events where that went and a broker made it again by itself.
 //!
 //! The count that a topic's keys are hashed over is kept in Postgres. More partitions at the broker
 //! change nothing: a wallet's events stay where they are.
 
 mod declared;
+mod events;
 pub mod sizing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,7 @@ use crate::store::{self, Pool};
 use crate::wallet::TenantId;
 
 pub use crate::kafka::topics::KeyStrategy;
+pub use events::{Misfit, Seen, Tended};
 
 /// What the topics are made from.
 #[derive(Debug, Clone)]
@@ -144,9 +146,8 @@ impl Topics {
     /// Creates the topics that are missing: those of the service, of its tenants and of the file; with
     /// `all` also those that inbound commands and the audit would use.
     pub async fn ensure(&self, all: bool, dry_run: bool) -> Result<Ensured, TopicsError> {
-        let KafkaSettings { events_topic, default_partitions, .. } = &self.wiring.kafka;
         if !dry_run {
-            self.freeze(&TenantId::default_tenant(), events_topic, *default_partitions).await?;
+            self.hashed_over().await?;
         }
         let mut specs: Vec<TopicSpec> =
             self.wanted().await?.into_iter().map(|wanted| wanted.spec).collect();
@@ -183,8 +184,11 @@ impl Topics {
         let [mut events, letters] =
             TopicSpec::of_tenant(kafka, *codec, tenant, kafka.default_partitions);
         if !dry_run {
-            events.partitions = self.freeze(&id, &events.name, events.partitions).await?;
-            self.freeze(&id, &letters.name, letters.partitions).await?;
+            // What is there already has its count.
+            let first = self.admin.partitions(&events.name).await?.unwrap_or(events.partitions);
+            events.partitions = self.freeze(&id, &events.name, first).await?;
+            let first = self.admin.partitions(&letters.name).await?.unwrap_or(letters.partitions);
+            self.freeze(&id, &letters.name, first).await?;
         }
         let mut specs = vec![events, letters];
         specs.extend(declared::of_tenant(&kafka.declared, tenant));
@@ -274,7 +278,14 @@ impl Topics {
         let is_events =
             |row: &&Known| row.tenant_id == shared.as_str() && row.name == kafka.events_topic;
         let hashed_over = known.iter().find(is_events).map(|row| row.partitions);
-        let partitions = hashed_over.unwrap_or(kafka.default_partitions);
+        let partitions = match hashed_over {
+            Some(count) => count,
+            // Of a topic that is there the count will be frozen as it is.
+            None => {
+                let there = self.admin.partitions(&kafka.events_topic).await?;
+                there.unwrap_or(kafka.default_partitions)
+            }
+        };
         let spec = TopicSpec::events(kafka, *codec, partitions);
         let letters = TopicSpec::dead_letters(kafka, *codec);
         let mut wanted = vec![

@@ -16,13 +16,13 @@ mod state;
 mod wire;
 
 pub use amount::{AMOUNT_MAX, Amount, AmountError, BALANCE_MAX, parse_decimal};
-pub use command::{Command, CreateWallet, Details, IdOrigin, Movement, Transfer};
+pub use command::{Command, CreateWallet, Details, Expected, IdOrigin, Movement, Transfer};
 pub use currency::Currency;
 pub use decide::decide;
 pub use event::{
     Change, ChangeType, Event, EventBody, EventKind, EventType, NewEvent, Origin, WalletState,
 };
-pub use id::{ID_CHARS_MAX, TenantId, WalletId};
+pub use id::{ID_CHARS_MAX, TenantId, WalletId, is_addressable, is_visible};
 pub use metadata::{METADATA_BYTES_MAX, Metadata, MetadataError};
 pub use rejection::Rejection;
 pub use state::{Status, Wallet};

@@ -2,11 +2,16 @@
 # Sourced, never run. A second run finds all of it and touches no network.
 #
 # Sets WALLEX_POSTGRES_BIN (folder with initdb, postgres, psql), WALLEX_KAFKA_HOME (folder with libs/*.jar) and, for the
-# tests alone, WALLEX_REGISTRY_HOME (folder with Apicurio Registry's jar).
+# tests alone, WALLEX_REGISTRY_HOME (folder with Apicurio Registry's jar), WALLEX_POSTGRES_18 and so on (as WALLEX_POSTGRES_BIN) and
+# WALLEX_PGBOUNCER (the program).
 # System packages are installed only as root, or through a sudo that asks no password; else the message names them.
 
 KAFKA_VERSION=4.1.0
 REGISTRY_VERSION=2.6.13.Final
+# The majors that the tests run on beside the installed one. tests/it/support/servers.rs names the same versions.
+POSTGRES_16=16.4.0
+POSTGRES_17=17.6.0
+POSTGRES_18=18.1.0
 JAVA_LEAST=17
 CACHE=${WALLEX_CACHE:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/wallex}
 
@@ -210,4 +215,95 @@ WALLEX_REGISTRY_HOME to an unpacked Apicurio Registry $REGISTRY_VERSION (the arc
     fetch_registry "$WALLEX_REGISTRY_HOME" || return 1
   fi
   export WALLEX_REGISTRY_HOME
+}
+
+# postgres_platform: how Maven names this machine's PostgreSQL.
+postgres_platform() {
+  case $(uname -s)-$(uname -m) in
+    Linux-x86_64) echo linux-amd64 ;;
+    Linux-aarch64) echo linux-arm64v8 ;;
+    Darwin-arm64) echo darwin-arm64v8 ;;
+    Darwin-x86_64) echo darwin-amd64 ;;
+    *) return 1 ;;
+  esac
+}
+
+# fetch_postgres VERSION HOME: complete or not there, like Kafka. These packages have no psql: the installed one speaks to all.
+fetch_postgres() {
+  local version=$1 home=$2 tmp platform
+  platform=$(postgres_platform) || return 1
+  say "fetching PostgreSQL $version (about 15 MB) into $home"
+  mkdir -p "${home%/*}" || return 1
+  tmp=$(mktemp -d "$home.XXXXXX") || return 1
+  if (cd "$tmp" && retry mvn -B -q -C -Dmaven.repo.local="$tmp/repository" dependency:unpack \
+      -Dartifact="io.zonky.test.postgres:embedded-postgres-binaries-$platform:$version" \
+      -DoutputDirectory="$tmp/archive" </dev/null) &&
+    mkdir "$tmp/home" && tar -xJf "$tmp"/archive/*.txz -C "$tmp/home" &&
+    ln -sf "$(readlink -f "$WALLEX_POSTGRES_BIN/psql")" "$tmp/home/bin/psql"; then
+    chmod 755 "$tmp/home"
+    # Another run may have been faster: its copy is as good, and mv would nest ours into it.
+    if [ ! -x "$home/bin/psql" ]; then
+      rm -rf "$home"
+      mv "$tmp/home" "$home"
+    fi
+  fi
+  rm -rf "$tmp"
+  [ -x "$home/bin/psql" ]
+}
+
+# prepare_postgres_of MAJOR: after prepare_postgres. False, with WALLEX_POSTGRES_MISSING saying why.
+prepare_postgres_of() {
+  local major=$1 name=WALLEX_POSTGRES_$1 version=POSTGRES_$1 home
+  version=${!version}
+  if [ -n "${!name:-}" ]; then
+    WALLEX_POSTGRES_MISSING="$name is ${!name}, but there is no initdb or no psql in it."
+    [ -x "${!name}/initdb" ] && [ -x "${!name}/psql" ] || return 1
+    return 0
+  fi
+  home=$CACHE/postgres-$version
+  if [ ! -x "$home/bin/psql" ]; then
+    WALLEX_POSTGRES_MISSING="Maven and xz, which fetch PostgreSQL $version, are missing. Install them (Debian: apt-get install maven \
+xz-utils), or set $name to the folder of the programs of a PostgreSQL $major."
+    command -v mvn >/dev/null || apt_install maven || return 1
+    command -v xz >/dev/null || apt_install xz-utils || return 1
+    WALLEX_POSTGRES_MISSING="PostgreSQL $version could not be fetched. Check the network, then run this again; or set $name to the \
+folder of the programs of a PostgreSQL $major."
+    fetch_postgres "$version" "$home" || return 1
+  fi
+  export "$name=$home/bin"
+}
+
+find_pgbouncer() {
+  local path
+  for path in "${WALLEX_PGBOUNCER:-}" "$(command -v pgbouncer)" /usr/sbin/pgbouncer; do
+    [ -n "$path" ] && [ -x "$path" ] && WALLEX_PGBOUNCER=$path && return 0
+  done
+  return 1
+}
+
+install_pgbouncer() {
+  can_install || return 1
+  # Debian's package would start a service of its own: we only want its program.
+  local policy=/usr/sbin/policy-rc.d status=0 ours=
+  if [ ! -e "$policy" ]; then
+    ours=yes
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null && as_root chmod 755 "$policy" || return 1
+  fi
+  apt_install pgbouncer || status=1
+  [ -z "$ours" ] || as_root rm -f "$policy"
+  # Nor is it to start with the machine.
+  ! command -v systemctl >/dev/null || as_root systemctl --quiet disable pgbouncer >/dev/null 2>&1 || true
+  return "$status"
+}
+
+# prepare_pgbouncer: for the tests. False, with WALLEX_PGBOUNCER_MISSING saying why.
+prepare_pgbouncer() {
+  if [ -n "${WALLEX_PGBOUNCER:-}" ] && [ ! -x "$WALLEX_PGBOUNCER" ]; then
+    WALLEX_PGBOUNCER_MISSING="WALLEX_PGBOUNCER is $WALLEX_PGBOUNCER, but there is no such program."
+    return 1
+  fi
+  WALLEX_PGBOUNCER_MISSING="PgBouncer is missing. Install it (Debian: apt-get install pgbouncer; its service is not needed), or set \
+WALLEX_PGBOUNCER to the program."
+  find_pgbouncer || { install_pgbouncer && find_pgbouncer; } || return 1
+  export WALLEX_PGBOUNCER
 }

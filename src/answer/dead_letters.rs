@@ -13,7 +13,7 @@ pub enum Bytes {
     Binary { base64: String },
 }
 
-/// A record of the topic that is no event of ours.
+/// A record that is no event of ours, or no command.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = DeadLetter)]
@@ -23,6 +23,9 @@ pub struct DeadLetterView {
     /// settled by a person.
     #[schema(pattern = "^(open|requested|replayed|quarantined)$")]
     pub state: String,
+    /// What it was meant to be.
+    #[schema(pattern = "^(events|commands)$")]
+    pub source: String,
     pub topic: String,
     pub partition: i32,
     pub offset: i64,

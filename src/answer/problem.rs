@@ -47,12 +47,14 @@ problem_codes! {
     SameWallet "same_wallet" 400 false "A transfer needs two different wallets";
     InsufficientFunds "insufficient_funds" 400 false "The wallet has too little available";
     InvalidIdempotencyKey "invalid_idempotency_key" 400 false "The idempotency key cannot be used";
+    MalformedRequest "malformed_request" 400 false "The request is not HTTP/1.1 as RFC 9112 has it";
     Forbidden "forbidden" 403 false "The service may not do this";
     WalletNotFound "wallet_not_found" 404 false "There is no such wallet";
     TopicNotFound "topic_not_found" 404 false "The service has no such topic";
     DeadLetterNotFound "dead_letter_not_found" 404 false "There is no such dead letter";
     RouteNotFound "route_not_found" 404 false "There is no such route";
     MethodNotAllowed "method_not_allowed" 405 false "The route does not take this method";
+    RequestTimeout "request_timeout" 408 true "The request did not arrive in time";
     WalletExists "wallet_exists" 409 false "There is already a wallet with this id";
     WalletFrozen "wallet_frozen" 409 false "The wallet is frozen";
     WalletClosed "wallet_closed" 409 false "The wallet is closed";
@@ -62,13 +64,17 @@ problem_codes! {
     RebuildRunning "rebuild_running" 409 true "A projection is being rebuilt";
     VersionMismatch "version_mismatch" 412 false "The wallet has another version";
     BodyTooLarge "body_too_large" 413 false "The body is too large";
+    UriTooLong "uri_too_long" 414 false "The path and its query are too long";
     UnsupportedMediaType "unsupported_media_type" 415 false "The body must be application/json, not encoded";
     IdempotencyKeyReused "idempotency_key_reused" 422 false "The key was used for another request";
     Overloaded "overloaded" 429 true "The service has more work than it can take";
+    HeadersTooLarge "headers_too_large" 431 false "The headers are too many or too long";
     DatabaseUnavailable "database_unavailable" 503 true "The database cannot be reached";
     KafkaUnavailable "kafka_unavailable" 503 true "Kafka cannot be reached, or refused";
     OutcomeUnknown "outcome_unknown" 503 true "Whether the request took effect is not known yet";
     WalletBusy "wallet_busy" 503 true "The wallet is held by another transaction";
+    ResultTooLarge "result_too_large" 413 false "The command was executed, and its result is larger than the topic takes";
+    ProjectionBehind "projection_behind" 503 true "The projection has not reached the token yet";
     Internal "internal_error" 500 true "The service made a mistake";
 }
 
@@ -79,7 +85,7 @@ pub struct Problem {
     pub detail: String,
     pub request_id: String,
     pub errors: Vec<FieldError>,
-    /// Extra member of `idempotency_key_expired`.
+    /// Extra member of `idempotency_key_expired` and `result_too_large`.
     pub transaction_id: Option<String>,
 }
 
@@ -112,7 +118,7 @@ pub struct ProblemDocument<'a> {
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     #[schema(required = false)]
     errors: &'a [FieldError],
-    /// With `idempotency_key_expired`: what the first request did.
+    /// With `idempotency_key_expired` and `result_too_large`: what was done.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, required = false)]
     transaction_id: Option<&'a str>,
@@ -212,7 +218,7 @@ impl Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wallet::{Currency, WalletId};
+    use crate::wallet::{Currency, Expected, WalletId};
 
     #[test]
     fn every_rejection_has_a_code_of_its_own() {
@@ -228,7 +234,7 @@ mod tests {
             Rejection::AmountScale { currency: Currency::USD },
             Rejection::CurrencyMismatch { from: Currency::USD, to: Currency::USD },
             Rejection::SameWallet,
-            Rejection::VersionMismatch { expected: 1, actual: 2 },
+            Rejection::VersionMismatch { expected: Expected::any_of(vec![1]), actual: 2 },
         ];
         for rejection in rejections {
             let problem = Problem::of_rejection(&rejection);

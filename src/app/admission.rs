@@ -1,10 +1,18 @@
 //! Before the service starts: does Kafka let it in? Only where the settings ask for it; else the
-//! service starts without, and its health page says what is wrong.
+//! service starts without, and its health page says what is wrong. And does the topic of the events fit
+//! these books? Where it does not, the start ends.
+
+use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::time::timeout;
 
 use crate::config::{KafkaSettings, SaslMechanism};
 use crate::kafka::admin::Admin;
+use crate::topics::{Seen, Topics, Wiring};
+
+/// The start waits this long for Kafka to say what the topic is.
+const AT_START: Duration = Duration::from_secs(4);
 
 /// Warns of a login in clear text; fails where the brokers are to be reached and are not.
 pub(super) async fn check(settings: &KafkaSettings) -> anyhow::Result<()> {
@@ -24,4 +32,19 @@ pub(super) async fn check(settings: &KafkaSettings) -> anyhow::Result<()> {
     )?;
     tracing::info!(cluster = cluster.id, brokers = cluster.brokers.len(), "Kafka lets us in");
     Ok(())
+}
+
+/// Freezes the count of partitions as the topic has it, before the first event is hashed. Where Kafka or
+/// Postgres do not answer, the service starts without: it asks again once they do.
+pub(super) async fn topic(wiring: &Wiring) -> anyhow::Result<Seen> {
+    let asking = async { Topics::open(wiring).await?.admit().await };
+    match timeout(AT_START, asking).await {
+        Ok(Ok(Ok(seen))) => Ok(seen),
+        Ok(Ok(Err(misfit))) => Err(misfit).context("KAFKA_EVENTS_TOPIC"),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "the events topic is not known at the start");
+            Ok(Seen::default())
+        }
+        Err(_) => Ok(Seen::default()),
+    }
 }

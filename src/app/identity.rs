@@ -1,60 +1,69 @@
-//! Asks now and then which topic the events topic is: one that was deleted and made anew under its
-//! name takes offsets that were used before, which nobody else would notice.
+//! Looks now and then at the topic of the events: makes it again where it is gone, and notices one that
+//! was deleted and made anew under its name, whose offsets nobody else would tell from the old ones'.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::config::KafkaSettings;
-use crate::kafka::Error;
-use crate::kafka::admin::Admin;
-use crate::status::{COMMANDS, Status};
-use crate::store::topics::{Identity, identify};
-use crate::store::{self, Pool};
-use crate::wallet::TenantId;
+use crate::status::{COMMANDS, Problem, Status};
+use crate::topics::{Seen, Tended, Topics, TopicsError, Wiring};
 
 const EVERY: Duration = Duration::from_secs(5);
+/// While it is gone, or not as it has to be.
+const SOON: Duration = Duration::from_secs(1);
 
-/// What the watch needs.
-pub(super) struct Parts {
-    pub settings: KafkaSettings,
-    pub pool: Pool,
-    pub tenant: TenantId,
-    pub status: Status,
-}
-
-/// Runs until told to stop.
-pub(super) async fn watch(parts: Arc<Parts>, stop: CancellationToken) {
-    let mut admin = None;
-    while let Some(asked) = stop.run_until_cancelled(ask(&parts, &mut admin)).await {
-        if let Err(error) = asked {
-            admin = None;
-            tracing::debug!(error, "the id of the events topic is not known");
+/// Runs until told to stop. `seen`: of the topic at the start.
+pub(super) async fn watch(wiring: Wiring, status: Status, mut seen: Seen, stop: CancellationToken) {
+    let mut open = None;
+    loop {
+        // Who cannot be reached is asked by the watch of the cluster; one of them is enough.
+        let asked = match status.snapshot().connected {
+            true => stop.run_until_cancelled(look(&wiring, &mut open, &mut seen)).await,
+            false => Some(Ok(Tended::default())),
+        };
+        let pause = match asked {
+            None => return,
+            Some(Ok(tended)) => {
+                let settled = tended.created.is_empty() && tended.problem.is_none();
+                report(&status, tended);
+                if settled { EVERY } else { SOON }
+            }
+            Some(Err(error)) => {
+                open = None;
+                tracing::debug!(%error, "the events topic was not looked at");
+                EVERY
+            }
+        };
+        if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return;
         }
-        stop.run_until_cancelled(tokio::time::sleep(EVERY)).await;
     }
 }
 
-async fn ask(parts: &Parts, admin: &mut Option<Admin>) -> Result<(), String> {
-    let text = |error: Error| error.to_string();
-    let connected = match admin.take() {
-        Some(connected) => connected,
-        None => Admin::connect(&parts.settings).await.map_err(text)?,
+async fn look(
+    wiring: &Wiring,
+    open: &mut Option<Topics>,
+    seen: &mut Seen,
+) -> Result<Tended, TopicsError> {
+    let topics = match open.take() {
+        Some(topics) => topics,
+        None => Topics::open(wiring).await?,
     };
-    let topic = &parts.settings.events_topic;
-    let id = connected.topic_id(topic).await.map_err(text)?;
-    *admin = Some(connected);
-    let Some(id) = id else { return Ok(()) };
-    let noting = identify(&parts.pool, &parts.tenant, topic, id);
-    let noted = store::bounded(store::SILENT, noting).await.map_err(|error| error.to_string())?;
-    if let Identity::Changed { before } = noted {
-        let error = format!(
-            "the topic {topic} was made anew (id {before}, now {id}): it is read from its \
-             beginning, and what it lacks is read from events"
-        );
+    let tended = topics.tend(seen).await?;
+    *open = Some(topics);
+    Ok(tended)
+}
+
+fn report(status: &Status, tended: Tended) {
+    for topic in tended.created {
+        tracing::info!(topic, "topic created");
+    }
+    if let Some(text) = tended.completed {
+        tracing::warn!("{text}");
+    }
+    if let Some(error) = tended.anew {
         tracing::error!("{error}");
-        parts.status.update(|pipeline| {
+        status.update(|pipeline| {
             let projectors = pipeline.projectors.iter_mut();
             for (_, projector) in projectors.filter(|(name, _)| **name != COMMANDS) {
                 projector.last_error = Some(error.clone());
@@ -62,5 +71,16 @@ async fn ask(parts: &Parts, admin: &mut Option<Admin>) -> Result<(), String> {
             }
         });
     }
-    Ok(())
+    let mut before = None;
+    status.update(|pipeline| {
+        before = match &tended.problem {
+            Some(text) => pipeline.problems.insert(Problem::Topic, text.clone()),
+            None => pipeline.problems.remove(&Problem::Topic),
+        };
+    });
+    match (before, tended.problem) {
+        (before, Some(text)) if before.as_ref() != Some(&text) => tracing::error!("{text}"),
+        (Some(_), None) => tracing::info!("the events topic is as it has to be again"),
+        _ => {}
+    }
 }

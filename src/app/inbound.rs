@@ -29,7 +29,7 @@ impl Background {
             producer: settings.producer.clone(),
             group_prefix: settings.consumer.group_prefix.clone(),
             connection: Arc::clone(connection),
-            pool: self.pool.clone(),
+            pool: self.pools.pipeline.clone(),
             executor,
             queue_max: settings.commands.queue_max,
             instance: Arc::clone(&self.instance),
@@ -46,7 +46,7 @@ impl Background {
             topic: settings.kafka.inbound.topic.clone(),
             kafka: settings.kafka.clone(),
             connection: Arc::clone(connection),
-            pool: self.pool.clone(),
+            pool: self.pools.pipeline.clone(),
             instance: Arc::clone(&self.instance),
             status: self.status.clone(),
         });

@@ -19,7 +19,7 @@ impl Background {
         let mut listeners = self.pipeline_wakes();
         listeners.push(Arc::clone(&self.wake_others));
         execute::start(
-            settings.database.url.clone(),
+            self.way.clone(),
             topic,
             settings.commands.clone(),
             Notifiers::new(listeners),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Background;
-use super::pipeline::frozen_partitions;
+use super::pipeline::{Books, books};
 use crate::config::{KafkaSettings, Settings};
 use crate::kafka::admin::Admin;
 use crate::second::{self, Follower};
@@ -77,10 +77,11 @@ impl Background {
     pub(super) fn spawn_second(&self, settings: &Settings, settled: &CancellationToken) {
         let Some(second) = settings.second.clone() else { return };
         let parts = second::Parts {
-            pool: self.pool.clone(),
+            pool: self.pools.pipeline.clone(),
             tenant: TenantId::default_tenant(),
             first_topic: settings.kafka.events_topic.clone(),
             partitions: settings.kafka.default_partitions,
+            deployment: None,
             second,
             producer: settings.producer.clone(),
             outbox: settings.outbox.clone(),
@@ -90,13 +91,15 @@ impl Background {
             pressure: self.pressure.clone(),
         };
         let (stop, settled) = (self.stop.clone(), settled.clone());
-        let kafka = settings.kafka.clone();
+        let wiring = self.topics(settings);
         self.supervise("second publisher", async move {
             if stop.run_until_cancelled(settled.cancelled()).await.is_none() {
                 return;
             }
-            if let Some(partitions) = frozen_partitions(&parts.pool, &kafka, &stop).await {
-                Follower::new(second::Parts { partitions, ..parts }).run(stop).await;
+            if let Some(Books { partitions, deployment }) =
+                books(&wiring, &parts.status, &stop, || {}).await
+            {
+                Follower::new(second::Parts { partitions, deployment, ..parts }).run(stop).await;
             }
         });
     }

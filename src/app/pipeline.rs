@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{Background, identity, moving, topic_health, watch};
-use crate::config::{KafkaSettings, Settings};
+use crate::config::Settings;
 use crate::dead_letters::{self, DeadLetters};
 use crate::group_mirror::{self, GroupMirror};
 use crate::kafka::{Breaker, Connection, SharedTopic};
@@ -14,22 +15,28 @@ use crate::projector::{Kind, OpenPartition, Projector, Wiring};
 use crate::publisher::{Parts, Publisher};
 use crate::republisher::Republisher;
 use crate::retention::Retention;
+use crate::status::Status;
 use crate::store;
+use crate::topics::{self, Seen, Topics, TopicsError};
 use crate::wallet::TenantId;
 
 impl Background {
     /// The connection that all of it shares, where Kafka is enabled.
-    pub(super) fn spawn_pipeline(&self, settings: &Settings) -> Option<Arc<Connection>> {
+    pub(super) fn spawn_pipeline(
+        &self,
+        settings: &Settings,
+        seen: Seen,
+    ) -> Option<Arc<Connection>> {
         let breaker = Breaker::new(&settings.kafka.breaker);
         let enabled = settings.kafka.enabled;
         let kafka = enabled.then(|| Connection::behind(&settings.kafka, Arc::clone(&breaker)));
         if kafka.is_some() {
             let settled = CancellationToken::new();
-            self.spawn_watches(settings, &breaker, &settled);
+            self.spawn_watches(settings, &breaker, &settled, seen);
             self.spawn_second(settings, &settled);
             self.spawn_publisher(settings, breaker, settled);
             let republisher = Republisher {
-                pool: self.pool.clone(),
+                pool: self.pools.upkeep.clone(),
                 tenant: TenantId::default_tenant(),
                 topic: settings.kafka.events_topic.clone(),
                 asked: Arc::clone(&self.wake_republisher),
@@ -38,7 +45,7 @@ impl Background {
             self.supervise("republisher", republisher.run(self.stop.clone()));
         }
         let letters = DeadLetters::new(dead_letters::Parts {
-            pool: self.pool.clone(),
+            pool: self.pools.pipeline.clone(),
             tenant: TenantId::default_tenant(),
             kafka: kafka.clone().map(|kafka| (kafka, settings.kafka.clone())),
             codec: settings.producer.compression,
@@ -49,7 +56,8 @@ impl Background {
             self.spawn_mirrors(settings, kafka);
         }
         let tenant = TenantId::default_tenant();
-        let retention = Retention::new(self.pool.clone(), tenant, settings.retention.clone());
+        let retention =
+            Retention::new(self.pools.upkeep.clone(), tenant, settings.retention.clone());
         self.supervise("retention", retention.run(self.stop.clone()));
         self.spawn_projectors(settings, kafka.as_ref());
         kafka
@@ -61,6 +69,7 @@ impl Background {
         settings: &Settings,
         breaker: &Arc<Breaker>,
         settled: &CancellationToken,
+        seen: Seen,
     ) {
         let (status, stop) = (self.status.clone(), self.stop.clone());
         let watch = watch::watch(settings.kafka.clone(), Arc::clone(breaker), status, stop);
@@ -68,17 +77,12 @@ impl Background {
         let (wiring, status, stop) =
             (self.topics(settings), self.status.clone(), self.stop.clone());
         self.supervise("topic health", topic_health::watch(wiring, status, stop));
-        let parts = Arc::new(identity::Parts {
-            settings: settings.kafka.clone(),
-            pool: self.pool.clone(),
-            tenant: TenantId::default_tenant(),
-            status: self.status.clone(),
-        });
+        let (wiring, status) = (self.topics(settings), self.status.clone());
         let (sides, stop) = (settled.clone(), self.stop.clone());
         self.supervise("topic watch", async move {
             // Another cluster's topic of the same name is not one that was made anew.
             stop.run_until_cancelled(sides.cancelled()).await;
-            identity::watch(parts, stop).await;
+            identity::watch(wiring, status, seen, stop).await;
         });
     }
 
@@ -89,20 +93,27 @@ impl Background {
         settled: CancellationToken,
     ) {
         let (parts, stop) = (self.publisher_parts(settings, breaker), self.stop.clone());
+        let wiring = self.topics(settings);
         self.supervise("publisher", async move {
             moving::settle(&parts.pool, &parts.kafka, &stop).await;
             settled.cancel();
-            if let Some(partitions) = frozen_partitions(&parts.pool, &parts.kafka, &stop).await {
-                Publisher::new(Parts { partitions, ..parts }).run(stop).await;
+            // It runs, and has nothing to do before the first event.
+            parts.status.update(|pipeline| pipeline.publisher.running = true);
+            let waits = || metrics::counter!("kafka_producer_init_failures_total").increment(1);
+            if let Some(Books { partitions, deployment }) =
+                books(&wiring, &parts.status, &stop, waits).await
+            {
+                Publisher::new(Parts { partitions, deployment, ..parts }).run(stop).await;
             }
         });
     }
 
     fn publisher_parts(&self, settings: &Settings, breaker: Arc<Breaker>) -> Parts {
         Parts {
-            pool: self.pool.clone(),
+            pool: self.pools.pipeline.clone(),
             tenant: TenantId::default_tenant().as_str().to_owned(),
             partitions: settings.kafka.default_partitions,
+            deployment: None,
             kafka: settings.kafka.clone(),
             producer: settings.producer.clone(),
             outbox: settings.outbox.clone(),
@@ -124,7 +135,7 @@ impl Background {
                 topic: settings.kafka.events_topic.clone(),
                 consumer: settings.consumer.clone(),
                 kafka: topic.clone().map(open_partition),
-                pool: self.pool.clone(),
+                pool: self.pools.pipeline.clone(),
                 commits: Arc::clone(commits),
                 applied: Arc::clone(&self.applied),
                 status: self.status.clone(),
@@ -148,7 +159,7 @@ impl Background {
                 topic: settings.kafka.events_topic.clone(),
                 kafka: settings.kafka.clone(),
                 connection: Arc::clone(kafka),
-                pool: self.pool.clone(),
+                pool: self.pools.pipeline.clone(),
                 instance: Arc::clone(&self.instance),
                 status: self.status.clone(),
             });
@@ -162,25 +173,44 @@ fn open_partition(topic: Arc<SharedTopic>) -> OpenPartition {
     Arc::new(move |partition| topic.reader(partition))
 }
 
-/// The partition count that the database has frozen for the topic, as soon as it can be asked;
-/// none when the service stops first.
-pub(super) async fn frozen_partitions(
-    pool: &store::Pool,
-    kafka: &KafkaSettings,
+/// What the books say of what is published.
+pub(super) struct Books {
+    /// The count that wallets are hashed over.
+    pub partitions: i32,
+    /// Whose events they are; none: books of a time before that was known.
+    pub deployment: Option<Uuid>,
+}
+
+/// Asked for until it is known; none when the service stops first. Where no count is frozen yet, Kafka
+/// says what the topic has, and while it is away the first command freezes the setting's. `waits` is told
+/// of each time that Kafka was away.
+pub(super) async fn books(
+    wiring: &topics::Wiring,
+    status: &Status,
     stop: &CancellationToken,
-) -> Option<i32> {
-    while !stop.is_cancelled() {
-        let tenant = TenantId::default_tenant();
-        let (topic, default) = (&kafka.events_topic, kafka.default_partitions);
-        let asked = async {
-            let mut connection = store::acquire(pool).await?;
-            store::topics::partitions_frozen(&mut connection, &tenant, topic, default).await
-        };
-        match asked.await {
-            Ok(partitions) => return Some(partitions),
-            Err(error) => tracing::debug!(%error, "publisher waits for the database"),
+    waits: impl Fn(),
+) -> Option<Books> {
+    loop {
+        let asked = stop.run_until_cancelled(Box::pin(ask_books(wiring, status))).await?;
+        match asked {
+            Ok(Some(books)) => return Some(books),
+            Ok(None) if status.snapshot().connection_error.is_some() => waits(),
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%error, "publisher waits for the books"),
         }
-        stop.run_until_cancelled(tokio::time::sleep(Duration::from_secs(1))).await;
+        stop.run_until_cancelled(tokio::time::sleep(Duration::from_secs(1))).await?;
     }
-    None
+}
+
+async fn ask_books(wiring: &topics::Wiring, status: &Status) -> Result<Option<Books>, TopicsError> {
+    let (pool, tenant) = (&wiring.pool, TenantId::default_tenant());
+    let topic = &wiring.kafka.events_topic;
+    let partitions = match store::topics::frozen(pool, &tenant, topic).await? {
+        Some((partitions, _)) => partitions,
+        None if status.snapshot().connected => Topics::open(wiring).await?.hashed_over().await?,
+        None => return Ok(None),
+    };
+    let mut connection = store::acquire(pool).await?;
+    let deployment = store::topics::deployment(&mut connection, &tenant).await?;
+    Ok(Some(Books { partitions, deployment }))
 }

@@ -8,10 +8,9 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Secret;
 use crate::instance::Instance;
-use crate::store::Pool;
 use crate::store::signals::{self, Listener, Signal};
+use crate::store::{Pool, Way};
 
 /// Between two attempts to listen.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -21,13 +20,13 @@ const FOLD: Duration = Duration::from_millis(20);
 /// Listens until told to stop, last of all: to the others this instance lives as long as its session
 /// does. Fires `wakes` for commits elsewhere.
 pub(super) async fn listen(
-    url: Secret,
+    way: Way,
     instance: Arc<Instance>,
     wakes: Vec<Arc<Notify>>,
     stop: CancellationToken,
 ) {
     while !stop.is_cancelled() {
-        let connecting = Box::pin(Listener::connect(&url, instance.owner(), instance.key()));
+        let connecting = Box::pin(Listener::connect(&way, instance.owner(), instance.key()));
         let Some(connected) = stop.run_until_cancelled(connecting).await else { break };
         match connected {
             Ok(mut listener) => {

@@ -15,7 +15,7 @@ use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Overrides, Settings};
+use crate::config::{Notes, Overrides, Settings};
 use crate::telemetry;
 
 pub mod broker;
@@ -58,10 +58,8 @@ pub struct DevArgs {
 
 /// Starts the servers, runs the service until it is told to stop, stops the servers.
 pub async fn run(args: DevArgs) -> anyhow::Result<()> {
-    let (mut settings, unknown) = crate::config::load(&overrides(&args))?;
-    for name in unknown {
-        say(&format!("unknown setting {name}"));
-    }
+    let (mut settings, notes) = crate::config::load(&overrides(&args))?;
+    notes.warnings.iter().for_each(|warning| say(warning));
     let (database_port, database) = place(&settings)?;
     let (http_port, kafka) = (settings.http.port, settings.kafka.enabled && !args.no_kafka);
     let start = move || {
@@ -76,7 +74,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
     }
     servers.introduce(http_port, &database);
 
-    let result = serve_until_told(settings, &mut servers).await;
+    let result = serve_until_told(settings, &notes, &mut servers).await;
     let stopping = tokio::task::spawn_blocking(move || servers.stop());
     tokio::select! {
         stopped = stopping => stopped?,
@@ -113,16 +111,25 @@ fn place(settings: &Settings) -> anyhow::Result<(u16, String)> {
 }
 
 /// The wiring to the rest of the program: tables first, then the service until `shutdown`.
-async fn serve(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
+async fn serve(
+    settings: Settings,
+    notes: &Notes,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     telemetry::init_logs(&settings.log)?;
+    notes.log();
     let metrics = telemetry::init_metrics()?;
     crate::store::migrate(&settings.database).await?;
     crate::app::run(settings, metrics, shutdown).await
 }
 
-async fn serve_until_told(settings: Settings, servers: &mut Servers) -> anyhow::Result<()> {
+async fn serve_until_told(
+    settings: Settings,
+    notes: &Notes,
+    servers: &mut Servers,
+) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
-    let mut service = pin!(Box::pin(serve(settings, shutdown.clone())));
+    let mut service = pin!(Box::pin(serve(settings, notes, shutdown.clone())));
     tokio::select! {
         ended = &mut service => return ended,
         name = stop_signal() => {

@@ -14,8 +14,8 @@ use print::counted;
 
 use crate::answer::{DeadLetterStoryView, DeadLettersView};
 use crate::config::Settings;
-use crate::store::dead_letters::requests::{self, Chosen, Outstanding, PARKED, Selection};
-use crate::store::dead_letters::{self, Filter, STATES};
+use crate::store::dead_letters::requests::{self, Chosen, Outstanding, Selection};
+use crate::store::dead_letters::{self, Filter, STATES, Source};
 use crate::store::{self, Connection, parked};
 use crate::wallet::TenantId;
 
@@ -49,12 +49,18 @@ pub struct ListArgs {
     /// An error class; `parked` for the parked wallets alone
     #[arg(long, value_name = "CLASS")]
     cause: Option<String>,
+    /// What was meant to be an event, or a command; parked wallets are of events
+    #[arg(long, value_parser = Source::WORDS)]
+    source: Option<String>,
     /// Dead letters: open, requested, replayed, quarantined; parked wallets: retrying, waiting
     #[arg(long, value_parser = state)]
     state: Option<String>,
     /// Lines of each kind, at most
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=1000))]
     limit: i64,
+    /// Only dead letters with lower ids: the next page
+    #[arg(long, value_name = "ID")]
+    before: Option<i64>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -73,6 +79,9 @@ pub struct Which {
     /// An error class; `parked` for the parked wallets alone
     #[arg(long, value_name = "CLASS")]
     cause: Option<String>,
+    /// What was meant to be an event, or a command; parked wallets are of events
+    #[arg(long, value_parser = Source::WORDS)]
+    source: Option<String>,
     /// Everything that is open
     #[arg(long, conflicts_with_all = ["ids", "wallet", "cause"])]
     all: bool,
@@ -113,7 +122,7 @@ pub struct QuarantineArgs {
 
 /// True where everything was done.
 pub async fn run(command: DlqCommand, settings: Settings) -> anyhow::Result<bool> {
-    let pool = store::connect_pool(&settings.database).context("database settings")?;
+    let pool = store::connect_pool(&settings.database).await.context("database settings")?;
     let tenant = TenantId::default_tenant();
     let mut connection = store::acquire(&pool).await.context("connecting to Postgres")?;
     match command {
@@ -129,15 +138,15 @@ async fn list(
     tenant: &TenantId,
     args: ListArgs,
 ) -> anyhow::Result<bool> {
-    let ListArgs { wallet, cause, state, limit, json } = args;
-    let wallets = match cause.as_deref().is_none_or(|cause| cause == PARKED) {
+    let ListArgs { wallet, cause, source, state, limit, before, json } = args;
+    let wallets = match before.is_none() && requests::has_parked(&cause, &source) {
         false => Vec::new(),
         true => {
             let filter = parked::Filter { wallet: wallet.clone(), state: state.clone(), limit };
             parked::list(connection, tenant, &filter).await?
         }
     };
-    let filter = Filter { wallet, cause, state, before: None, limit };
+    let filter = Filter { wallet, cause, source, state, before, limit };
     let letters = dead_letters::list(connection, tenant, &filter).await?;
     let view = DeadLettersView {
         dead_letters: letters.into_iter().map(Into::into).collect(),
@@ -258,6 +267,7 @@ async fn chosen(
         ids: args.which.ids.clone(),
         wallet: args.which.wallet.clone(),
         cause: args.which.cause.clone(),
+        source: args.which.source.clone(),
     };
     let chosen = requests::choose(connection, tenant, &selection).await?;
     let unknown = args.which.ids.iter().find(|id| !chosen.ids.contains(id));

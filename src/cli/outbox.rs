@@ -87,7 +87,7 @@ struct RepublishWhat {
 }
 
 pub async fn run(command: OutboxCommand, settings: Settings) -> anyhow::Result<bool> {
-    let pool = store::connect_pool(&settings.database).context("database settings")?;
+    let pool = store::connect_pool(&settings.database).await.context("database settings")?;
     let tenant = TenantId::default_tenant();
     match command {
         OutboxCommand::Status { json } => {
@@ -217,8 +217,18 @@ fn print(state: &State) {
         println!("{events} events of {wallets} wallets are to be sent again");
     }
     if let Some(second) = &state.second {
-        let SecondBacklog { topic, backlog, oldest_ms } = second;
-        println!("second topic {topic}: {backlog} events wait, the oldest for {oldest_ms} ms");
+        let SecondBacklog { topic, backlog, more, oldest_ms } = second;
+        let least = if *more { "at least " } else { "" };
+        match backlog.zip(*oldest_ms) {
+            Some((events, ms)) => {
+                println!(
+                    "second topic {topic}: {least}{events} events wait, the oldest for {ms} ms"
+                );
+            }
+            None => println!(
+                "second topic {topic}: what it lacks is not known, its places are of another Postgres cluster: a running service mends them"
+            ),
+        }
     }
     match state.purge.purged_through {
         Some(through) => println!("purged through {}", timestamp(through)),

@@ -47,7 +47,8 @@ pub struct RebuildArgs {
 pub async fn run(command: ProjectionsCommand, settings: Settings) -> anyhow::Result<bool> {
     match command {
         ProjectionsCommand::Status { json } => {
-            let pool = store::connect_pool(&settings.database).context("database settings")?;
+            let pool =
+                store::connect_pool(&settings.database).await.context("database settings")?;
             let mut connection = store::acquire(&pool).await?;
             let state = tables::state(&mut connection, &TenantId::default_tenant()).await?;
             if json {
@@ -98,19 +99,32 @@ fn progress(filled: Filled) -> String {
     format!("{} of {} events, {rate} a second, {left} s left", filled.events, filled.of)
 }
 
-fn print(state: &State) {
-    let mut lag: BTreeMap<&str, i64> = BTreeMap::new();
-    for at in &state.partitions {
-        *lag.entry(&at.projector).or_default() += at.lag;
+/// How far somebody is behind, in words.
+fn behind(events: Option<i64>, more: bool, why: Option<&str>) -> String {
+    match (events, why) {
+        (Some(events), _) if more => format!("at least {events} events behind"),
+        (Some(events), _) => format!("{events} events behind"),
+        (None, why) => format!("not known how far behind: {}", why.unwrap_or("no answer")),
     }
-    for (projector, events) in lag {
-        println!("{projector}: {events} events behind");
-        for at in state.partitions.iter().filter(|at| at.projector == projector) {
+}
+
+fn print(state: &State) {
+    let mut lag: BTreeMap<&str, (Option<i64>, bool)> = BTreeMap::new();
+    for at in &state.partitions {
+        let (events, more) = lag.entry(&at.projector).or_insert((Some(0), false));
+        *events = events.zip(at.lag).map(|(sum, own)| sum + own);
+        *more |= at.more;
+    }
+    for (projector, (events, more)) in lag {
+        let of_it = || state.partitions.iter().filter(|at| at.projector == projector);
+        let why = of_it().find_map(|at| at.unknown);
+        println!("{projector}: {}", behind(events, more, why));
+        for at in of_it() {
             println!(
-                "  partition {}: next offset {}, {} events behind, moved {}",
+                "  partition {}: next offset {}, {}, moved {}",
                 at.partition,
                 at.next_offset,
-                at.lag,
+                behind(at.lag, at.more, at.unknown),
                 timestamp(at.updated_at)
             );
         }

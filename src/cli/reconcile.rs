@@ -30,7 +30,7 @@ pub struct ReconcileArgs {
 
 /// Prints every equation with what contradicts it. True where nothing does; lag is no failure.
 pub async fn run(args: ReconcileArgs, settings: Settings) -> anyhow::Result<bool> {
-    let pool = store::connect_pool(&settings.database).context("database settings")?;
+    let pool = store::connect_pool(&settings.database).await.context("database settings")?;
     let tenant = TenantId::default_tenant();
     if let Some(wait) = args.wait {
         caught_up(&pool, &tenant, wait).await.context("reading the lag")?;

@@ -20,8 +20,9 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let mut flags = Overrides::new();
     flags.extend(args.host.map(|host| ("HOST", host)));
     flags.extend(args.port.map(|port| ("PORT", port.to_string())));
-    let settings = super::settings(&flags)?;
+    let (settings, notes) = super::settings_and_notes(&flags)?;
     telemetry::init_logs(&settings.log)?;
+    notes.log();
     let metrics = telemetry::init_metrics()?;
 
     let shutdown = CancellationToken::new();

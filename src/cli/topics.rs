@@ -94,7 +94,7 @@ pub async fn run(command: TopicsCommand) -> anyhow::Result<bool> {
         return print_recommendation(&args);
     }
     let settings = super::settings(&Overrides::new())?;
-    let pool = store::connect_pool(&settings.database).context("database settings")?;
+    let pool = store::connect_pool(&settings.database).await.context("database settings")?;
     let codec = settings.producer.compression;
     let topics = Topics::open(&Wiring { pool, kafka: settings.kafka, codec }).await?;
     match command {

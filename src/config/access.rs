@@ -147,8 +147,10 @@ impl Reader {
                     && port.parse::<u16>().is_ok_and(|port| port > 0)
             })
         };
-        let brokers: Vec<String> = list.split(',').map(|b| b.trim().to_owned()).collect();
-        if brokers.iter().all(|broker| valid(broker)) {
+        // As Kafka's own clients, which pass over what is empty.
+        let brokers = list.split(',').map(str::trim).filter(|broker| !broker.is_empty());
+        let brokers: Vec<String> = brokers.map(str::to_owned).collect();
+        if !brokers.is_empty() && brokers.iter().all(|broker| valid(broker)) {
             return Ok(brokers);
         }
         Err(invalid(name, &list, "use host:port,host:port without a scheme"))

@@ -12,6 +12,11 @@ use super::{DeclaredTopic, InboundSettings};
 /// Three names of one switch, since all of them are in use.
 const TLS_SWITCHES: [&str; 3] = ["KAFKA_SSL", "KAFKA_TLS", "KAFKA_SSL_ENABLED"];
 
+/// An event with all that a command may hold must fit.
+const MESSAGE_BYTES_LEAST: u32 = 131_072;
+/// What one request can carry: the brokers' `socket.request.max.bytes`, unless they are told otherwise.
+const MESSAGE_BYTES_MOST: u32 = 104_857_600;
+
 #[derive(Debug, Clone)]
 pub struct KafkaSettings {
     pub enabled: bool,
@@ -27,6 +32,8 @@ pub struct KafkaSettings {
     pub retry_max: Duration,
     pub default_partitions: i32,
     pub replication_factor: i16,
+    /// Of one batch in the service's own topics.
+    pub max_message_bytes: u32,
     pub retention_days: u32,
     /// Of the events topic.
     pub cleanup: Cleanup,
@@ -149,6 +156,11 @@ impl Reader {
             retry_max: self.millis("KAFKA_RETRY_MAX_MS")?,
             default_partitions: self.within("DEFAULT_PARTITIONS", 1, 10_000)?,
             replication_factor: self.within("DEFAULT_REPLICATION_FACTOR", 1, 100)?,
+            max_message_bytes: self.within(
+                "KAFKA_MAX_MESSAGE_BYTES",
+                MESSAGE_BYTES_LEAST,
+                MESSAGE_BYTES_MOST,
+            )?,
             retention_days: self.within("MESSAGE_RETENTION_DAYS", 1, 36_500)?,
             cleanup: self.one_of(
                 "KAFKA_CLEANUP_POLICY",
@@ -256,6 +268,12 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_brokers_is_read_as_kafkas_own_clients_read_it() {
+        let brokers = kafka(&[("KAFKA_BROKERS", "a:1, b:2,,[::1]:3,")]).unwrap().brokers;
+        assert_eq!(brokers, ["a:1", "b:2", "[::1]:3"]);
+    }
+
+    #[test]
     fn a_certificate_authority_is_a_file_that_is_there_and_in_use() {
         refused(&[("KAFKA_SSL_CA_FILE", "Cargo.toml")], "KAFKA_SSL_CA_FILE", "TLS is off");
         let missing = [("KAFKA_SSL", "1"), ("KAFKA_SSL_CA_FILE", "/nowhere/ca.pem")];
@@ -286,6 +304,7 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_by_name() {
         refused(&[("KAFKA_BROKERS", "kafka:0")], "KAFKA_BROKERS", "host:port");
+        refused(&[("KAFKA_BROKERS", ", ,")], "KAFKA_BROKERS", "host:port");
         refused(&[("KAFKA_BROKERS", "SASL_SSL://kafka:9094")], "KAFKA_BROKERS", "scheme");
         refused(&[("KAFKA_DLQ_TOPIC", "wallet-events")], "KAFKA_DLQ_TOPIC", "of their own");
         refused(&[("KAFKA_COMMANDS_TOPIC", "wallet-events")], "KAFKA_COMMANDS_TOPIC", "own");
@@ -337,8 +356,17 @@ mod tests {
         std::fs::write(&file, "secret\n").unwrap();
         variables.insert("KAFKA_SASL_PASSWORD_FILE".to_owned(), file.display().to_string());
         variables.insert("KAFKA_SASL_USERNAME".to_owned(), "svc".to_owned());
-        let (settings, unknown) = load_from(&variables, &Overrides::new()).unwrap();
-        assert_eq!(unknown, ["KAFKA_SASL_PASWORD", "KAFKA_SSL_CA_FIL"]);
+        let (settings, notes) = load_from(&variables, &Overrides::new()).unwrap();
+        let [password, file_name] = notes.warnings.as_slice() else { panic!("{notes:?}") };
+        assert!(
+            password.starts_with(
+                "KAFKA_SASL_PASWORD is no setting; the nearest is KAFKA_SASL_PASSWORD;"
+            )
+        );
+        assert!(
+            file_name
+                .starts_with("KAFKA_SSL_CA_FIL is no setting; the nearest is KAFKA_SSL_CA_FILE;")
+        );
         assert_eq!(settings.kafka.sasl.unwrap().password, SecretSource::File(file));
     }
 }

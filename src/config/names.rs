@@ -23,6 +23,16 @@ const fn secret(name: &'static str, meaning: &'static str) -> Setting {
 pub const SETTINGS: &[Setting] = &[
     setting("HOST", "127.0.0.1", "address the HTTP server listens on (0.0.0.0 in a container)"),
     setting("PORT", "3000", "port of the HTTP server; 0 takes any free one"),
+    setting(
+        "HTTP_MAX_CONNECTIONS",
+        "16384",
+        "connections at once, as far as the process may have as many file descriptors",
+    ),
+    setting(
+        "HTTP_KEEP_ALIVE_SECONDS",
+        "75",
+        "seconds that an idle connection is kept for a further request: more than a proxy in front keeps its own",
+    ),
     setting("REQUIRE_IDEMPOTENCY_KEY", "false", "refuse a POST without an Idempotency-Key"),
     setting("HEALTH_INCLUDE_KAFKA", "false", "let /api/health speak of Kafka as well"),
     setting(
@@ -38,7 +48,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "DATABASE_MAX_CONNECTIONS",
         "10",
-        "connections for reads, publisher and projectors; lanes have their own",
+        "connections for reads (half of them) and for publisher and projectors; lanes and health have more",
     ),
     setting(
         "DATABASE_MIGRATION_URL",
@@ -163,8 +173,17 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("DEFAULT_PARTITIONS", "10", "partitions of topics that the service creates"),
     setting("DEFAULT_REPLICATION_FACTOR", "1", "replicas of topics that the service creates"),
+    setting(
+        "KAFKA_MAX_MESSAGE_BYTES",
+        "10485760",
+        "max.message.bytes of topics that the service creates: bytes of one batch",
+    ),
     setting("MESSAGE_RETENTION_DAYS", "7", "days that the events topic keeps records"),
-    setting("PRODUCER_ACKS", "all", "only all is accepted: anything else could lose events"),
+    setting(
+        "PRODUCER_ACKS",
+        "all",
+        "only all, which is -1, is accepted: anything else could lose events",
+    ),
     setting(
         "PRODUCER_COMPRESSION",
         "gzip",
@@ -191,9 +210,24 @@ pub const SETTINGS: &[Setting] = &[
         "bytes of one produce request, at most; a larger record goes alone",
     ),
     setting(
+        "PRODUCER_RETRIES",
+        "2147483647",
+        "only this, without end, is accepted: anything less could lose events",
+    ),
+    setting(
         "CONSUMER_MAX_POLL_RECORDS",
         "500",
         "records of one partition that a projector applies at once, at most",
+    ),
+    setting(
+        "CONSUMER_MAX_PARTITION_FETCH_BYTES",
+        "65536",
+        "bytes of one partition that a projector fetches at once; a larger batch comes whole",
+    ),
+    setting(
+        "CONSUMER_FETCH_MAX_BYTES",
+        "",
+        "the same for one answer; each is of one partition, so the lower one counts",
     ),
     setting("CONSUMER_MAX_WAIT_MS", "500", "ms that a fetch waits for records"),
     setting(
@@ -211,7 +245,11 @@ pub const SETTINGS: &[Setting] = &[
         "60000,300000,1800000",
         "ms that a command waits in each of its three retry topics",
     ),
-    setting("CONSUMER_GROUP_ID", "", "prefix of the group names"),
+    setting(
+        "CONSUMER_GROUP_ID",
+        "",
+        "prefix of the group names; parted from them by - unless it ends in - . or _",
+    ),
     setting(
         "PROJECTOR_FEEDS",
         "kafka,outbox",
@@ -240,6 +278,16 @@ pub const SETTINGS: &[Setting] = &[
         "days that keys are kept; a later retry has a second effect",
     ),
     setting(
+        "DEAD_LETTER_RETENTION_DAYS",
+        "30",
+        "days that dead letters are kept once they are settled or replayed; open ones for ever",
+    ),
+    setting(
+        "AUTH_MODE",
+        "off",
+        "who may call: off, anybody, is the only mode there is; keep the port private",
+    ),
+    setting(
         "SCHEMA_REGISTRY_URL",
         "",
         "registry of the records' schemas, http://host:8081 or https://user:password@host/apis/ccompat/v7",
@@ -247,17 +295,61 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "LOG_LEVEL",
         "info",
-        "error, warn, info, debug, trace, or a filter such as wallex=debug,info",
+        "off, error, warn, info, debug, trace, or a filter such as wallex=debug,info",
     ),
     setting("LOG_FORMAT", "auto", "pretty, json, or auto: pretty on a terminal, json elsewhere"),
 ];
 
 /// Names read by tools around the service, not by `Settings`.
-pub const AROUND: &[&str] =
-    &["WALLEX_CONFIG", "WALLEX_KAFKA_HOME", "WALLEX_POSTGRES_BIN", "WALLEX_REGISTRY_HOME"];
+pub const AROUND: &[&str] = &[
+    "WALLEX_CONFIG",
+    "WALLEX_KAFKA_HOME",
+    "WALLEX_PGBOUNCER",
+    "WALLEX_POSTGRES_16",
+    "WALLEX_POSTGRES_17",
+    "WALLEX_POSTGRES_18",
+    "WALLEX_POSTGRES_BIN",
+    "WALLEX_REGISTRY_HOME",
+];
 
 /// Prefixes under which an unknown name is most likely a misspelt setting.
-pub const WATCHED_PREFIXES: &[&str] = &["KAFKA_", "OUTBOX_", "PRODUCER_", "CONSUMER_"];
+pub const WATCHED_PREFIXES: &[&str] = &[
+    "KAFKA_",
+    "OUTBOX_",
+    "PRODUCER_",
+    "CONSUMER_",
+    "DATABASE_",
+    "COMMAND_",
+    "IDEMPOTENCY_",
+    "PROJECTOR_",
+    "SCHEMA_REGISTRY_",
+    "AUTH_",
+];
+
+/// The setting whose name is most like this one; none: none is like it.
+pub fn nearest(name: &str) -> Option<&'static str> {
+    let names = SETTINGS.iter().map(|setting| setting.name);
+    let near = names.map(|known| (distance(name, known), known)).min()?;
+    // A third of the letters wrong: another name.
+    (near.0 * 3 <= name.len()).then_some(near.1)
+}
+
+/// How many letters are to be added, left out or changed to make one of the other.
+fn distance(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (above, letter) in from.bytes().enumerate() {
+        let mut diagonal = above;
+        let mut left = above + 1;
+        let mut next = vec![left];
+        for (wanted, up) in to.bytes().zip(row.iter().skip(1)) {
+            left = (diagonal + usize::from(wanted != letter)).min(left + 1).min(up + 1);
+            diagonal = *up;
+            next.push(left);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}
 
 #[cfg(test)]
 mod tests {

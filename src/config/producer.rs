@@ -11,18 +11,22 @@ use super::{Codec, ProducerSettings};
 const LINGER_MAX_MS: u64 = 10_000;
 /// What ends a linger unless something else is set: a batch of Kafka's own producer.
 const BATCH_BYTES: usize = 16 * 1024;
-const REQUEST_BYTES_MAX: usize = 10_485_760;
+/// Of one request, unless something else is set.
+const REQUEST_BYTES: usize = 900_000;
+/// Without end, as Kafka's own producer has it.
+const RETRIES: &str = "2147483647";
 
 impl Reader {
     pub(super) fn producer(&self) -> Result<ProducerSettings, ConfigError> {
-        self.one_of("PRODUCER_ACKS", &[("all", ())])?;
+        // Kafka's clients know it by both names.
+        self.one_of("PRODUCER_ACKS", &[("all", ()), ("-1", ())])?;
         let profile = self.one_of("PRODUCER_PROFILE", &[("low-latency", 0), ("throughput", 5)])?;
         let linger = match self.is_set("PRODUCER_LINGER_MS")? {
             true => self.within("PRODUCER_LINGER_MS", 0, LINGER_MAX_MS)?,
             false => profile,
         };
-        let max_request_bytes =
-            self.within("PRODUCER_MAX_REQUEST_BYTES", 1000, REQUEST_BYTES_MAX)?;
+        self.retries()?;
+        let max_request_bytes = self.max_request_bytes()?;
         Ok(ProducerSettings {
             compression: self.one_of(
                 "PRODUCER_COMPRESSION",
@@ -41,12 +45,42 @@ impl Reader {
         })
     }
 
+    /// Events are sent again until the topic has them.
+    fn retries(&self) -> Result<(), ConfigError> {
+        let (name, text) = ("PRODUCER_RETRIES", self.text("PRODUCER_RETRIES")?);
+        if text.trim() == RETRIES {
+            return Ok(());
+        }
+        let problem = format!(
+            "events are sent again until the topic has them, and fewer attempts would lose some: leave \
+             it out, or use {RETRIES}; KAFKA_RETRY_MAX_MS is the longest pause between two attempts"
+        );
+        Err(invalid(name, &text, &problem))
+    }
+
+    /// A request is one batch, and the topic takes none above its limit.
+    fn max_request_bytes(&self) -> Result<usize, ConfigError> {
+        let name = "PRODUCER_MAX_REQUEST_BYTES";
+        let limit: usize = self.parsed("KAFKA_MAX_MESSAGE_BYTES", "a number of bytes")?;
+        let bytes: usize = self.parsed(name, "a number of bytes")?;
+        if bytes == REQUEST_BYTES {
+            return Ok(bytes.min(limit));
+        }
+        if bytes > limit {
+            let problem = format!(
+                "the topic takes no batch that large: use at most KAFKA_MAX_MESSAGE_BYTES, {limit}"
+            );
+            return Err(invalid(name, &bytes.to_string(), &problem));
+        }
+        self.within(name, 1000, limit)
+    }
+
     fn batch_bytes(&self, max_request_bytes: usize) -> Result<usize, ConfigError> {
         let name = "PRODUCER_BATCH_BYTES";
         if !self.is_set(name)? {
             return Ok(BATCH_BYTES.min(max_request_bytes));
         }
-        let bytes = self.within(name, 1, REQUEST_BYTES_MAX)?;
+        let bytes = self.within(name, 1, usize::MAX)?;
         if bytes > max_request_bytes {
             let problem = format!(
                 "no request is that large: use at most PRODUCER_MAX_REQUEST_BYTES, {max_request_bytes}"
@@ -93,6 +127,17 @@ mod tests {
     }
 
     #[test]
+    fn a_request_is_no_larger_than_a_batch_that_the_topic_takes() {
+        let request = |variables: &[(&str, &str)]| producer(variables).unwrap().max_request_bytes;
+        let (large, small) =
+            (("KAFKA_MAX_MESSAGE_BYTES", "20971520"), ("KAFKA_MAX_MESSAGE_BYTES", "131072"));
+        assert_eq!(request(&[large]), 900_000);
+        assert_eq!(request(&[large, ("PRODUCER_MAX_REQUEST_BYTES", "20000000")]), 20_000_000);
+        assert_eq!(request(&[small]), 131_072);
+        assert_eq!(request(&[("PRODUCER_RETRIES", "2147483647")]), 900_000);
+    }
+
+    #[test]
     fn what_cannot_be_is_refused_by_name() {
         for (variables, name, hint) in [
             (&[("PRODUCER_ACKS", "1")][..], "PRODUCER_ACKS", "use all"),
@@ -107,6 +152,16 @@ mod tests {
             ),
             (&[("PRODUCER_COMPRESSION", "brotli")], "PRODUCER_COMPRESSION", "gzip or snappy"),
             (&[("KAFKA_CLOUDEVENTS", "yes")], "KAFKA_CLOUDEVENTS", "true"),
+            (&[("PRODUCER_RETRIES", "5")], "PRODUCER_RETRIES", "KAFKA_RETRY_MAX_MS"),
+            (
+                &[("PRODUCER_MAX_REQUEST_BYTES", "20000000")],
+                "PRODUCER_MAX_REQUEST_BYTES",
+                "KAFKA_MAX_MESSAGE_BYTES, 10485760",
+            ),
+            (&[("PRODUCER_MAX_REQUEST_BYTES", "1")], "PRODUCER_MAX_REQUEST_BYTES", "from 1000"),
+            (&[("KAFKA_MAX_MESSAGE_BYTES", "1000")], "KAFKA_MAX_MESSAGE_BYTES", "from 131072"),
+            (&[("KAFKA_MAX_MESSAGE_BYTES", "200000000")], "KAFKA_MAX_MESSAGE_BYTES", "104857600"),
+            (&[("CONSUMER_FETCH_MAX_BYTES", "0")], "CONSUMER_FETCH_MAX_BYTES", "from 1024"),
         ] {
             let error = producer(variables).unwrap_err();
             assert!(error.starts_with(name) && error.contains(hint), "{error}");

@@ -6,14 +6,17 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::names::{SETTINGS, WATCHED_PREFIXES};
+use super::names::{SETTINGS, WATCHED_PREFIXES, nearest};
 use super::{
-    CommandSettings, ConsumerSettings, DatabaseSettings, HttpSettings, LogFormat, LogSettings,
-    OutboxSettings, RetentionSettings, Secret, Settings, file_path,
+    CommandSettings, ConsumerSettings, HttpSettings, OutboxSettings, RetentionSettings, Settings,
+    database, elsewhere, environment, file,
 };
 
 /// Settings given as flags, by name: they win over everything.
 pub type Overrides = BTreeMap<&'static str, String>;
+
+/// Both projectors may have as much of every partition in memory, ten times so when it is unpacked.
+const FETCH_MOST: i32 = 52_428_800;
 
 const REDACTED: &str = "[redacted]";
 
@@ -39,153 +42,138 @@ pub enum ConfigError {
     DotEnv(String),
 }
 
-/// The parsers quote the line that they cannot read, and a password may stand there: the place is
-/// told, the line is not.
-impl From<config::ConfigError> for ConfigError {
-    fn from(error: config::ConfigError) -> Self {
-        let text = error.to_string();
-        let place = text.split_once(['\n', '|']).map_or(text.as_str(), |(place, _)| place);
-        Self::Source(match &error {
-            config::ConfigError::FileParse { uri: Some(file), .. } => format!("{file}: {place}"),
-            _ => place.to_owned(),
-        })
-    }
+/// What is worth telling of settings that can be used.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// Most likely mistakes, a sentence each.
+    pub warnings: Vec<String>,
+    /// Names that other services read and this one does not.
+    pub elsewhere: Vec<String>,
 }
 
-impl From<dotenvy::Error> for ConfigError {
-    fn from(error: dotenvy::Error) -> Self {
-        Self::DotEnv(match error {
-            dotenvy::Error::LineParse(line, at) => {
-                let name = line.split('=').next().unwrap_or_default().trim();
-                format!("{name}: the value cannot be read at character {at}: quote it with ''")
-            }
-            other => other.to_string(),
-        })
-    }
-}
-
-/// Reads the process's environment, `.env` and the settings file. Unknown names that look like
-/// settings are returned beside them, for a warning.
-pub fn load(flags: &Overrides) -> Result<(Settings, Vec<String>), ConfigError> {
-    load_from(&variables()?, flags)
-}
-
-/// The environment, over what `.env` in the working directory says.
-#[allow(clippy::disallowed_methods, reason = "config is the one reader of the environment")]
-fn variables() -> Result<HashMap<String, String>, ConfigError> {
-    let mut variables: HashMap<String, String> = HashMap::new();
-    if PathBuf::from(".env").exists() {
-        for pair in dotenvy::from_filename_iter(".env")? {
-            let (name, value) = pair?;
-            variables.insert(name, value);
+impl Notes {
+    /// Tells the log, once, what is set and means nothing here.
+    pub fn log(&self) {
+        if !self.elsewhere.is_empty() {
+            tracing::info!(
+                names = self.elsewhere.join(", "),
+                "names that other services read are set and have no effect: docs/OPERATIONS.md, \
+                 Settings of earlier services"
+            );
         }
     }
-    variables.extend(std::env::vars());
-    Ok(variables)
+}
+
+/// Reads the process's environment, `.env` and the settings file.
+pub fn load(flags: &Overrides) -> Result<(Settings, Notes), ConfigError> {
+    load_from(&environment::variables()?, flags)
 }
 
 /// The same from given variables: what [`load`] does once it has read them.
 pub fn load_from(
     variables: &HashMap<String, String>,
     flags: &Overrides,
-) -> Result<(Settings, Vec<String>), ConfigError> {
-    let settings = Reader(merged(variables, flags)?).settings()?;
-    Ok((settings, unknown_names(variables)))
+) -> Result<(Settings, Notes), ConfigError> {
+    let reader = merged(variables, flags)?;
+    let settings = reader.settings()?;
+    let mut warnings = unknown_names(variables);
+    warnings.extend(database::passed_over(&reader));
+    Ok((settings, Notes { warnings, elsewhere: elsewhere::names(variables) }))
 }
 
 /// Every setting's value and where it comes from, for people; secrets are not among the values.
 pub fn explain(flags: &Overrides) -> Result<Vec<Explained>, ConfigError> {
-    let variables = variables()?;
-    let merged = merged(&variables, flags)?;
-    let file = from_file(&variables)?.build()?;
+    let reader = merged(&environment::variables()?, flags)?;
     let explained = SETTINGS.iter().map(|setting| {
-        let name = setting.name;
-        let origin = if flags.contains_key(name) {
-            "flag"
-        } else if from_variables(&variables, name)?.is_some() {
-            "environment"
-        } else if file.get_string(&name.to_lowercase()).is_ok() {
-            "file"
-        } else {
-            "default"
-        };
-        let value = merged.get_string(&name.to_lowercase())?;
-        let value = if setting.secret && !value.is_empty() { REDACTED.to_owned() } else { value };
-        let value = without_password(&value);
-        Ok(Explained { name, value, origin })
+        let found = reader.found(setting.name)?;
+        let hidden = setting.secret && !found.value.is_empty();
+        let value = if hidden { REDACTED.to_owned() } else { without_password(&found.value) };
+        Ok(Explained { name: setting.name, value, origin: found.origin })
     });
     explained.collect()
 }
 
 /// Flags over variables over the file over the defaults.
-fn merged(
-    variables: &HashMap<String, String>,
-    flags: &Overrides,
-) -> Result<config::Config, ConfigError> {
-    let mut builder = from_file(variables)?;
+fn merged(variables: &HashMap<String, String>, flags: &Overrides) -> Result<Reader, ConfigError> {
+    let in_file = file::read(variables)?;
+    let mut merged = HashMap::new();
     for setting in SETTINGS {
-        let key = setting.name.to_lowercase();
-        builder = builder.set_default(&key, setting.default)?;
-        if let Some(value) = from_variables(variables, setting.name)? {
-            builder = builder.set_override(&key, value)?;
-        }
-        if let Some(path) = variables.get(&format!("{}_FILE", setting.name)) {
-            builder = builder.set_override(format!("{key}_file"), path.as_str())?;
-        }
-        if let Some(value) = flags.get(setting.name) {
-            builder = builder.set_override(&key, value.as_str())?;
-        }
+        let name = setting.name;
+        let found = if let Some(value) = flags.get(name) {
+            Found { value: value.clone(), origin: "flag", file: None }
+        } else if let Some(found) = given(|name| variables.get(name), name, "environment")? {
+            found
+        } else if let Some(found) = given(|name| in_file.get(name), name, "file")? {
+            found
+        } else {
+            Found { value: setting.default.to_owned(), origin: "default", file: None }
+        };
+        merged.insert(name, found);
     }
-    Ok(builder.build()?)
+    Ok(Reader(merged))
 }
 
-type Builder = config::ConfigBuilder<config::builder::DefaultState>;
-
-/// The TOML file, where there is one. Names there are the settings' in lower case.
-fn from_file(variables: &HashMap<String, String>) -> Result<Builder, ConfigError> {
-    let builder = config::Config::builder();
-    Ok(match file_path(variables.get("WALLEX_CONFIG").cloned()) {
-        Some(path) => builder.add_source(config::File::from(path).format(config::FileFormat::Toml)),
-        None => builder,
-    })
-}
-
-/// The variable itself, or the content of the file that `NAME_FILE` points to.
-fn from_variables(
-    variables: &HashMap<String, String>,
+/// The value itself, or the content of the file that `NAME_FILE` points to. An empty one is as good
+/// as none: compose files set them so.
+fn given<'v>(
+    source: impl Fn(&str) -> Option<&'v String>,
     name: &str,
-) -> Result<Option<String>, ConfigError> {
-    if let Some(path) = variables.get(&format!("{name}_FILE")) {
-        let read = std::fs::read_to_string(path).map_err(|error| ConfigError::File {
+    origin: &'static str,
+) -> Result<Option<Found>, ConfigError> {
+    let set = |name: &str| source(name).filter(|value| !value.is_empty());
+    if let Some(path) = set(&format!("{name}_FILE")) {
+        let refused = |problem: String| ConfigError::File {
             name: name.to_owned(),
             path: path.clone(),
-            problem: error.to_string(),
-        })?;
-        return Ok(Some(read.trim_end_matches(['\n', '\r']).to_owned()));
+            problem,
+        };
+        let read = std::fs::read(path).map_err(|error| refused(error.to_string()))?;
+        let text = environment::text(read).map_err(refused)?;
+        let value = text.trim_end_matches(['\n', '\r']).to_owned();
+        return Ok(Some(Found { value, origin, file: Some(PathBuf::from(path)) }));
     }
-    // An empty variable is as good as none: compose files set them so.
-    Ok(variables.get(name).filter(|value| !value.is_empty()).cloned())
+    Ok(set(name).map(|value| Found { value: value.clone(), origin, file: None }))
 }
 
+/// Names that look like settings and are none, a sentence each. What an orchestrator sets for each
+/// service of a name is not among them: `KAFKA_PORT_9092_TCP`.
 fn unknown_names(variables: &HashMap<String, String>) -> Vec<String> {
     let known = |name: &str| {
         let bare = name.strip_suffix("_FILE").unwrap_or(name);
         SETTINGS.iter().any(|setting| setting.name == name || setting.name == bare)
     };
-    let mut names: Vec<String> = variables
-        .keys()
-        .filter(|name| WATCHED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
-        .filter(|name| !known(name))
-        .cloned()
+    let is_link = |name: &str, value: &str| {
+        name.contains("_SERVICE_") || name.contains("_PORT_") || value.starts_with("tcp://")
+    };
+    let mut names: Vec<&String> = variables
+        .iter()
+        .filter(|(name, _)| WATCHED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+        .filter(|(name, value)| !known(name) && !is_link(name, value))
+        .map(|(name, _)| name)
         .collect();
     names.sort();
-    names
+    let told = names.into_iter().map(|name| {
+        let hint =
+            nearest(name).map_or_else(String::new, |near| format!("; the nearest is {near}"));
+        format!("{name} is no setting{hint}; .env.example lists all")
+    });
+    told.collect()
 }
 
-pub(super) struct Reader(config::Config);
+/// A setting's value and where it comes from.
+#[derive(Clone)]
+struct Found {
+    value: String,
+    origin: &'static str,
+    /// The file that it was read from.
+    file: Option<PathBuf>,
+}
+
+pub(super) struct Reader(HashMap<&'static str, Found>);
 
 impl Reader {
     fn settings(&self) -> Result<Settings, ConfigError> {
+        self.auth()?;
         let kafka = self.kafka()?;
         Ok(Settings {
             second: self.second(&kafka)?.filter(|_| kafka.enabled),
@@ -193,6 +181,12 @@ impl Reader {
                 host: self.parsed("HOST", "an IP address such as 127.0.0.1")?,
                 port: self.parsed("PORT", "a port, 0 to 65535")?,
                 require_idempotency_key: self.flag("REQUIRE_IDEMPOTENCY_KEY")?,
+                max_connections: self.within("HTTP_MAX_CONNECTIONS", 1, 1_000_000)?,
+                keep_alive: Duration::from_secs(self.within(
+                    "HTTP_KEEP_ALIVE_SECONDS",
+                    1,
+                    86_400,
+                )?),
                 health_include_kafka: self.flag("HEALTH_INCLUDE_KAFKA")?,
             },
             database: self.database()?,
@@ -207,46 +201,19 @@ impl Reader {
             outbox: self.outbox()?,
             retention: self.retention()?,
             registry: self.registry()?,
-            log: LogSettings {
-                level: self.text("LOG_LEVEL")?,
-                format: self.one_of(
-                    "LOG_FORMAT",
-                    &[
-                        ("auto", LogFormat::Auto),
-                        ("pretty", LogFormat::Pretty),
-                        ("json", LogFormat::Json),
-                    ],
-                )?,
-            },
+            log: self.log()?,
         })
     }
 
-    fn database(&self) -> Result<DatabaseSettings, ConfigError> {
-        let mut url = self.text("DATABASE_URL")?;
-        if url.is_empty() {
-            let port: u16 = self.parsed("DATABASE_PORT", "a port, 1 to 65535")?;
-            let part = |name| self.text(name).map(|text| percent_encoded(&text));
-            let password = match part("DATABASE_PASSWORD")? {
-                password if password.is_empty() => String::new(),
-                password => format!(":{password}"),
-            };
-            url = format!(
-                "postgres://{}{password}@{}:{port}/{}",
-                part("DATABASE_USER")?,
-                self.text("DATABASE_HOST")?,
-                part("DATABASE_NAME")?
-            );
+    /// A mode that there is not must not pass for one that protects.
+    fn auth(&self) -> Result<(), ConfigError> {
+        let mode = self.text("AUTH_MODE")?;
+        if mode.eq_ignore_ascii_case("off") {
+            return Ok(());
         }
-        let migration_url = self.text("DATABASE_MIGRATION_URL")?;
-        Ok(DatabaseSettings {
-            migration_url: Secret::new(if migration_url.is_empty() {
-                &url
-            } else {
-                &migration_url
-            }),
-            url: Secret::new(url),
-            max_connections: self.within("DATABASE_MAX_CONNECTIONS", 2, 1000)?,
-        })
+        let problem = "use off, the only mode there is: nobody is asked who they are, so keep the \
+                       port private, or put a proxy that asks before it";
+        Err(invalid("AUTH_MODE", &mode, problem))
     }
 
     fn outbox(&self) -> Result<OutboxSettings, ConfigError> {
@@ -272,6 +239,7 @@ impl Reader {
             outbox: self.hours("OUTBOX_RETENTION_HOURS", 1)?,
             answers,
             keys,
+            letters: self.hours("DEAD_LETTER_RETENTION_DAYS", 24)?,
             batches: Duration::from_hours(1),
             rest: Duration::from_secs(10),
             rest_of_keys: Duration::from_mins(10),
@@ -286,20 +254,47 @@ impl Reader {
         }
         Ok(ConsumerSettings {
             max_poll_records: self.within("CONSUMER_MAX_POLL_RECORDS", 1, 10_000)?,
+            fetch_bytes: self.fetch_bytes()?,
             max_wait: self.millis("CONSUMER_MAX_WAIT_MS")?,
             session_timeout: Duration::from_millis(self.within(
                 "CONSUMER_SESSION_TIMEOUT_MS",
                 1000,
                 600_000,
             )?),
-            group_prefix: self.text("CONSUMER_GROUP_ID")?,
+            group_prefix: group_prefix(self.text("CONSUMER_GROUP_ID")?),
             feed_kafka: named.contains(&"kafka"),
             feed_outbox: named.contains(&"outbox"),
         })
     }
 
+    /// Every answer is of one partition: Kafka's own consumer has a limit for each of the two.
+    fn fetch_bytes(&self) -> Result<i32, ConfigError> {
+        let of_partition = self.within("CONSUMER_MAX_PARTITION_FETCH_BYTES", 1024, FETCH_MOST)?;
+        let name = "CONSUMER_FETCH_MAX_BYTES";
+        if self.text(name)?.is_empty() {
+            return Ok(of_partition);
+        }
+        Ok(self.within(name, 1024, FETCH_MOST)?.min(of_partition))
+    }
+
+    fn found(&self, name: &str) -> Result<&Found, ConfigError> {
+        self.0.get(name).ok_or_else(|| ConfigError::Source(format!("{name} is no setting")))
+    }
+
+    /// A secret as it is; anything else without white space around it, which files leave there.
     pub(super) fn text(&self, name: &str) -> Result<String, ConfigError> {
-        Ok(self.0.get_string(&name.to_lowercase())?)
+        let value = &self.found(name)?.value;
+        if is_secret(name) {
+            return Ok(value.clone());
+        }
+        let text = value.trim();
+        let quoted = ['"', '\'']
+            .iter()
+            .any(|quote| text.len() > 1 && text.starts_with(*quote) && text.ends_with(*quote));
+        if quoted {
+            return Err(invalid(name, text, "the quotes are a part of the value: leave them out"));
+        }
+        Ok(text.to_owned())
     }
 
     pub(super) fn parsed<T: FromStr>(&self, name: &str, wanted: &str) -> Result<T, ConfigError> {
@@ -340,8 +335,7 @@ impl Reader {
 
     /// The file that holds a secret; none: the secret itself was given.
     pub(super) fn file_of(&self, name: &str) -> Option<PathBuf> {
-        let path = self.0.get_string(&format!("{}_file", name.to_lowercase())).ok()?;
-        Some(PathBuf::from(path))
+        self.found(name).ok()?.file.clone()
     }
 
     pub(super) fn one_of<T: Copy>(
@@ -358,37 +352,48 @@ impl Reader {
     }
 }
 
+/// With what parts it from the group's own name, unless it ends so already.
+fn group_prefix(mut prefix: String) -> String {
+    if !prefix.is_empty() && !prefix.ends_with(['-', '.', '_']) {
+        prefix.push('-');
+    }
+    prefix
+}
+
+fn is_secret(name: &str) -> bool {
+    SETTINGS.iter().any(|setting| setting.name == name && setting.secret)
+}
+
 pub(super) fn invalid(name: &str, value: &str, problem: &str) -> ConfigError {
-    let secret = SETTINGS.iter().any(|setting| setting.name == name && setting.secret);
     ConfigError::Value {
         name: name.to_owned(),
-        value: if secret { REDACTED.to_owned() } else { without_password(value) },
+        value: if is_secret(name) { REDACTED.to_owned() } else { without_password(value) },
         problem: problem.to_owned(),
     }
 }
 
-/// A URL as it may be shown; anything else as it is.
+/// A URL as it may be shown; anything else as it is, unless it may hold a password.
 fn without_password(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let suspect = |text: &str| text.contains('@') || text.to_lowercase().contains("password");
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return if suspect(text) { REDACTED.to_owned() } else { text.to_owned() };
+    };
     // A password may itself have an @, a slash or a ?, however wrong that is: the last @ counts.
-    let Some((credentials, host)) = rest.rsplit_once('@') else { return text.to_owned() };
-    match credentials.split_once(':') {
-        Some((user, _)) => format!("{scheme}://{user}:{REDACTED}@{host}"),
-        None => text.to_owned(),
-    }
-}
-
-/// A user, password or database name as it may stand in a URL.
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
+    let (credentials, place) = match rest.rsplit_once('@') {
+        Some((credentials, place)) => {
+            let user = credentials.split_once(':').map(|(user, _)| format!("{user}:{REDACTED}@"));
+            (user.unwrap_or_else(|| format!("{credentials}@")), place)
         }
-    }
-    encoded
+        None => (String::new(), rest),
+    };
+    let Some((host, query)) = place.split_once('?') else {
+        return format!("{scheme}://{credentials}{place}");
+    };
+    let pairs = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((name, _)) if suspect(name) => format!("{name}={REDACTED}"),
+        _ => pair.to_owned(),
+    });
+    format!("{scheme}://{credentials}{host}?{}", pairs.collect::<Vec<String>>().join("&"))
 }
 
 #[cfg(test)]
@@ -397,20 +402,92 @@ mod tests {
 
     #[test]
     fn no_error_and_no_list_shows_a_password() {
-        let url = without_password("postgres://fred:can@ry/x@db:5432/wallex?a=b");
-        assert_eq!(url, "postgres://fred:[redacted]@db:5432/wallex?a=b");
-        assert_eq!(without_password("postgres://fred@db/wallex"), "postgres://fred@db/wallex");
-        assert_eq!(without_password("kafka:9092"), "kafka:9092");
+        for (given, shown) in [
+            (
+                "postgres://fred:can@ry/x@db:5432/wallex?a=b",
+                "postgres://fred:[redacted]@db:5432/wallex?a=b",
+            ),
+            ("postgres://fred@db/wallex", "postgres://fred@db/wallex"),
+            ("kafka:9092", "kafka:9092"),
+            (
+                "postgres://db/w?user=u&password=canary",
+                "postgres://db/w?user=u&password=[redacted]",
+            ),
+            (
+                "jdbc:postgresql://db/w?sslpassword=canary",
+                "jdbc:postgresql://db/w?sslpassword=[redacted]",
+            ),
+            ("postgres:/fred:canary@db/wallex", "[redacted]"),
+            ("host=db password=canary", "[redacted]"),
+        ] {
+            assert_eq!(without_password(given), shown);
+        }
+    }
 
-        let line = "KAFKA_SASL_PASSWORD=\"canary";
-        let read = dotenvy::from_read_iter(line.as_bytes()).find_map(Result::err).unwrap();
-        let error = ConfigError::from(read).to_string();
-        assert!(error.contains("KAFKA_SASL_PASSWORD") && !error.contains("canary"), "{error}");
+    fn loaded(variables: &[(&str, &str)]) -> Result<(Settings, Notes), String> {
+        let variables: HashMap<String, String> =
+            variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        load_from(&variables, &Overrides::new()).map_err(|error| error.to_string())
+    }
 
-        let text = "port = 1\nkafka_sasl_password = canary";
-        let file = config::File::from_str(text, config::FileFormat::Toml);
-        let read = config::Config::builder().add_source(file).build().unwrap_err();
-        let error = ConfigError::from(read).to_string();
-        assert!(error.contains("line 2") && !error.contains("canary"), "{error}");
+    #[test]
+    fn a_groups_prefix_ends_in_what_parts_it_from_the_name() {
+        for (given, wanted) in [
+            ("", ""),
+            ("caas-consumer-group", "caas-consumer-group-"),
+            ("blue-", "blue-"),
+            ("blue.", "blue."),
+            ("blue_", "blue_"),
+        ] {
+            let (settings, _) = loaded(&[("CONSUMER_GROUP_ID", given)]).unwrap();
+            assert_eq!(settings.consumer.group_prefix, wanted);
+        }
+    }
+
+    #[test]
+    fn a_filter_that_would_log_nothing_is_refused() {
+        for level in
+            ["info", "WARN", "off", "wallex=debug,info", "wallex", "sqlx=trace, warn", "3", "info,"]
+        {
+            assert_eq!(loaded(&[("LOG_LEVEL", level)]).unwrap().0.log.level, level);
+        }
+        for level in ["verbose", "warning", "info,verbose", "wallex=verbose", "inf0"] {
+            let error = loaded(&[("LOG_LEVEL", level)]).unwrap_err();
+            assert!(error.starts_with("LOG_LEVEL") && error.contains("use off, error"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_would_be_off_in_silence_is_refused_or_told() {
+        let error = loaded(&[("AUTH_MODE", "required")]).unwrap_err();
+        assert!(error.starts_with("AUTH_MODE=required: use off"), "{error}");
+        assert!(loaded(&[("AUTH_MODE", "off")]).is_ok());
+        let (_, notes) = loaded(&[
+            ("KAFKA_BROKER", "a:1"),
+            ("DATABASE_SSL", "true"),
+            ("KAFKA_PORT_9092_TCP_ADDR", "10.0.0.1"),
+            ("KAFKA_PORT", "tcp://10.0.0.1:9092"),
+            ("REDIS_HOST", "redis"),
+            ("KURRENTDB_URL", "esdb://x"),
+            ("DATABASE_URL", "postgres://h/d?connect_timeout=3"),
+        ])
+        .unwrap();
+        assert_eq!(notes.elsewhere, ["KURRENTDB_URL", "REDIS_HOST"]);
+        let [url, broker, parameter] = notes.warnings.as_slice() else { panic!("{notes:?}") };
+        assert!(url.starts_with("DATABASE_SSL is no setting"), "{url}");
+        assert!(broker.starts_with("KAFKA_BROKER is no setting; the nearest is KAFKA_BROKERS"));
+        assert!(parameter.starts_with("DATABASE_URL: the parameter connect_timeout"));
+    }
+
+    #[test]
+    fn quotes_and_white_space_around_a_value_are_no_part_of_it() {
+        let (settings, _) =
+            loaded(&[("KAFKA_CLIENT_ID", " a\r"), ("KAFKA_ENABLED", "true ")]).unwrap();
+        assert_eq!(settings.kafka.client_id, "a");
+        let error = loaded(&[("KAFKA_CLIENT_ID", "\"a\"")]).unwrap_err();
+        assert!(error.starts_with("KAFKA_CLIENT_ID=\"a\": the quotes"), "{error}");
+        let secret = [("DATABASE_PASSWORD", "'x '")];
+        let url = loaded(&secret).unwrap().0.database.url;
+        assert!(url.expose().contains(":%27x%20%27@"), "a secret is as it is");
     }
 }

@@ -16,7 +16,6 @@ const NAME: &str = "KAFKA_TOPICS_FILE";
 /// In a topic's name: one topic for each tenant.
 const TENANT: &str = "{tenant}";
 const DAY_MS: i64 = 86_400_000;
-const MAX_MESSAGE_BYTES: i64 = 10_485_760;
 
 /// A topic, or one for each of its tenants, that the file declares.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,7 +167,7 @@ impl Entry {
             max_message_bytes: number(
                 "max_message_bytes",
                 self.max_message_bytes,
-                MAX_MESSAGE_BYTES,
+                i64::from(settings.max_message_bytes),
                 1 << 30,
             )?,
             key: match self.key.as_deref() {

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use crate::envelope::{DEAD_LETTER_ID, REPLAY_COUNT, timestamp};
+use crate::envelope::{DEAD_LETTER_ID, REPLAY_COUNT, VALUE_LEFT_OUT, timestamp};
 use crate::kafka::Copied;
 use crate::store::dead_letters::delivery::Due;
 
@@ -27,6 +27,25 @@ pub(super) fn outward(due: &Due) -> Copied {
     headers.extend(facts.map(|(name, text)| (name.to_owned(), text.into_bytes())));
     let (key, value) = (due.key.clone(), due.value.clone());
     Copied { key, value, headers, timestamp: due.failed_at }
+}
+
+/// The same for a topic that does not take it: without its value, then with what we know of it alone.
+/// Its bytes are in Postgres. None: there is nothing more to leave out.
+pub(super) fn lighter(due: &Due, letter: &Copied) -> Option<Copied> {
+    let mut lighter = letter.clone();
+    if letter.headers.contains_key(VALUE_LEFT_OUT) {
+        let foreign = original(due.headers.as_deref());
+        lighter.key = None;
+        let facts = outward(&Due { headers: None, ..due.clone() }).headers;
+        lighter.headers.retain(|name, _| {
+            name == VALUE_LEFT_OUT || facts.contains_key(name) || !foreign.contains_key(name)
+        });
+        return (lighter != *letter).then_some(lighter);
+    }
+    let bytes = due.value.as_ref().map_or(0, Vec::len);
+    lighter.headers.insert(VALUE_LEFT_OUT.to_owned(), bytes.to_string().into_bytes());
+    lighter.value = None;
+    Some(lighter)
 }
 
 /// For the topic that it came from. Its time is now: retention must not take it away at once.
@@ -102,5 +121,14 @@ mod tests {
             ("2".into(), "7".into())
         );
         assert_eq!((again.headers.len(), again.headers.contains_key("attempts")), (4, false));
+
+        let light = lighter(&due, &record).unwrap();
+        assert_eq!((&light.key, &light.value), (&record.key, &None));
+        assert_eq!(header(&light, "value-left-out"), "2");
+        assert_eq!(light.headers.len(), record.headers.len() + 1);
+        let lightest = lighter(&due, &light).unwrap();
+        assert_eq!(lightest.headers.len(), 10, "{lightest:?}");
+        assert_eq!(header(&lightest, "original-offset"), "41");
+        assert!(lighter(&due, &lightest).is_none());
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct Prepared {
     pub read_only: bool,
     /// Events to keep for the projectors, once they are committed.
     pub events: Vec<Event>,
+    /// The server that has them, then.
+    pub server: i64,
 }
 
 /// Wallets of `jobs` are waited for this long before their commands are answered `wallet_busy`.
@@ -43,14 +45,18 @@ const PREPARE_LIMIT: Duration = Duration::from_secs(8);
 const COMMIT_LIMIT: Duration = Duration::from_secs(5);
 
 impl Session {
+    /// Rests first where the attempts before this one failed.
     pub async fn open(shared: &Shared) -> store::Result<Self> {
-        store::bounded(CONNECT_LIMIT, Self::connect(shared)).await
+        shared.reconnect.rest().await;
+        let opened = store::bounded(CONNECT_LIMIT, Self::connect(shared)).await;
+        shared.reconnect.note(opened.is_ok());
+        opened
     }
 
     async fn connect(shared: &Shared) -> store::Result<Self> {
         let mut connection = store::connect::connect_lane(&shared.database, LOCK_TIMEOUT).await?;
         let topic = &shared.topic;
-        let partitions = store::topics::partitions_frozen(
+        let partitions = store::topics::hashed_over(
             &mut connection,
             &TenantId::default_tenant(),
             &topic.name,
@@ -100,12 +106,9 @@ impl Session {
         store::begin(&mut self.connection).await?;
         let (connection, tenant) = (&mut self.connection, tenant_of(jobs));
         let ids = wallets_of(jobs);
-        let operations = jobs.iter().flat_map(|job| &job.request.operations);
-        let scopes: Vec<&[u8]> = operations
-            .filter_map(|operation| operation.key.as_ref())
-            .map(|k| &k.scope[..])
-            .collect();
-        let Begun { wallets, now, taken } =
+        let keys = jobs.iter().flat_map(|job| job.request.keys());
+        let scopes: Vec<&[u8]> = keys.map(|key| &key.scope[..]).collect();
+        let Begun { wallets, now, taken, server } =
             claim_and_read(connection, tenant, id, &ids, &scopes, locking).await?;
         let absent: Vec<&str> =
             ids.into_iter().filter(|id| !wallets.contains_key(&WalletId::stored(id))).collect();
@@ -128,7 +131,7 @@ impl Session {
         if !read_only {
             write_batch(connection, tenant, &shared.topic.name, now, &mut writes).await?;
         }
-        Ok(Prepared { outcomes, skipped, read_only, events: writes.events })
+        Ok(Prepared { outcomes, skipped, read_only, events: writes.events, server })
     }
 }
 

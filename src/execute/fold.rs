@@ -10,8 +10,9 @@ use uuid::Uuid;
 
 use super::savepoint::Savepoint;
 use super::{Context, Failure, Job, Key, Operation, Outcome, Outcomes, Reply, Request};
-use crate::answer::Answer;
+use crate::answer::{Answer, Problem};
 use crate::envelope::partition_of;
+use crate::request::place;
 use crate::store::commands::{Kept, KeptAs, KeyWrite, Locked, Past, Taken, Writes};
 use crate::wallet::{
     Command, Event, IdOrigin, NewEvent, Origin, Rejection, TenantId, Wallet, WalletId, decide,
@@ -41,7 +42,7 @@ pub(super) struct Fold<'a> {
     pub(super) wallets: Locked,
     /// Wallets that exist and are locked by somebody else.
     skipped: &'a HashSet<WalletId>,
-    known: Known,
+    pub(super) known: Known,
     tenant: &'a TenantId,
     partitions: i32,
     pub(super) touched: HashMap<WalletId, Touch>,
@@ -55,6 +56,12 @@ pub(super) struct Fold<'a> {
 pub(super) enum Touch {
     Opened,
     Moved,
+}
+
+/// An operation's outcome, and whether its key keeps it, where it has one.
+pub(super) struct Decided {
+    pub outcome: Outcome,
+    pub is_kept: bool,
 }
 
 impl<'a> Fold<'a> {
@@ -87,37 +94,58 @@ impl<'a> Fold<'a> {
         if !self.skipped.is_empty() && request.wallets().any(|id| self.skipped.contains(id)) {
             return None;
         }
-        let each = |fold: &mut Self| {
-            let operations = request.operations.iter();
-            operations.map(|operation| fold.one(operation, &request.context)).collect()
+        let verdict = match self.judged(request) {
+            Ok(verdict) => verdict,
+            Err(outcomes) => return Some(outcomes),
         };
-        Some(if request.atomic { self.all_or_none(request) } else { each(self) })
-    }
-
-    /// Up to the first operation that is refused; then nothing of it has happened.
-    fn all_or_none(&mut self, request: &Request) -> Outcomes {
-        let before = Savepoint::take(self, request);
-        let mut outcomes = Vec::with_capacity(request.operations.len());
-        for operation in &request.operations {
-            let outcome = self.one(operation, &request.context);
-            let done = outcome.as_ref().is_ok_and(|reply| reply.answer.status < 400);
-            outcomes.push(outcome);
-            if !done {
-                before.restore(self);
-                let guilty = outcomes.len() - 1;
-                outcomes.iter_mut().take(guilty).for_each(|o| *o = Err(Failure::Abandoned));
-                outcomes.resize(request.operations.len(), Err(Failure::Abandoned));
-                break;
+        let events = self.writes.events.len();
+        let decided = match request.atomic {
+            true => self.all_or_none(request),
+            false => {
+                let operations = request.operations.iter();
+                operations.map(|operation| self.one(operation, &request.context)).collect()
             }
-        }
-        outcomes
+        };
+        self.reserve(request, &decided, events);
+        let each = decided.into_iter().map(|decided| decided.outcome).collect();
+        Some(Outcomes { each, verdict })
     }
 
-    fn one(&mut self, operation: &Operation, context: &Context) -> Outcome {
+    /// Up to the first operation that is refused; then nothing of it has happened, and its refusal is
+    /// that of the whole.
+    fn all_or_none(&mut self, request: &Request) -> Vec<Decided> {
+        let before = Savepoint::take(self, request);
+        let count = request.operations.len();
+        let mut all = Vec::with_capacity(count);
+        for (at, operation) in request.operations.iter().enumerate() {
+            let mut decided = self.one(operation, &request.context);
+            let refusal = match &decided.outcome {
+                Ok(reply) if reply.answer.status < 400 => {
+                    all.push(decided);
+                    continue;
+                }
+                Ok(reply) => Some(refusal_at(at, &reply.answer, &request.context)),
+                Err(_) => None,
+            };
+            if let Some(answer) = refusal {
+                decided.outcome = Ok(Reply { answer, replayed: false });
+            }
+            before.restore(self);
+            let abandoned = || Decided { outcome: Err(Failure::Abandoned), is_kept: false };
+            all.clear();
+            all.resize_with(at, abandoned);
+            all.push(decided);
+            all.resize_with(count, abandoned);
+            break;
+        }
+        all
+    }
+
+    fn one(&mut self, operation: &Operation, context: &Context) -> Decided {
         let command = &operation.command;
         let context = operation.context.as_ref().unwrap_or(context);
         if let Some(outcome) = self.known(operation) {
-            return outcome;
+            return Decided { outcome, is_kept: true };
         }
         let transaction_id = Uuid::now_v7();
         let (answer, is_outcome) = match decide(command, |id| self.wallets.get(id)) {
@@ -135,7 +163,7 @@ impl<'a> Fold<'a> {
                 kept: kept_as(command, &answer),
             });
         }
-        Ok(Reply { answer, replayed: false })
+        Decided { outcome: Ok(Reply { answer, replayed: false }), is_kept: is_outcome }
     }
 
     /// The outcome that the operation's key has already, if it has one.
@@ -262,4 +290,12 @@ fn kept_as(command: &Command, answer: &Answer) -> KeptAs {
 
 fn refused(rejection: &Rejection, context: &Context) -> (Answer, bool) {
     (Answer::rejection(rejection, &context.request_id), rejection.is_outcome())
+}
+
+/// An operation's refusal as that of the whole request, with its place.
+fn refusal_at(at: usize, refusal: &Answer, context: &Context) -> Answer {
+    let said = Problem::from_json(&refusal.body);
+    let problem = Problem::at(said.code, place(at), said.detail);
+    let body = problem.with_request_id(&context.request_id).to_json();
+    Answer { body: body.into(), ..refusal.clone() }
 }

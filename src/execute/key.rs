@@ -2,7 +2,11 @@
 
 use sha2::{Digest, Sha256};
 
+use crate::request::Parsed;
 use crate::wallet::Command;
+
+/// The namespace of inbound commands' ids: no route has it.
+const INBOUND: [&str; 2] = ["KAFKA", "wallet-commands"];
 
 /// A caller's key, reduced to what is stored: the hash of its scope, and that of the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,18 +25,41 @@ impl Key {
     /// The caller's `key` over `command`. Its scope is the single route of the command, whatever
     /// way it came in: a retry through another one meets the first.
     pub fn new(key: &str, command: &Command) -> Self {
-        Self::scoped(route(command).into_iter().chain([key]), command, false)
+        Self::scoped(route(command).into_iter().chain([key]), &parsed(command), false)
+    }
+
+    /// The caller's `key` over all operations of a request: one fingerprint for the whole of it.
+    pub fn of_bulk(key: &str, whole: &Parsed) -> Self {
+        Self::scoped(["POST", "/bulk", key].into_iter(), whole.as_bytes(), false)
+    }
+
+    /// Of an operation that has no key of its own, in a request that has one. The request's has been
+    /// compared before, so the place is enough to tell which operation it is. Its refusals are kept
+    /// with those of the others: a request is answered once.
+    pub fn of_place(key: &str, at: usize, command: &Command) -> Self {
+        Self { keeps_refusals: true, ..Self::new(&format!("{key}/{at}"), command) }
     }
 
     /// The id of an inbound command. One scope for all wallets and operations, and none that a
     /// route has: an id has one effect for ever, and no key of an HTTP request can be in its way.
     pub fn of_inbound(id: &str, command: &Command) -> Self {
-        Self::scoped(["KAFKA", "wallet-commands", id].into_iter(), command, true)
+        Self::scoped(INBOUND.into_iter().chain([id]), &parsed(command), true)
+    }
+
+    /// The id of an inbound command with several operations, in the scope of all ids.
+    pub fn of_inbound_bulk(id: &str, whole: &Parsed) -> Self {
+        Self::scoped(INBOUND.into_iter().chain([id]), whole.as_bytes(), true)
+    }
+
+    /// Of an operation of such a command.
+    pub fn of_inbound_place(id: &str, at: usize, command: &Command) -> Self {
+        let at = at.to_string();
+        Self::scoped(INBOUND.into_iter().chain([id, &at]), &parsed(command), true)
     }
 
     fn scoped<'a>(
         parts: impl Iterator<Item = &'a str>,
-        command: &Command,
+        parsed: &[u8],
         keeps_refusals: bool,
     ) -> Self {
         let mut scope = Sha256::new();
@@ -41,11 +68,13 @@ impl Key {
             scope.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
             scope.update(part.as_bytes());
         }
-        let parsed = serde_json::to_vec(command).unwrap_or_default();
-        let (scope, fingerprint) =
-            (first_16(&scope.finalize()), first_16(&Sha256::digest(&parsed)));
+        let (scope, fingerprint) = (first_16(&scope.finalize()), first_16(&Sha256::digest(parsed)));
         Self { scope, fingerprint, keeps_refusals }
     }
+}
+
+fn parsed(command: &Command) -> Vec<u8> {
+    serde_json::to_vec(command).unwrap_or_default()
 }
 
 /// Method and path with decoded ids, so that one key under two routes is two keys.

@@ -13,12 +13,14 @@ use super::batch::{Prepared, Session};
 use super::{Failure, Job, RequestIds, Shared, doubt, fail_all, side};
 use crate::seeded::{self, Bug};
 use crate::store::commands::Locking;
-use crate::store::{self, Class};
+use crate::store::{self, Blame, Class};
 
 /// Bytes of commands in one batch, about: one statement's parameters must stay handy.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Times a batch is tried when others are in its way.
 const ATTEMPTS: usize = 3;
+/// The index that a key is reserved in.
+const KEYS: &str = "idempotency_keys_pkey";
 /// A batch that Postgres has left unanswered for this long is not tried again.
 const AWAY: Duration = Duration::from_secs(2);
 
@@ -125,7 +127,18 @@ pub(super) fn run_batch<'a>(
             let usable = error.class() != Class::Unavailable && ready.rollback().await;
             *session = usable.then_some(ready);
             failure = match error.class() {
-                Class::Data if jobs.len() > 1 => return one_by_one(shared, session, jobs).await,
+                // Another instance is about to commit under the key of one of them: nobody else has
+                // to wait for that any longer.
+                Class::Conflict if is_lock_timeout(&error) && error.waited_for(KEYS) => {
+                    return match jobs.len() {
+                        1 => fail_all(jobs, &Failure::KeyInFlight),
+                        _ => one_by_one(shared, session, jobs).await,
+                    };
+                }
+                // Whatever its code: a trigger that somebody has put on a table may raise any.
+                Class::Data | Class::Broken if jobs.len() > 1 => {
+                    return one_by_one(shared, session, jobs).await;
+                }
                 // Alone: a twin committed the same key or id meanwhile. The next look sees it.
                 Class::Data => Failure::Broken,
                 // It has waited as long as a command may.
@@ -139,8 +152,10 @@ pub(super) fn run_batch<'a>(
                 }
                 Class::Unavailable => Failure::Unavailable,
                 Class::Broken => {
-                    tracing::error!(%error, requests = %RequestIds(&jobs), "batch failed");
-                    return fail_all(jobs, &Failure::Broken);
+                    let (error, requests) = (error.told(), RequestIds(&jobs));
+                    tracing::error!(error, %requests, "batch failed");
+                    failure = Failure::Broken;
+                    break;
                 }
             };
         }
@@ -203,11 +218,25 @@ async fn commit(
     }
     match session.commit().await {
         Ok(()) => {
-            let events = std::mem::take(&mut prepared.events);
+            let (server, events) = (prepared.server, std::mem::take(&mut prepared.events));
             answer(shared, jobs, prepared);
-            shared.recent.keep(events);
+            shared.recent.keep(server, events);
             shared.committed.fire();
             Some(session)
+        }
+        Err(error) if error.blame() == Blame::Lasting => {
+            // An answer: what is checked at the end of a transaction would not have it.
+            let (error, requests) = (error.told(), RequestIds(&jobs));
+            tracing::error!(error, batch = %id, %requests, "COMMIT refused");
+            let mut session = Some(session);
+            if jobs.len() > 1 {
+                one_by_one(shared, &mut session, jobs).await;
+            } else if jobs.iter().all(Job::can_split) {
+                split(shared, &mut session, jobs).await;
+            } else {
+                fail_all(jobs, &Failure::Broken);
+            }
+            session
         }
         Err(error) => {
             tracing::warn!(

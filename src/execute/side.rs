@@ -16,7 +16,7 @@ use crate::store::commands::Locking;
 use crate::wallet::{TenantId, WalletId};
 
 /// Side batches that run at once.
-const SESSIONS_MAX: usize = 8;
+pub const SESSIONS_MAX: usize = 8;
 
 type Held = (TenantId, WalletId);
 

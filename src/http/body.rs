@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use axum::http::header;
-use futures_util::StreamExt as _;
+use axum::http::{HeaderName, header};
 
 use super::problem::{HttpError, HttpResult};
 use crate::answer::ProblemCode;
@@ -15,8 +14,6 @@ use crate::request::Fields;
 const COMMAND_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of a body of many commands.
 const BULK_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Larger bodies are not read to their end just to be refused.
-const DISCARDED_MAX: u64 = 8 * 1024 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The fields of a body that holds one command.
@@ -45,8 +42,11 @@ impl<S: Send + Sync> FromRequest<S> for BulkFields {
 
 async fn fields(request: Request, bytes_max: usize) -> HttpResult<Fields> {
     let headers = request.headers();
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
-    if !content_type.is_some_and(is_json) || headers.contains_key(header::CONTENT_ENCODING) {
+    let every = |name: HeaderName, fits: fn(&str) -> bool| {
+        headers.get_all(name).iter().all(|value| value.to_str().is_ok_and(fits))
+    };
+    let json = headers.contains_key(header::CONTENT_TYPE) && every(header::CONTENT_TYPE, is_json);
+    if !json || !every(header::CONTENT_ENCODING, is_identity) {
         return Err(HttpError::new(
             ProblemCode::UnsupportedMediaType,
             "send Content-Type: application/json in UTF-8, without Content-Encoding",
@@ -59,21 +59,10 @@ async fn fields(request: Request, bytes_max: usize) -> HttpResult<Fields> {
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok());
     let declared = declared.and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
     if declared > bytes_max as u64 {
-        if declared <= DISCARDED_MAX && !headers.contains_key(header::EXPECT) {
-            discard(request.into_body()).await;
-        }
         return Err(too_large());
     }
     let bytes = read(request.into_body(), bytes_max).await?.ok_or_else(too_large)?;
     Ok(Fields::parse(&bytes)?)
-}
-
-/// Reads on for nothing: a client that is still sending when its connection is closed would often
-/// see a reset instead of the answer.
-async fn discard(body: Body) {
-    let mut chunks = body.into_data_stream();
-    let all = async { while let Some(Ok(_)) = chunks.next().await {} };
-    let _ = tokio::time::timeout(BODY_TIMEOUT, all).await;
 }
 
 /// The body, or none where it is too large.
@@ -96,8 +85,18 @@ fn is_json(content_type: &str) -> bool {
     let json = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"));
     json && parts.all(|parameter| match parameter.split_once('=') {
         Some((name, value)) if name.eq_ignore_ascii_case("charset") => {
-            value.trim_matches('"').eq_ignore_ascii_case("utf-8")
+            let value = value.trim_matches('"');
+            // The second is what many write, the rest is a part of UTF-8.
+            ["utf-8", "utf8", "us-ascii", "ascii"]
+                .iter()
+                .any(|name| value.eq_ignore_ascii_case(name))
         }
         _ => true,
     })
+}
+
+/// No coding at all, by whatever name: `identity` stands for none (RFC 9110, 12.5.3).
+fn is_identity(codings: &str) -> bool {
+    let mut codings = codings.split(',').map(str::trim);
+    codings.all(|coding| coding.is_empty() || coding.eq_ignore_ascii_case("identity"))
 }

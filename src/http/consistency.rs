@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use axum::http::{HeaderMap, HeaderValue};
 use tokio::time::timeout;
 
-use super::problem::HttpResult;
+use super::problem::{HttpError, HttpResult};
 use super::{HttpState, cursor};
-use crate::store::{self, Pooled, entries};
+use crate::answer::ProblemCode;
+use crate::store::{self, Pooled, projected};
 use crate::wallet::{TenantId, WalletId};
 
 pub(super) const HEADER: &str = "consistency-token";
-/// Past this the read answers with what there is.
+/// Past this the read is refused: what there is would be older than what the caller has seen.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 const TOKEN_BYTES_MAX: usize = 4096;
 /// What another instance projects is looked for so often.
@@ -38,7 +39,8 @@ pub(super) fn token_of_many(mut versions: Vec<(WalletId, i64)>) -> Option<Header
 }
 
 /// A connection to read projected data with, once `projector` has applied what the request's token
-/// names. A token that is none of ours asks for nothing. No connection is held while waiting.
+/// names; a problem where that takes too long. A token that is none of ours asks for nothing, as
+/// does one of versions that the books no longer have. No connection is held while waiting.
 pub(super) async fn read(
     headers: &HeaderMap,
     state: &HttpState,
@@ -47,22 +49,34 @@ pub(super) async fn read(
 ) -> HttpResult<Pooled> {
     let token = headers.get(HEADER).and_then(|value| value.to_str().ok());
     let wanted = token.and_then(cursor::decode::<Vec<(String, i64)>>).unwrap_or_default();
+    let parsed = |(id, version): (String, i64)| Some((WalletId::parse(&id)?, version));
+    let mut wanted: Vec<(WalletId, i64)> = wanted.into_iter().filter_map(parsed).collect();
     let begun = Instant::now();
     loop {
         // Before the look: what is applied after it is heard.
         let mut applied = pin!(state.applied.notified());
         applied.as_mut().enable();
-        let mut connection = store::acquire(&state.pool).await?;
-        let mut reached = true;
-        for (id, version) in &wanted {
-            let Some(id) = WalletId::parse(id) else { continue };
-            let at = entries::projected_version(&mut connection, tenant, projector, &id).await?;
-            reached &= at >= *version;
+        let mut connection = store::acquire(&state.pools.reads).await?;
+        if !wanted.is_empty() {
+            wanted = projected::lacking(&mut connection, tenant, projector, &wanted).await?;
         }
-        if reached || begun.elapsed() > WAIT_MAX {
+        if wanted.is_empty() {
             return Ok(connection);
+        }
+        if begun.elapsed() > WAIT_MAX {
+            return Err(behind(projector, &wanted));
         }
         drop(connection);
         let _ = timeout(PAUSE, applied).await;
     }
+}
+
+fn behind(projector: &str, wanted: &[(WalletId, i64)]) -> HttpError {
+    let first = wanted.first().map(|(id, version)| format!("version {version} of wallet {id}"));
+    let detail = format!(
+        "{} is not projected yet by {projector}; without Consistency-Token the read is answered \
+         with what there is",
+        first.unwrap_or_default()
+    );
+    HttpError::new(ProblemCode::ProjectionBehind, detail)
 }

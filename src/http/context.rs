@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
@@ -39,23 +39,56 @@ pub(super) async fn finish(mut request: Request, next: Next) -> Response {
     let span = span_of(&context);
     request.extensions_mut().insert(context);
 
-    let mut response = handle(request, next, &method).instrument(span.clone()).await;
+    let handled = match one_host(&request) {
+        Ok(()) => handle(request, next, &method).instrument(span.clone()).await,
+        Err(detail) => HttpError::new(ProblemCode::MalformedRequest, detail).into_response(),
+    };
+    let response = finished(handled, request_id, correlation_id);
+    let (route, status) = (route.as_ref().map_or("none", MatchedPath::as_str), response.status());
+    span.in_scope(|| write_line(&method, route, status, begun.elapsed()));
+    record(&method, route, status, begun);
+    response
+}
+
+/// A caller that names no host, or two, means another than it reaches: a proxy before us may have
+/// read the request in another way (RFC 9112, 3.2).
+fn one_host(request: &Request) -> Result<(), &'static str> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if request.version() == Version::HTTP_11 => {
+            Err("a request of HTTP/1.1 has a Host")
+        }
+        (None, _) => Ok(()),
+        (Some(_), Some(_)) => Err("there must not be two Host headers"),
+        (Some(host), None) => {
+            let fits = |byte: &u8| byte.is_ascii_graphic() && !b"/\\?#@,\"<>".contains(byte);
+            let fits = host.as_bytes().iter().all(fits);
+            if fits { Ok(()) } else { Err("the Host is no name and no address") }
+        }
+    }
+}
+
+/// The response with its ids, a problem as the document that it is.
+fn finished(
+    mut response: Response,
+    request_id: String,
+    correlation_id: Option<String>,
+) -> Response {
     if let Some(HttpError(problem)) = response.extensions_mut().remove::<HttpError>() {
         let headers = std::mem::take(response.headers_mut());
         response = render(problem, &request_id);
         // Allow, set by the router beside a 405.
-        response.headers_mut().extend(headers.into_iter().filter(|(name, _)| {
-            name.as_ref().is_some_and(|name| *name == axum::http::header::ALLOW)
-        }));
+        response.headers_mut().extend(
+            headers
+                .into_iter()
+                .filter(|(name, _)| name.as_ref().is_some_and(|name| *name == header::ALLOW)),
+        );
     }
     for (name, id) in [(REQUEST_ID, Some(request_id)), (CORRELATION_ID, correlation_id)] {
         if let Some(value) = id.and_then(|id| HeaderValue::try_from(id).ok()) {
             response.headers_mut().insert(name, value);
         }
     }
-    let (route, status) = (route.as_ref().map_or("none", MatchedPath::as_str), response.status());
-    span.in_scope(|| write_line(&method, route, status, begun.elapsed()));
-    record(&method, route, status, begun);
     response
 }
 
@@ -96,7 +129,7 @@ fn write_line(method: &Method, route: &str, status: StatusCode, took: Duration) 
 }
 
 fn timed_out(method: &Method) -> HttpError {
-    if *method == Method::GET {
+    if method.is_safe() {
         return HttpError::new(ProblemCode::DatabaseUnavailable, "no answer in time");
     }
     crate::execute::Failure::OutcomeUnknown.into()
@@ -120,8 +153,15 @@ fn context_of(headers: &HeaderMap) -> Context {
 
 fn record(method: &Method, route: &str, status: StatusCode, begun: Instant) {
     // Every value of a label is a series for ever: a client must not invent them.
-    let known =
-        [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+    let known = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::OPTIONS,
+    ];
     let method = if known.contains(method) { method.as_str() } else { "other" };
     metrics::histogram!(
         "http_server_request_duration_seconds",

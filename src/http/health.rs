@@ -14,6 +14,7 @@ use super::openapi::health as shapes;
 use super::openapi::problems::InternalProblems;
 use crate::envelope::timestamp;
 use crate::status::{Breaker, COMMANDS, Pipeline, ProjectorStatus, TopicHealth};
+use crate::store::lag::ProjectionLag;
 use crate::store::second::SecondBacklog;
 use crate::store::{self, outbox::Backlog};
 use crate::wallet::TenantId;
@@ -22,6 +23,8 @@ pub(super) use stats::{__path_kafka_stats, kafka_stats};
 
 /// A health page must answer even when Postgres does not.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// What is counted for it is counted within this, or not known.
+const QUESTION: Duration = Duration::from_secs(1);
 /// Older unpublished events, or projections further behind, are a degraded pipeline.
 const BEHIND_MS: u128 = 30_000;
 
@@ -54,7 +57,8 @@ pub(super) async fn ledger() -> Response {
 
 /// Whether this instance may be sent requests.
 ///
-/// Postgres and its migrations, never Kafka: the outbox holds what Kafka cannot take.
+/// Postgres, its migrations, and whether anything can be written there; never Kafka: the outbox holds
+/// what Kafka cannot take.
 #[utoipa::path(
     get, path = "/readyz", tag = "health", operation_id = "getReadiness",
     responses(
@@ -70,12 +74,9 @@ pub(super) async fn ready(State(state): State<HttpState>) -> Response {
     if state.status.snapshot().draining {
         return not_ready("shutting down");
     }
-    match within(store::pending_migrations(&state.pool)).await {
-        Ok(0) => page(StatusCode::OK, &json!({"status": "ready"})),
-        Ok(missing) => {
-            not_ready(&format!("{missing} migrations are missing: run `wallex migrate`"))
-        }
-        Err(cause) => not_ready(&cause),
+    match within(store::facts::unready(&state.pools.probe)).await {
+        Ok(None) => page(StatusCode::OK, &json!({"status": "ready"})),
+        Ok(Some(cause)) | Err(cause) => not_ready(&cause),
     }
 }
 
@@ -84,16 +85,20 @@ pub(super) async fn ready(State(state): State<HttpState>) -> Response {
     get, path = "/api/health", tag = "health", operation_id = "getHealth",
     responses(
         (status = 200, description = "Healthy", body = shapes::ApiHealth),
-        (status = 503, description = "Postgres cannot be reached", body = shapes::ApiHealth),
+        (status = 503, description = "Postgres cannot be reached, or nothing can be written there", body = shapes::ApiHealth),
         InternalProblems
     )
 )]
 pub(super) async fn api(State(state): State<HttpState>) -> Response {
     let begun = Instant::now();
-    let database = within(store::ping(&state.pool)).await;
+    let database = within(store::facts::look(&state.pools.probe)).await;
     let mut checks = Map::new();
     let latency = millis(begun.elapsed());
-    checks.insert("database".to_owned(), check(database.is_ok(), latency, database.as_ref().err()));
+    let error = match database {
+        Ok(facts) => facts.unwritable().map(str::to_owned),
+        Err(cause) => Some(cause),
+    };
+    checks.insert("database".to_owned(), check(error.is_none(), latency, error.as_ref()));
     if state.settings.health_include_kafka {
         let pipeline = state.status.snapshot();
         let fine = !pipeline.kafka_enabled || pipeline.connected;
@@ -102,9 +107,9 @@ pub(super) async fn api(State(state): State<HttpState>) -> Response {
         let latency = pipeline.cluster.map_or(0, |cluster| cluster.ping_ms);
         checks.insert("kafka".to_owned(), check(fine, latency, error.as_ref()));
     }
-    let (code, status) = match database {
-        Ok(()) => (StatusCode::OK, "healthy"),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy"),
+    let (code, status) = match error {
+        None => (StatusCode::OK, "healthy"),
+        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy"),
     };
     page(code, &json!({"status": status, "checks": checks}))
 }
@@ -131,62 +136,112 @@ pub(super) async fn kafka(State(state): State<HttpState>) -> Response {
 /// What one health answer is made from.
 struct Report {
     pipeline: Pipeline,
-    /// None: Postgres did not answer.
+    /// Postgres answered.
+    answers: bool,
+    /// None: it was not counted.
     backlog: Option<Backlog>,
-    /// How far each projector is behind the events, in events and by age.
-    behind: Vec<(String, i64, u128)>,
+    /// How far each projector is behind the events; none: it was not counted.
+    behind: Option<Vec<ProjectionLag>>,
     /// What the second destination lacks; none where there is none, or where Postgres does not say.
     second: Option<SecondBacklog>,
     /// The topic lacks events that nobody but `outbox republish` will send.
     awaits_republication: bool,
+    /// Why all is not well. What is not known is not well.
+    reasons: Vec<String>,
 }
 
 impl Report {
     async fn take(state: &HttpState) -> Self {
         let pipeline = state.status.snapshot();
-        let backlog = within(store::outbox::backlog(&state.pool)).await.ok();
+        let mut reasons = Vec::new();
+        let answer = within(store::ping(&state.pools.health)).await;
+        let answers = answer.is_ok();
+        reasons.extend(answer.err());
+        let backlog = match answers {
+            true => counted(store::outbox::backlog(&state.pools.health, QUESTION)).await,
+            false => Err(String::new()),
+        };
         let names = pipeline.projectors.keys().copied().filter(|name| *name != COMMANDS);
         let names: Vec<&'static str> = names.collect();
-        let behind = match &backlog {
-            Some(_) => within(store::lag::projection_lags(&state.pool, &names)).await.ok(),
-            None => None,
-        };
-        let behind = behind.unwrap_or_default();
-        let behind =
-            behind.into_iter().map(|lag| (lag.projector, lag.events, lag.oldest.as_millis()));
-        let awaits_republication = match pipeline.kafka_enabled && backlog.is_some() {
+        let behind = match answers {
             true => {
-                let asked = store::outbox::repair::awaits_republication(&state.pool);
+                counted(store::lag::projection_lags(&state.pools.health, &names, QUESTION)).await
+            }
+            false => Err(String::new()),
+        };
+        let awaits_republication = match pipeline.kafka_enabled && backlog.is_ok() {
+            true => {
+                let asked = store::outbox::repair::awaits_republication(&state.pools.health);
                 within(asked).await.unwrap_or(false)
             }
             false => false,
         };
-        let second = match pipeline.second.is_some() && backlog.is_some() {
+        let second = match pipeline.second.is_some() && backlog.is_ok() {
             true => {
                 let tenant = TenantId::default_tenant();
-                let asked = store::second::backlog(&state.pool, &tenant);
+                let asked = store::second::backlog(&state.pools.health, &tenant);
                 within(asked).await.ok().flatten()
             }
             false => None,
         };
-        Self { pipeline, backlog, behind: behind.collect(), second, awaits_republication }
+        if answers {
+            let unknown = |what: &str, why: &String| format!("{what} is not known: {why}");
+            reasons.extend(backlog.as_ref().err().map(|why| unknown("the outbox's backlog", why)));
+            reasons.extend(behind.as_ref().err().map(|why| unknown("the projections' lag", why)));
+        }
+        if answers && (backlog.is_err() || behind.is_err()) {
+            reasons.extend(held_back(&state.pools.health).await);
+        }
+        let (backlog, behind) = (backlog.ok(), behind.ok());
+        let mut report =
+            Self { pipeline, answers, backlog, behind, second, awaits_republication, reasons };
+        report.reasons.extend(report.troubles());
+        report
+    }
+
+    /// Whatever of it that is known is not well.
+    fn troubles(&self) -> Vec<String> {
+        let pipeline = &self.pipeline;
+        let mut found: Vec<String> = Vec::new();
+        found.extend(pipeline.dead_tasks.iter().map(|task| format!("the task {task} has ended")));
+        if pipeline.kafka_enabled && !pipeline.connected {
+            found.push("Kafka is not connected".to_owned());
+        }
+        if let Some(backlog) = self.backlog.filter(|b| b.oldest.as_millis() >= BEHIND_MS) {
+            let seconds = backlog.oldest.as_secs();
+            found.push(format!("the oldest event waits for Kafka for {seconds} s"));
+        }
+        if self.awaits_republication {
+            let text = "the topic lacks events that only `wallex outbox republish` sends";
+            found.push(text.to_owned());
+        }
+        found.extend(pipeline.problems.values().cloned());
+        for lag in self.behind.iter().flatten() {
+            let (name, seconds) = (&lag.projector, lag.oldest.as_secs());
+            if let Some(why) = lag.unknown {
+                found.push(format!("the lag of {name} is not known: {}", why.text()));
+            } else if lag.oldest.as_millis() >= BEHIND_MS {
+                found.push(format!("{name} is {seconds} s behind"));
+            }
+        }
+        for (name, status) in &pipeline.projectors {
+            found.extend(status.failing.iter().map(|why| format!("{name} cannot go on: {why}")));
+        }
+        let mending = pipeline.projectors.iter().filter(|(_, status)| status.mending);
+        found.extend(mending.map(|(name, _)| {
+            format!("{name} goes through all wallets: its places are of another Postgres cluster, or did not say")
+        }));
+        found
     }
 
     fn status(&self) -> &'static str {
-        let Some(backlog) = &self.backlog else { return "unhealthy" };
-        let pipeline = &self.pipeline;
-        if !pipeline.dead_tasks.is_empty() {
+        if !self.answers || !self.pipeline.dead_tasks.is_empty() {
             return "unhealthy";
         }
-        if !pipeline.kafka_enabled {
-            return "disabled";
-        }
-        let in_step = backlog.oldest.as_millis() < BEHIND_MS
-            && self.behind.iter().all(|(_, _, ms)| *ms < BEHIND_MS);
-        if pipeline.connected && in_step && !self.awaits_republication {
-            "healthy"
-        } else {
-            "degraded"
+        match (self.pipeline.kafka_enabled, self.reasons.is_empty()) {
+            (false, _) => "disabled",
+            (true, true) => "healthy",
+            (true, false) => "degraded",
         }
     }
 
@@ -200,11 +255,13 @@ impl Report {
         let backlog = self.backlog.as_ref();
         let body = json!({
             "status": self.status(),
+            "reasons": self.reasons,
             "producer": {"connected": pipeline.connected},
             "kafka": {"status": kafka, "error": pipeline.connection_error},
             "publisher": {
                 "isRunning": pipeline.publisher.running,
                 "unprocessedEvents": backlog.map(|b| b.events),
+                "more": backlog.is_some_and(|b| b.more),
                 "lagMs": backlog.map(|b| millis(b.oldest)),
                 "awaitsRepublication": self.awaits_republication,
             },
@@ -234,6 +291,7 @@ impl Report {
             "error": status.error,
             "published": status.published,
             "lag": self.second.as_ref().map(|second| second.backlog),
+            "more": self.second.as_ref().is_some_and(|second| second.more),
             "lagMs": self.second.as_ref().map(|second| second.oldest_ms),
         })
     }
@@ -246,13 +304,23 @@ impl Report {
     fn consumers(&self) -> Map<String, Value> {
         let mut consumers = Map::new();
         for (name, status) in &self.pipeline.projectors {
-            let found = self.behind.iter().find(|(projector, _, _)| projector == name);
-            let (lag, lag_ms) = match *name {
-                COMMANDS => commands_lag(status),
-                _ => found.map_or((None, None), |(_, n, ms)| (Some(*n), Some(*ms))),
+            let mut lags = self.behind.iter().flatten();
+            let found = lags.find(|lag| lag.projector == *name && lag.unknown.is_none());
+            let (lag, more, lag_ms) = match *name {
+                COMMANDS => {
+                    let (lag, age) = commands_lag(status);
+                    (lag, false, age)
+                }
+                _ => found.map_or((None, false, None), |lag| {
+                    (Some(lag.events), lag.more, Some(lag.oldest.as_millis()))
+                }),
             };
             let state = if status.running { "running" } else { "stopped" };
-            let consumer = json!({"state": state, "lag": lag, "lagMs": lag_ms.map(|ms| u64::try_from(ms).ok())});
+            let lag_ms = lag_ms.map(|ms| u64::try_from(ms).ok());
+            let mut consumer = json!({"state": state, "lag": lag, "more": more, "lagMs": lag_ms});
+            if let (Some(error), Some(fields)) = (&status.failing, consumer.as_object_mut()) {
+                fields.insert("error".to_owned(), json!(error));
+            }
             consumers.insert(self.group(name), consumer);
         }
         consumers
@@ -298,6 +366,29 @@ async fn within<T>(answer: impl Future<Output = store::Result<T>>) -> Result<T, 
             Err("Postgres cannot be reached".to_owned())
         }
         Err(_) => Err("Postgres does not answer".to_owned()),
+    }
+}
+
+/// What most often makes counts slow, where it is so.
+async fn held_back(pool: &store::Pool) -> Option<String> {
+    let held = within(store::snapshots::oldest(pool, 1)).await.ok()?.into_iter().next()?;
+    let is_old = held.seconds.is_some_and(|seconds| seconds >= stats::YOUNG);
+    is_old.then(|| format!("Postgres cleans nothing up meanwhile: {}", held.text()))
+}
+
+/// A count that the server gives up by itself. It may be too slow although Postgres answers all else.
+async fn counted<T>(answer: impl Future<Output = store::Result<T>>) -> Result<T, String> {
+    let slow = || format!("Postgres did not count it within {} s", QUESTION.as_secs());
+    match tokio::time::timeout(PATIENCE, answer).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "health: a count");
+            Err(match error.class() {
+                store::Class::Conflict => slow(),
+                _ => "Postgres refused to count it: the log has why".to_owned(),
+            })
+        }
+        Err(_) => Err(slow()),
     }
 }
 

@@ -7,8 +7,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::cursor::Moment;
-use super::openapi::problems::{ReadByIdProblems, ReadProblems};
-use super::openapi::requests::{ConsistencyToken, EntryFilter as EntryParameters, Limit, WalletId};
+use super::openapi::problems::{ProjectedByIdProblems, ProjectedProblems};
+use super::openapi::requests::{ConsistencyToken, EntryFilter as EntryParameters, Page, WalletId};
 use super::path::{TextPath, WalletPath};
 use super::problem::HttpResult;
 use super::query::Parameters;
@@ -35,6 +35,12 @@ fn filter(parameters: &Parameters) -> HttpResult<EntryFilter> {
     })
 }
 
+/// Where the former page over several wallets ended.
+fn entry_cursor(parameters: &Parameters) -> HttpResult<Option<EntryCursor>> {
+    let after: Option<(Moment, Uuid)> = cursor::position(parameters)?;
+    Ok(after.map(|(Moment(created_at), event_id)| EntryCursor { created_at, event_id }))
+}
+
 /// A full page may have another behind it.
 fn next<T: Serialize>(
     rows: &[EntryRow],
@@ -49,7 +55,7 @@ fn next<T: Serialize>(
 #[utoipa::path(
     get, path = "/ledger/wallet/{id}", tag = "ledger", operation_id = "listWalletTransactions",
     params(WalletId, EntryParameters, ConsistencyToken),
-    responses((status = 200, description = "The entries", body = WalletLedger), ReadByIdProblems)
+    responses((status = 200, description = "The entries", body = WalletLedger), ProjectedByIdProblems)
 )]
 pub(super) async fn wallet(
     State(state): State<HttpState>,
@@ -79,7 +85,7 @@ pub(super) async fn wallet(
 #[utoipa::path(
     get, path = "/ledger/wallet/{id}/summary", tag = "ledger", operation_id = "getWalletSummary",
     params(WalletId, ConsistencyToken),
-    responses((status = 200, description = "The totals", body = SummaryView), ReadByIdProblems)
+    responses((status = 200, description = "The totals", body = SummaryView), ProjectedByIdProblems)
 )]
 pub(super) async fn summary(
     State(state): State<HttpState>,
@@ -88,16 +94,16 @@ pub(super) async fn summary(
 ) -> HttpResult<Response> {
     let tenant = TenantId::default_tenant();
     let mut connection = consistency::read(&headers, &state, &tenant, LEDGER).await?;
-    let summary = entries::summary(&mut connection, &tenant, &id).await?;
+    let summary = entries::summary(&mut connection, &tenant, LEDGER, &id).await?;
     let body = SummaryView::new(id.as_str(), &summary);
     Ok(json(serde_json::to_string(&body).unwrap_or_default()))
 }
 
-/// Every entry of one reference: both sides of a transfer.
+/// The entries of one reference, newest first: both sides of a transfer.
 #[utoipa::path(
     get, path = "/ledger/reference/{reference}", tag = "ledger", operation_id = "listReferenceTransactions",
-    params(("reference" = String, Path, description = "A caller's reference, or the id of a transaction or transfer"), Limit, ConsistencyToken),
-    responses((status = 200, description = "The entries", body = ReferenceLedger), ReadByIdProblems)
+    params(("reference" = String, Path, description = "A caller's reference, or the id of a transaction or transfer"), Page, ConsistencyToken),
+    responses((status = 200, description = "The entries", body = ReferenceLedger), ProjectedByIdProblems)
 )]
 pub(super) async fn reference(
     State(state): State<HttpState>,
@@ -107,12 +113,14 @@ pub(super) async fn reference(
 ) -> HttpResult<Response> {
     let tenant = TenantId::default_tenant();
     let limit = parameters.limit(LIMIT)?;
+    let after = entry_cursor(&parameters)?;
     let mut connection = consistency::read(&headers, &state, &tenant, LEDGER).await?;
-    let rows = entries::of_reference(&mut connection, &tenant, &reference, limit).await?;
+    let rows = entries::of_reference(&mut connection, &tenant, &reference, limit, after).await?;
     let body = ReferenceLedger {
         reference_id: &reference,
         count: rows.len(),
         transactions: EntryView::all(&rows),
+        next_cursor: next(&rows, limit, |entry| (entry.created_at, entry.event_id)),
     };
     Ok(json(serde_json::to_string(&body).unwrap_or_default()))
 }
@@ -121,7 +129,7 @@ pub(super) async fn reference(
 #[utoipa::path(
     get, path = "/ledger/transactions", tag = "ledger", operation_id = "listTransactions",
     params(EntryParameters, ConsistencyToken),
-    responses((status = 200, description = "The entries", body = Transactions), ReadProblems)
+    responses((status = 200, description = "The entries", body = Transactions), ProjectedProblems)
 )]
 pub(super) async fn transactions(
     State(state): State<HttpState>,
@@ -130,8 +138,7 @@ pub(super) async fn transactions(
 ) -> HttpResult<Response> {
     let tenant = TenantId::default_tenant();
     let filter = filter(&parameters)?;
-    let after: Option<(Moment, Uuid)> = cursor::position(&parameters)?;
-    let after = after.map(|(Moment(created_at), event_id)| EntryCursor { created_at, event_id });
+    let after = entry_cursor(&parameters)?;
     let mut connection = consistency::read(&headers, &state, &tenant, LEDGER).await?;
     let rows = entries::of_all(&mut connection, &tenant, &filter, after).await?;
     let body = Transactions {

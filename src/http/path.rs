@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, header};
 
 use super::problem::{HttpError, HttpResult};
 use crate::answer::ProblemCode;
-use crate::wallet::WalletId;
+use crate::wallet::{Expected, WalletId};
 
 const KEY_BYTES_MAX: usize = 255;
 
@@ -86,25 +86,67 @@ fn unquoted(value: &str) -> Option<String> {
     Some(text)
 }
 
-/// `If-Match: "<version>"`; `*` and no header ask for nothing.
-pub(super) fn expected_version(headers: &HeaderMap) -> HttpResult<Option<i64>> {
-    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
-    match value.to_str().unwrap_or("").trim() {
-        "*" => Ok(None),
-        tag => {
-            let version = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
-            let version = version.and_then(|version| version.parse::<i64>().ok());
-            let wanted = "must be one quoted version such as \"3\", or *";
-            version
-                .map(Some)
-                .ok_or_else(|| HttpError::at(ProblemCode::InvalidValue, "If-Match", wanted))
-        }
+/// The versions that `If-Match` names; `*` and no header ask for nothing, for a command needs its
+/// wallet in any case. A weak tag, and one that no answer gave, matches no version (RFC 9110, 13.1.1).
+pub(super) fn expected_version(headers: &HeaderMap) -> HttpResult<Option<Expected>> {
+    let lines = headers.get_all(header::IF_MATCH).iter();
+    let lines: Option<Vec<&str>> = lines.map(|line| line.to_str().ok()).collect();
+    let lines = lines.ok_or_else(invalid_tags)?;
+    if lines.is_empty() || lines.iter().any(|line| line.trim() == "*") {
+        return Ok(None);
     }
+    let list = lines.join(",");
+    let tags = tags(&list).filter(|tags| !tags.is_empty()).ok_or_else(invalid_tags)?;
+    let strong = tags.into_iter().filter(|tag| !tag.weak);
+    let versions = strong.filter_map(|tag| tag.opaque.parse::<i64>().ok()).collect();
+    Ok(Some(Expected::any_of(versions)))
+}
+
+fn invalid_tags() -> HttpError {
+    let wanted = "must be a quoted version such as \"3\", a list of them, or *";
+    HttpError::at(ProblemCode::InvalidValue, "If-Match", wanted)
+}
+
+/// One of the tags of `If-Match` or `If-None-Match`.
+#[derive(Debug, PartialEq, Eq)]
+struct Tag<'a> {
+    weak: bool,
+    opaque: &'a str,
+}
+
+/// The tags of a list: there may be commas in a tag, and empty members in the list.
+fn tags(list: &str) -> Option<Vec<Tag<'_>>> {
+    let mut found = Vec::new();
+    let mut left = list.trim_start_matches([' ', '\t', ',']);
+    while !left.is_empty() {
+        let (weak, quoted) = match left.strip_prefix("W/") {
+            Some(quoted) => (true, quoted),
+            None => (false, left),
+        };
+        let (opaque, behind) = quoted.strip_prefix('"')?.split_once('"')?;
+        found.push(Tag { weak, opaque });
+        let behind = behind.trim_start_matches([' ', '\t']);
+        if !behind.is_empty() && !behind.starts_with(',') {
+            return None;
+        }
+        left = behind.trim_start_matches([' ', '\t', ',']);
+    }
+    Some(found)
+}
+
+/// `If-None-Match`: any of the tags, whether or not a proxy made it weak, or `*` (RFC 9110, 13.1.2).
+pub(super) fn is_known(headers: &HeaderMap, version: i64) -> bool {
+    let lines = headers.get_all(header::IF_NONE_MATCH).iter();
+    let version = version.to_string();
+    lines.filter_map(|line| line.to_str().ok()).any(|line| {
+        line.trim() == "*"
+            || tags(line).is_some_and(|tags| tags.iter().any(|tag| tag.opaque == version))
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::unquoted;
+    use super::{Tag, tags, unquoted};
 
     #[test]
     fn keys_may_be_bare_or_quoted() {
@@ -113,6 +155,18 @@ mod tests {
         assert_eq!(unquoted(r#""a\"b""#).as_deref(), Some("a\"b"));
         for broken in ["\"abc", "\"a\"b\"", r#""a\x""#] {
             assert_eq!(unquoted(broken), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn lists_of_tags_are_read_as_rfc_9110_has_them() {
+        let strong = |opaque| Tag { weak: false, opaque };
+        assert_eq!(tags("\"3\""), Some(vec![strong("3")]));
+        let several = Some(vec![Tag { weak: true, opaque: "3" }, strong("a,b"), strong("")]);
+        assert_eq!(tags(" W/\"3\",\"a,b\" , ,\"\","), several);
+        assert_eq!(tags(", "), Some(Vec::new()));
+        for broken in ["3", "\"3", "\"3\" \"4\"", "w/\"3\"", "\"3\", *"] {
+            assert_eq!(tags(broken), None, "{broken}");
         }
     }
 }

@@ -8,6 +8,8 @@ use crate::answer::{Answer, Problem, ProblemCode};
 use crate::execute::Failure;
 use crate::store;
 
+/// Says that an answer is the first one under its key, given again.
+pub(super) const REPLAYED: &str = "idempotency-replayed";
 /// Seconds after which a caller told to retry may do so.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
@@ -89,14 +91,32 @@ impl From<store::Error> for HttpError {
     }
 }
 
-pub(super) async fn route_not_found(uri: Uri) -> HttpError {
+pub(super) async fn route_not_found(method: Method, uri: Uri) -> Response {
+    // `OPTIONS *` asks of the service as a whole (RFC 9110, 9.3.7).
+    if method == Method::OPTIONS && uri.path() == "*" {
+        let allow = HeaderValue::from_static("GET,HEAD,POST,OPTIONS");
+        return (StatusCode::NO_CONTENT, [(header::ALLOW, allow)]).into_response();
+    }
     tracing::debug!(path = uri.path(), "no such route");
-    HttpError::new(ProblemCode::RouteNotFound, "README.md and /docs list the routes")
+    let path = uri.path();
+    let detail = if path.contains("//") {
+        "a path has single slashes; /docs lists the routes"
+    } else if path.len() > 1 && path.ends_with('/') {
+        "a path ends without a slash; /docs lists the routes"
+    } else {
+        "README.md and /docs list the routes"
+    };
+    HttpError::new(ProblemCode::RouteNotFound, detail).into_response()
 }
 
-pub(super) async fn method_not_allowed(method: Method) -> HttpError {
-    HttpError::new(
-        ProblemCode::MethodNotAllowed,
-        format!("{method} is not among the Allow header's"),
-    )
+/// The router puts `Allow` beside either answer.
+pub(super) async fn method_not_allowed(method: Method) -> Response {
+    if method == Method::OPTIONS {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    let mut detail = format!("{method} is not among the Allow header's");
+    if method.as_str().bytes().any(|byte| byte.is_ascii_lowercase()) {
+        detail.push_str("; methods are written in upper case");
+    }
+    HttpError::new(ProblemCode::MethodNotAllowed, detail).into_response()
 }

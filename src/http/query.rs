@@ -85,7 +85,18 @@ impl Parameters {
             Some(date.and_time(if end { last } else { NaiveTime::MIN }).and_utc())
         };
         let rule = "must be a date such as 2026-01-31 or a time such as 2026-01-31T12:00:00Z";
-        time.ok().or_else(date).map(Some).ok_or_else(|| invalid(name, rule))
+        time.ok().or_else(date).map(Some).ok_or_else(|| {
+            // In a query a + stands for a space: the offset was lost on the way.
+            let parts = text.rsplit_once(' ').filter(|(time, offset)| {
+                DateTime::parse_from_rfc3339(&format!("{time}+{offset}")).is_ok()
+            });
+            match parts {
+                Some((time, offset)) => {
+                    invalid(name, &format!("write the + of an offset as %2B: {time}%2B{offset}"))
+                }
+                None => invalid(name, rule),
+            }
+        })
     }
 }
 

@@ -89,7 +89,7 @@ pub(super) struct WalletLedger<'a> {
     pub projected_version: i64,
 }
 
-/// Every entry of one reference.
+/// The entries of one reference.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct ReferenceLedger<'a> {
@@ -97,6 +97,9 @@ pub(super) struct ReferenceLedger<'a> {
     /// Entries in this answer.
     pub count: usize,
     pub transactions: Vec<EntryView<'a>>,
+    /// Null on the last page.
+    #[schema(required)]
+    pub next_cursor: Option<String>,
 }
 
 /// Entries of all wallets.

@@ -9,19 +9,19 @@ use uuid::Uuid;
 
 use super::body::CommandFields;
 use super::openapi::problems::{
-    CreateProblems, CreditProblems, DebitProblems, ReadProblems, ReadWalletProblems,
+    CreateProblems, CreditProblems, DebitProblems, ProjectedProblems, ReadWalletProblems,
     TransferProblems,
 };
 use super::openapi::requests::{
     self as bodies, CommandHeaders, ConsistencyToken, IfMatch, IfNoneMatch,
 };
-use super::path::{WalletPath, expected_version, idempotency_key, key_required};
-use super::problem::{HttpError, HttpResult, render_answer};
+use super::path::{WalletPath, expected_version, idempotency_key, is_known, key_required};
+use super::problem::{HttpError, HttpResult, REPLAYED, render_answer};
 use super::query::Parameters;
 use super::views::{Events, MovedWallet};
 use super::{HttpState, consistency, cursor};
 use crate::answer::{Problem, TransferView, WalletView, event_json};
-use crate::execute::{Context, Failure, Key, Operation, Reply, Request};
+use crate::execute::{Context, Key, Operation, Reply, Request};
 use crate::projector::READ_MODEL;
 use crate::request::{self, Fields};
 use crate::store::{self, read_model, wallets};
@@ -141,13 +141,12 @@ async fn run(
     let key = key.map(|key| Key::new(&key, &command));
     let operations = vec![Operation { command, key, context: None }];
     let tenant = TenantId::default_tenant();
-    let request = Request { tenant, operations, atomic: false, context };
-    let outcome = state.executor.execute(request).await.pop().unwrap_or(Err(Failure::Broken));
-    let Reply { answer, replayed } = outcome?;
+    let request = Request { tenant, operations, atomic: false, context, key: None };
+    let Reply { answer, replayed } = state.executor.execute(request).await.only()?;
     let mut response = render_answer(&answer);
     let headers = response.headers_mut();
     if replayed {
-        headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
+        headers.insert(REPLAYED, HeaderValue::from_static("true"));
     }
     if !answer.versions.is_empty() {
         headers.insert(consistency::HEADER, consistency::token(&answer.versions));
@@ -179,27 +178,16 @@ pub(super) async fn show(
     headers: HeaderMap,
 ) -> HttpResult<Response> {
     let tenant = TenantId::default_tenant();
-    let mut connection = store::acquire(&state.pool).await?;
+    let mut connection = store::acquire(&state.pools.reads).await?;
     let wallet = wallets::wallet_fetch(&mut connection, &tenant, &id).await?;
     let wallet = wallet.ok_or_else(|| not_found(&id))?;
     let tag = etag(wallet.version);
-    let known = is_known(&headers, &tag);
-    let mut response = match known {
+    let mut response = match is_known(&headers, wallet.version) {
         true => StatusCode::NOT_MODIFIED.into_response(),
         false => json(WalletView::new(&wallet).to_json()),
     };
     response.headers_mut().insert(header::ETAG, tag);
     Ok(response)
-}
-
-/// `If-None-Match`: any of the tags, which proxies may have made weak, or `*` (RFC 9110).
-fn is_known(headers: &HeaderMap, tag: &HeaderValue) -> bool {
-    let values = headers.get_all(header::IF_NONE_MATCH).iter();
-    let mut tags = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    tags.any(|known| {
-        let known = known.trim_ascii();
-        known == b"*" || known.strip_prefix(b"W/").unwrap_or(known) == tag.as_bytes()
-    })
 }
 
 /// Wallets, newest first, from the read model.
@@ -209,7 +197,7 @@ fn is_known(headers: &HeaderMap, tag: &HeaderValue) -> bool {
     responses(
         (status = 200, description = "The wallets; a full page has a `Link` to the next",
             body = Vec<WalletView>, headers(("Link" = String, description = "rel=\"next\""))),
-        ReadProblems
+        ProjectedProblems
     )
 )]
 pub(super) async fn list(
@@ -260,7 +248,7 @@ pub(super) async fn events(
     let tenant = TenantId::default_tenant();
     let after = parameters.number("afterVersion", 0, 0, i64::MAX)?;
     let limit = parameters.limit(EVENTS_LIMIT)?;
-    let mut connection = store::acquire(&state.pool).await?;
+    let mut connection = store::acquire(&state.pools.reads).await?;
     let events = wallets::wallet_events(&mut connection, &tenant, &id, after, limit).await?;
     if events.is_empty() && wallets::wallet_fetch(&mut connection, &tenant, &id).await?.is_none() {
         return Err(not_found(&id));

@@ -3,20 +3,18 @@
 //! The commands of one wallet go to the lanes as one request, in their order, so that they share
 //! their fate: none overtakes another that Postgres or a lock held up.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::Shared;
+use super::waves::{self, Decision, Order, Undecided};
 use crate::answer::Problem;
-use crate::execute::{Context, Failure, Key, Operation, Outcome, Request};
+use crate::execute::{Context, Failure, Key, Operation, Request};
 use crate::kafka::Fetched;
-use crate::request::{Unread, WalletCommand, is_plain_id, is_traceparent};
+use crate::request::{Commanded, Unread, WalletCommand, is_plain_id, is_traceparent};
 use crate::store;
 use crate::wallet::WalletId;
 
@@ -36,21 +34,27 @@ pub(super) struct Handled<'a> {
     pub id: Option<String>,
     pub context: Context,
     pub fate: Fate,
+    /// Not decided, and not to be tried from another topic: a dead letter.
+    pub is_set_aside: bool,
 }
 
 pub(super) enum Fate {
     /// A decided outcome, or one that the id had already.
-    Answered { status: u16, body: Arc<str>, replayed: bool },
+    Answered(Decision),
     /// No valid command.
     Invalid(Box<Unread>),
     /// Tried, and not decided: it may be later.
-    Undecided(Problem),
+    Undecided {
+        problem: Problem,
+        /// What a command of several operations came to, where some of them are decided.
+        partly: Option<Decision>,
+    },
 }
 
 /// A command that has no outcome yet.
-struct Pending {
+pub(super) struct Pending {
     at: usize,
-    operation: Operation,
+    pub order: Order,
 }
 
 /// What becomes of `records`, in their order. None: told to stop; they will be read again.
@@ -65,40 +69,30 @@ pub(super) async fn settle<'a>(
     for (at, record) in records.iter().enumerate() {
         let read = WalletCommand::parse(record.value.as_deref(), made_id);
         handled.push(match read {
-            Ok(WalletCommand { id, command }) => {
+            Ok(WalletCommand { id, what }) => {
                 let context = context_of(&id, record);
-                let key = Some(Key::of_inbound(&id, &command));
-                let operation = Operation { command, key, context: Some(context.clone()) };
-                pending.push(Pending { at, operation });
+                pending.push(Pending { at, order: order(shared, &id, what, context.clone()) });
                 // Stands until there is an outcome.
-                let fate = Fate::Undecided(Failure::Unavailable.into());
-                Handled { record, id: Some(id), context, fate }
+                let fate = Fate::Undecided { problem: Failure::Unavailable.into(), partly: None };
+                Handled { record, id: Some(id), context, fate, is_set_aside: false }
             }
             Err(unread) => {
                 let id = unread.id.clone();
                 let context = context_of(id.as_deref().unwrap_or(""), record);
-                Handled { record, id, context, fate: Fate::Invalid(unread) }
+                Handled { record, id, context, fate: Fate::Invalid(unread), is_set_aside: false }
             }
         });
     }
     let (mut tries, mut pause) = (0, PAUSE);
     while !pending.is_empty() {
-        let outcomes = run(shared, &pending).await;
+        let outcomes = waves::run(shared, &pending).await;
         let mut undecided = Vec::new();
         for (pending, outcome) in pending.into_iter().zip(outcomes) {
             let Some(entry) = handled.get_mut(pending.at) else { continue };
             match outcome {
-                Ok(reply) => {
-                    let (status, body) = (reply.answer.status, reply.answer.body);
-                    entry.fate = Fate::Answered { status, body, replayed: reply.replayed };
-                }
-                Err(failure @ (Failure::KeyReused | Failure::KeyExpired { .. })) => {
-                    let problem = Problem::from(failure).with_request_id(&entry.context.request_id);
-                    let (status, body) = (problem.status(), problem.to_json().into());
-                    entry.fate = Fate::Answered { status, body, replayed: false };
-                }
-                Err(failure) => {
-                    entry.fate = Fate::Undecided(failure.clone().into());
+                Ok(decision) => entry.fate = Fate::Answered(decision),
+                Err(Undecided { failure, partly }) => {
+                    entry.fate = Fate::Undecided { problem: failure.clone().into(), partly };
                     undecided.push((pending, failure));
                 }
             }
@@ -138,33 +132,22 @@ async fn must_wait(shared: &Shared, undecided: &[(Pending, Failure)]) -> bool {
     is_away
 }
 
-/// Executes all that is pending, a request for each wallet; outcomes in the order of `pending`.
-async fn run(shared: &Shared, pending: &[Pending]) -> Vec<Outcome> {
-    let mut wallets: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (place, pending) in pending.iter().enumerate() {
-        let wallet = pending.operation.command.wallet_id();
-        wallets.entry(wallet.as_str()).or_default().push(place);
-    }
-    let places = u32::try_from(pending.len().min(shared.room_max)).unwrap_or(u32::MAX);
-    // The semaphore is never closed.
-    let _room = shared.room.acquire_many(places).await.ok();
-    let requests = wallets.values().map(|places| {
-        let chosen = places.iter().filter_map(|place| pending.get(*place));
-        let operations: Vec<Operation> = chosen.map(|p| p.operation.clone()).collect();
-        let tenant = shared.parts.tenant.clone();
-        let context = Context::default();
-        shared.parts.executor.execute(Request { tenant, operations, atomic: false, context })
-    });
-    let answers = join_all(requests).await;
-    let mut outcomes = vec![Err(Failure::Broken); pending.len()];
-    for (places, answers) in wallets.values().zip(answers) {
-        for (place, answer) in places.iter().zip(answers) {
-            if let Some(outcome) = outcomes.get_mut(*place) {
-                *outcome = answer;
-            }
+/// What the lanes are asked for.
+fn order(shared: &Shared, id: &str, what: Commanded, context: Context) -> Order {
+    let (atomic, operations, parsed) = match what {
+        Commanded::One(command) => {
+            let key = Some(Key::of_inbound(id, &command));
+            return Order::One(Operation { command, key, context: Some(context) });
         }
-    }
-    outcomes
+        Commanded::Many { atomic, operations, parsed } => (atomic, operations, parsed),
+    };
+    let operations = operations.into_iter().enumerate().map(|(at, command)| {
+        let key = Some(Key::of_inbound_place(id, at, &command));
+        Operation { command, key, context: None }
+    });
+    let (tenant, operations) = (shared.parts.tenant.clone(), operations.collect());
+    let key = Some(Key::of_inbound_bulk(id, &parsed));
+    Order::Many(Request { tenant, operations, atomic, context, key })
 }
 
 /// What events and problems record of a command: the command is their cause.

@@ -179,8 +179,12 @@ impl Consumer {
         if !self.surplus.is_empty() {
             self.hurry.notify_one();
         }
-        if self.assigned.as_ref().is_some_and(|before| *before != held) {
-            self.shared.report_rebalance(self.stage, held.len());
+        match &self.assigned {
+            None => self.shared.report_assigned(self.stage, held.len()),
+            Some(before) if *before != held => {
+                self.shared.report_rebalance(self.stage, held.len());
+            }
+            Some(_) => {}
         }
         self.assigned = Some(held);
         self.shared.report_places(self.stage, &lock(&self.places));

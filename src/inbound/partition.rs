@@ -9,11 +9,12 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::consumer::{Places, lock};
+use super::letters::{self, Letters};
 use super::{Shared, Stage, batch, now, send};
 use crate::kafka::{FetchError, Fetched, Fetcher};
 use crate::status::PartitionStatus;
-use crate::store;
-use crate::store::checkpoints::{self, Advance};
+use crate::store::checkpoints::{self, Advance, Subscription};
+use crate::store::{self, Connection};
 
 /// Commands that are settled together, at most.
 const CHUNK: usize = 256;
@@ -102,10 +103,11 @@ impl Worker {
             self.note(position, end, Some(first.timestamp));
             let due = self.due(stage, rest, fetched_at).await?;
             let (chunk, left) = rest.split_at_checked(due.min(CHUNK))?;
-            let handled = batch::settle(&self.shared, self.stage, chunk, &self.stop).await?;
-            send::send(&self.shared, self.stage, self.partition, &handled, &self.stop).await?;
+            let mut handled = batch::settle(&self.shared, self.stage, chunk, &self.stop).await?;
+            send::send(&self.shared, self.stage, self.partition, &mut handled, &self.stop).await?;
             let next = chunk.last().map_or(position, |record| record.offset + 1);
-            let place = self.advance(position, next).await?;
+            let letters = letters::letters(&self.shared, self.stage, self.partition, &handled);
+            let place = self.advance(position, next, &letters).await?;
             self.shared.report_handled(self.stage, &handled);
             position = place;
             if place != next {
@@ -134,11 +136,11 @@ impl Worker {
         Some(records.iter().take_while(|record| due(record) <= until).count())
     }
 
-    /// Moves the place on; where it is by now, which is elsewhere after a reset or under another
-    /// owner.
-    async fn advance(&self, from: i64, to: i64) -> Option<i64> {
+    /// Moves the place on, and keeps the dead letters before it; where it is by now, which is elsewhere
+    /// after a reset or under another owner.
+    async fn advance(&self, from: i64, to: i64, letters: &Letters) -> Option<i64> {
         loop {
-            match store::bounded(store::SILENT, self.try_advance(from, to)).await {
+            match store::bounded(store::SILENT, self.try_advance(from, to, letters)).await {
                 Ok(place) => return Some(place),
                 Err(error) => {
                     self.shared.report_error(&format!("Postgres: {error}"));
@@ -148,12 +150,16 @@ impl Worker {
         }
     }
 
-    async fn try_advance(&self, from: i64, to: i64) -> store::Result<i64> {
+    async fn try_advance(&self, from: i64, to: i64, letters: &Letters) -> store::Result<i64> {
         let of = self.shared.subscription(self.stage);
         let (partition, next_offset) = (self.partition, Some((from, to)));
-        let advance = Advance { partition, next_offset, feed_xid: None };
+        let advance = [Advance { partition, next_offset, feed_xid: None }];
         let mut connection = store::acquire(&self.shared.parts.pool).await?;
-        if !checkpoints::advance(&mut connection, &of, &[advance]).await?.is_empty() {
+        let moved = match letters.is_empty() {
+            true => checkpoints::advance(&mut connection, &of, &advance).await?,
+            false => self.keep(&mut connection, &of, &advance, letters).await?,
+        };
+        if !moved.is_empty() {
             return Ok(to);
         }
         let (tenant, topic) = (of.tenant.as_str(), &of.topic);
@@ -162,6 +168,34 @@ impl Worker {
         let places = store::group_offsets::places(pool, tenant, of.projector, topic).await?;
         let place = places.iter().find(|place| place.partition == partition);
         Ok(place.map_or(from, |place| place.next_offset))
+    }
+
+    /// Both in one transaction: what is behind a place is kept. Whoever moved it meanwhile has kept the
+    /// same.
+    async fn keep(
+        &self,
+        connection: &mut Connection,
+        of: &Subscription,
+        advance: &[Advance],
+        letters: &Letters,
+    ) -> store::Result<Vec<i32>> {
+        store::begin(connection).await?;
+        let keeping = async {
+            let moved = checkpoints::advance(connection, of, advance).await?;
+            let news = letters::keep(connection, &self.shared, letters).await?;
+            store::commit(connection).await.map(|()| (moved, news))
+        };
+        match keeping.await {
+            Ok((moved, news)) => {
+                letters::tell(&news);
+                Ok(moved)
+            }
+            Err(error) => {
+                // The first error says more; the pool mends the session anyway.
+                let _ = store::rollback(connection).await;
+                Err(error)
+            }
+        }
     }
 
     /// The offset is not in the topic: goes on at the earliest one that is.
@@ -173,7 +207,7 @@ impl Worker {
         );
         tracing::error!("{error}");
         self.shared.report_error(&error);
-        self.advance(from, earliest).await
+        self.advance(from, earliest, &Letters::new()).await
     }
 
     fn note(&self, next_offset: i64, end: i64, first: Option<DateTime<Utc>>) {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::batch::{Fate, Handled};
-use crate::envelope::{REPLAY_COUNT, timestamp};
+use crate::envelope::{REPLAY_COUNT, VALUE_LEFT_OUT, timestamp};
 use crate::kafka::Copied;
 
 /// Of a message in a header.
@@ -30,20 +30,22 @@ struct CommandResult<'a> {
 }
 
 /// The result for the command's sender. None: there is none yet, or nobody known to send it to.
-pub(super) fn result(handled: &Handled, is_last: bool, now: DateTime<Utc>) -> Option<Copied> {
+pub(super) fn result(handled: &Handled, now: DateTime<Utc>) -> Option<Copied> {
     let id = handled.id.as_deref()?;
     let told = |problem: &crate::answer::Problem| {
         let problem = problem.clone().with_request_id(id);
         (problem.status(), problem.to_json())
     };
     let (status, body) = match &handled.fate {
-        Fate::Answered { status, body, .. } => (*status, body.to_string()),
+        Fate::Answered(decision) => (decision.status, decision.body.to_string()),
         Fate::Invalid(unread) => told(&unread.problem),
-        Fate::Undecided(problem) if is_last => told(problem),
-        Fate::Undecided(_) => return None,
+        Fate::Undecided { .. } if !handled.is_set_aside => return None,
+        Fate::Undecided { partly: Some(decision), .. } => {
+            (decision.status, decision.body.to_string())
+        }
+        Fate::Undecided { problem, partly: None } => told(problem),
     };
-    let body: &RawValue = serde_json::from_str(&body).ok()?;
-    let value = serde_json::to_vec(&CommandResult { command_id: id, status, body }).ok()?;
+    let value = value_of(id, status, &body)?;
     let mut headers = BTreeMap::new();
     let context = &handled.context;
     for (name, text) in
@@ -56,12 +58,17 @@ pub(super) fn result(handled: &Handled, is_last: bool, now: DateTime<Utc>) -> Op
     Some(Copied { key, value: Some(value), headers, timestamp: now })
 }
 
+pub(super) fn value_of(id: &str, status: u16, body: &str) -> Option<Vec<u8>> {
+    let body: &RawValue = serde_json::from_str(body).ok()?;
+    serde_json::to_vec(&CommandResult { command_id: id, status, body }).ok()
+}
+
 /// The record as it was, with what is known of its failure in the headers. None: it has not failed.
 pub(super) fn failed(handled: &Handled, origin: &Origin, now: DateTime<Utc>) -> Option<Copied> {
     let (class, message) = match &handled.fate {
-        Fate::Answered { .. } => return None,
+        Fate::Answered(_) => return None,
         Fate::Invalid(unread) => (unread.class, &unread.problem.detail),
-        Fate::Undecided(problem) => (problem.code.as_str(), &problem.detail),
+        Fate::Undecided { problem, .. } => (problem.code.as_str(), &problem.detail),
     };
     let record = handled.record;
     let mut headers = record.headers.clone();
@@ -90,26 +97,28 @@ pub(super) fn failed(handled: &Handled, origin: &Origin, now: DateTime<Utc>) -> 
     Some(Copied { key, value, headers, timestamp: now })
 }
 
-/// A dead letter that the broker does not take: without what makes it large. Where it came from
-/// stands in it still.
-pub(super) fn stripped(letter: &Copied) -> Copied {
-    let ours = [
-        "original-topic",
-        "original-partition",
-        "original-offset",
-        "failed-at",
-        "error-class",
-        "error-message",
-        "attempts",
-        REPLAY_COUNT,
-    ];
-    let kept = letter.headers.iter().filter(|(name, _)| ours.contains(&name.as_str()));
-    let mut headers: BTreeMap<String, Vec<u8>> =
-        kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+/// The same dead letter for a topic that does not take it: first without its value, then without all
+/// that is not ours. None: there is nothing more to leave out. Where it came from stands in it still.
+pub(super) fn lighter_letter(letter: &Copied) -> Option<Copied> {
+    let mut lighter = letter.clone();
+    if letter.headers.contains_key(VALUE_LEFT_OUT) {
+        let ours = [
+            "original-topic",
+            "original-partition",
+            "original-offset",
+            "failed-at",
+            "error-class",
+            "error-message",
+            "attempts",
+            REPLAY_COUNT,
+            VALUE_LEFT_OUT,
+        ];
+        lighter.key = None;
+        lighter.headers.retain(|name, _| ours.contains(&name.as_str()));
+        return (lighter != *letter).then_some(lighter);
+    }
     let bytes = letter.value.as_ref().map_or(0, Vec::len);
-    headers.insert(LEFT_OUT.to_owned(), bytes.to_string().into_bytes());
-    Copied { key: None, value: None, headers, timestamp: letter.timestamp }
+    lighter.headers.insert(VALUE_LEFT_OUT.to_owned(), bytes.to_string().into_bytes());
+    lighter.value = None;
+    Some(lighter)
 }
-
-/// How many bytes of value the broker would not take.
-pub(super) const LEFT_OUT: &str = "value-left-out";

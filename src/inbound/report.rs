@@ -33,29 +33,27 @@ impl Shared {
 
     /// A chunk is settled, and its place has moved.
     pub(super) fn report_handled(&self, stage: usize, handled: &[Handled]) {
-        let is_last = stage + 1 == self.stages.len();
-        let (mut applied, mut duplicates, mut dead_letters) = (0, 0, 0);
+        let (mut applied, mut duplicates, mut dead_letters, mut retried) = (0, 0, 0, 0);
         for one in handled {
             let outcome = match &one.fate {
-                Fate::Answered { replayed: true, .. } => "replayed",
-                Fate::Answered { status, .. } if *status < 400 => "applied",
-                Fate::Answered { .. } => "refused",
+                Fate::Answered(decision) if decision.replayed => "replayed",
+                Fate::Answered(decision) if decision.status < 400 => "applied",
+                Fate::Answered(_) => "refused",
                 Fate::Invalid(_) => "invalid",
-                Fate::Undecided(_) if is_last => "undecided",
-                Fate::Undecided(_) => "retried",
+                Fate::Undecided { .. } if one.is_set_aside => "undecided",
+                Fate::Undecided { .. } => "retried",
             };
             match outcome {
                 "replayed" => duplicates += 1,
                 "applied" | "refused" => applied += 1,
                 "invalid" | "undecided" => dead_letters += 1,
-                _ => {}
+                _ => retried += 1,
             }
             counter!("commands_consumed_total", "outcome" => outcome).increment(1);
+            self.tell(stage, one, outcome);
         }
         counter!("commands_dead_lettered_total").increment(dead_letters);
-        if let (Some(next), false) = (self.stages.get(stage + 1), is_last) {
-            let retried = handled.iter().filter(|h| matches!(h.fate, Fate::Undecided(_))).count();
-            let retried = u64::try_from(retried).unwrap_or(u64::MAX);
+        if let Some(next) = self.stages.get(stage + 1) {
             counter!("commands_retried_total", "topic" => next.topic.name.clone())
                 .increment(retried);
         }
@@ -65,6 +63,19 @@ impl Shared {
             status.dead_letters += dead_letters;
         });
         self.report_well();
+    }
+
+    /// One line for each command that goes on to another topic.
+    fn tell(&self, stage: usize, one: &Handled, outcome: &'static str) {
+        let topic = self.stages.get(stage).map_or("", |stage| stage.topic.name.as_str());
+        let (id, offset) = (one.id.as_deref().unwrap_or(""), one.record.offset);
+        match outcome {
+            "invalid" | "undecided" => {
+                tracing::warn!(topic, offset, id, cause = outcome, "command dead-lettered");
+            }
+            "retried" => tracing::info!(topic, offset, id, "command retried later"),
+            _ => {}
+        }
     }
 
     /// Where the partitions stand, those that bring nothing included.
@@ -81,6 +92,13 @@ impl Shared {
             gauge!("consumer_lag_events", &labels).set(lag(place));
         }
         self.change(|status| status.partitions.clone_from(places));
+    }
+
+    /// The first partitions of this instance.
+    pub(super) fn report_assigned(&self, stage: usize, partitions: usize) {
+        if stage == 0 {
+            tracing::info!(consumer = COMMANDS, partitions, "assigned");
+        }
     }
 
     /// Partitions came or went: an instance did.

@@ -14,7 +14,7 @@ use crate::kafka::topics::{Topic, TopicSpec};
 use crate::store;
 use crate::store::topics::{Identity, identify, partitions_frozen};
 
-const EVERY: Duration = Duration::from_secs(15);
+const EVERY: Duration = Duration::from_secs(5);
 /// Pause after a failure, doubled up to the second.
 const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(10);

@@ -1,6 +1,6 @@
 //! Topics and cluster, through krafka, which nothing outside this file, `connect` and `offsets`
-//! knows. Creates what is missing; never changes what exists: drift is reported. Deletes only what it
-//! is told to.
+//! knows. Creates what is missing; of what exists drift is reported. Deletes, and gives partitions and
+//! configurations, only to what it is told to.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use krafka::KrafkaError;
 use krafka::admin::{
-    AdminClient, ConfigResource, CreateTopicsOptions, DeleteTopicsOptions, DescribeClusterOptions,
-    DescribeConfigsOptions, DescribeTopicsOptions, ListOffsetsOptions, NewTopic, OffsetSpec,
-    TopicDescription, TopicPartition,
+    AdminClient, ConfigOp, ConfigResource, CreatePartitionsOptions, CreateTopicsOptions,
+    DeleteTopicsOptions, DescribeClusterOptions, DescribeConfigsOptions, DescribeTopicsOptions,
+    IncrementalAlterConfigsOptions, ListOffsetsOptions, NewTopic, OffsetSpec, TopicDescription,
+    TopicPartition,
 };
 use krafka::error::ErrorCode;
 use tokio::time::{Instant, timeout};
@@ -25,6 +26,9 @@ use crate::config::KafkaSettings;
 const REACH_TIMEOUT: Duration = Duration::from_secs(1);
 /// krafka's own default is a minute for any call, whatever the request timeout says.
 const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(10);
+/// A broker shows a new topic once it has heard of it.
+const SHOWN_TRIES: u32 = 50;
+const SHOWN_PAUSE: Duration = Duration::from_millis(100);
 
 /// The cluster as one of its brokers describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,8 +69,12 @@ impl Admin {
             .await
             .unwrap_or_else(|_| Err(Error::timeout("connecting", wait)))
             .inspect_err(count_failure)?;
-        let wait = settings.request_timeout.min(CALL_TIMEOUT_MAX);
-        Ok(Self { client: kafka.admin().default_api_timeout(wait), wait })
+        Ok(Self::of(&kafka, settings.request_timeout.min(CALL_TIMEOUT_MAX)))
+    }
+
+    /// Over a client that is connected; no call takes longer than `wait`.
+    pub(super) fn of(kafka: &krafka::Kafka, wait: Duration) -> Self {
+        Self { client: kafka.admin().default_api_timeout(wait), wait }
     }
 
     /// Creates those of `specs` that are missing and compares the others.
@@ -81,6 +89,7 @@ impl Admin {
         }
         if !missing.is_empty() {
             report.created = self.create(&missing).await?;
+            self.await_shown(&missing).await;
             self.await_leaders(&missing).await;
         }
         Ok(report)
@@ -117,6 +126,32 @@ impl Admin {
                 Err(error) => return Err(Error::from_krafka(&error)),
             }
         }
+        Ok(())
+    }
+
+    /// Gives a topic that has fewer partitions than `spec` the rest, and its configurations: what a broker
+    /// made by itself becomes what it should be. Records that are there stay where they are.
+    pub async fn complete(&self, spec: &TopicSpec) -> Result<(), Error> {
+        let totals = [(spec.name.as_str(), spec.partitions)];
+        let call = self.client.create_partitions(totals, CreatePartitionsOptions::default());
+        for answer in self.bounded("create partitions", call).await?.into_values() {
+            match answer {
+                Ok(()) => {}
+                // Another instance was quicker.
+                Err(KrafkaError::Broker { code: ErrorCode::InvalidPartitions, .. }) => {}
+                Err(error) => return Err(Error::from_krafka(&error)),
+            }
+        }
+        let set = |(name, value): &(&str, String)| ConfigOp::set(*name, value.as_str());
+        let changes =
+            (ConfigResource::topic(spec.name.as_str()), spec.configs.iter().map(set).collect());
+        let options = IncrementalAlterConfigsOptions::default();
+        let call = self.client.incremental_alter_configs([changes], options);
+        for answer in self.bounded("alter configs", call).await?.into_values() {
+            answer.map_err(|error| Error::from_krafka(&error))?;
+        }
+        self.await_shown(&[spec]).await;
+        self.await_leaders(&[spec]).await;
         Ok(())
     }
 
@@ -201,6 +236,23 @@ impl Admin {
         }
         created.sort();
         Ok(created)
+    }
+
+    /// A new topic is not shown by every broker at once. Who works with it finds out whether it is.
+    async fn await_shown(&self, specs: &[&TopicSpec]) {
+        for _ in 0..SHOWN_TRIES {
+            let found = self.topics(specs.iter().map(|spec| spec.name.as_str())).await;
+            let Ok(found) = found else { return };
+            let shown = |spec: &&TopicSpec| {
+                let wanted = usize::try_from(spec.partitions).unwrap_or(0);
+                let topic = found.iter().find(|topic| topic.name == spec.name);
+                topic.is_some_and(|t| t.partitions.len() >= wanted && t.offline() == 0)
+            };
+            if specs.iter().all(shown) {
+                return;
+            }
+            tokio::time::sleep(SHOWN_PAUSE).await;
+        }
     }
 
     /// A new topic's leaders refuse work for a moment. Asked for an offset, krafka asks again until

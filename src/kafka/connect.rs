@@ -1,5 +1,8 @@
 //! The way to the brokers, shared by producers and fetchers: one rskafka client, checked with krafka
 //! first, built again after any doubt about its connections. Must not retry by itself.
+//!
+//! rskafka asks for a topic by its name in a way that has a broker make it where it is missing, with the
+//! broker's own count of partitions. So krafka, which asks without that, is asked before every such request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,16 +14,20 @@ use rskafka::client::{Client, ClientBuilder};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
+use super::admin::Admin;
 use super::breaker::Breaker;
 use super::error::{Class, Error};
 use super::secure::Access;
 use crate::config::KafkaSettings;
 
-/// Room for one record of the largest size that a topic of ours takes, and its batch.
-const MAX_MESSAGE_SIZE: usize = 16 * 1024 * 1024;
+/// Of one answer. A broker gives a whole batch, however few bytes were asked for, and takes what its
+/// `socket.request.max.bytes` lets in, 100 MiB unless it is told otherwise: what is in a topic can be read.
+const MAX_MESSAGE_SIZE: usize = 128 * 1024 * 1024;
 
 /// No request of ours waits longer: the answer is late, not slow.
 const REQUEST_TIMEOUT_MAX: Duration = Duration::from_secs(10);
+/// Whether a topic is there is known at once.
+const PRESENCE_TIMEOUT_MAX: Duration = Duration::from_secs(5);
 
 /// A cluster, connected to when first needed. Dropping it closes the connections.
 #[derive(Debug)]
@@ -32,15 +39,22 @@ pub struct Connection {
 
 #[derive(Debug, Default)]
 struct State {
-    client: Option<Arc<Client>>,
+    client: Option<Arc<Clients>>,
     /// The last failure, for those who waited while it happened: else each would try in turn.
     failed: Option<(Instant, Error)>,
+}
+
+/// Both clients of one cluster.
+#[derive(Debug)]
+struct Clients {
+    records: Client,
+    admin: Admin,
 }
 
 /// A connection of its own to the leader of one partition.
 #[derive(Debug, Clone)]
 pub(super) struct Leader {
-    client: Arc<Client>,
+    client: Arc<Clients>,
     pub(super) partition: Arc<PartitionClient>,
 }
 
@@ -68,10 +82,11 @@ impl Connection {
     pub(super) async fn leader(&self, topic: &str, partition: i32) -> Result<Leader, Error> {
         let client = self.client().await?;
         let wait = self.settings.connection_timeout;
-        let connecting = client.partition_client(topic, partition, UnknownTopicHandling::Error);
-        let error = match timeout(wait, connecting).await {
+        let error = match timeout(wait, client.open(topic, partition)).await {
             Ok(Ok(connected)) => return Ok(Leader { client, partition: Arc::new(connected) }),
-            Ok(Err(error)) => Error::from_rskafka(&error),
+            // The cluster answered: the clients are as good as before.
+            Ok(Err(Closed::Missing(error))) => return Err(error),
+            Ok(Err(Closed::Failed(error))) => error,
             Err(_) => Error::timeout("connecting to the partition's leader", wait),
         };
         count_failure(&error);
@@ -85,7 +100,7 @@ impl Connection {
     }
 
     /// One client is one failure, however many partitions were behind it.
-    async fn discard(&self, client: &Arc<Client>, cause: &Error) {
+    async fn discard(&self, client: &Arc<Clients>, cause: &Error) {
         let mut state = self.state.lock().await;
         if state.client.as_ref().is_some_and(|current| Arc::ptr_eq(current, client)) {
             state.client = None;
@@ -93,7 +108,7 @@ impl Connection {
         }
     }
 
-    async fn client(&self) -> Result<Arc<Client>, Error> {
+    async fn client(&self) -> Result<Arc<Clients>, Error> {
         let asked = Instant::now();
         let mut state = self.state.lock().await;
         if let Some(client) = &state.client {
@@ -112,6 +127,7 @@ impl Connection {
         match built {
             Ok(client) => {
                 metrics::counter!("kafka_connections_total").increment(1);
+                tracing::info!(brokers = self.settings.brokers.join(","), "connected to Kafka");
                 let client = Arc::new(client);
                 state.client = Some(Arc::clone(&client));
                 Ok(client)
@@ -123,6 +139,40 @@ impl Connection {
                 Err(error)
             }
         }
+    }
+}
+
+/// Why there is no connection to a partition's leader.
+enum Closed {
+    /// There is no such partition.
+    Missing(Error),
+    /// It could not be had; what the clients know of the cluster may be old.
+    Failed(Error),
+}
+
+impl Clients {
+    /// A connection to the partition's leader, where there is such a partition.
+    async fn open(&self, topic: &str, partition: i32) -> Result<PartitionClient, Closed> {
+        let asked = self.admin.partitions(topic).await.map_err(|error| match error.class {
+            Class::Topic => Closed::Missing(error),
+            _ => Closed::Failed(error),
+        });
+        match asked? {
+            Some(count) if partition < count => {}
+            Some(count) => {
+                let text = format!("the topic {topic} has {count} partitions, no {partition}");
+                let mut error = Error::new(Class::Topic, text);
+                error.hint = Some("give it more: `kafka-topics --alter --topic … --partitions …`");
+                return Err(Closed::Missing(error));
+            }
+            None => {
+                let text = format!("there is no topic {topic}");
+                return Err(Closed::Missing(Error::new(Class::Topic, text)));
+            }
+        }
+        let connecting =
+            self.records.partition_client(topic, partition, UnknownTopicHandling::Error);
+        connecting.await.map_err(|error| Closed::Failed(Error::from_rskafka(&error)))
     }
 }
 
@@ -147,11 +197,13 @@ async fn connect_krafka_with(
     }
 }
 
-async fn connect(settings: &KafkaSettings) -> Result<Client, Error> {
+async fn connect(settings: &KafkaSettings) -> Result<Clients, Error> {
     let access = Access::read(settings).await?;
     // rskafka hides authentication and certificate errors behind silence: ask krafka first.
-    connect_krafka_with(settings, &access).await?;
-    rskafka_builder(settings, &access).build().await.map_err(|error| Error::from_rskafka(&error))
+    let kafka = connect_krafka_with(settings, &access).await?;
+    let admin = Admin::of(&kafka, settings.connection_timeout.min(PRESENCE_TIMEOUT_MAX));
+    let records = rskafka_builder(settings, &access).build().await;
+    Ok(Clients { records: records.map_err(|error| Error::from_rskafka(&error))?, admin })
 }
 
 /// How krafka gets in.

@@ -47,10 +47,17 @@ pub enum ProduceError {
         cause: Error,
         /// The records are at fault, not the partition or its leader: the same again fails again.
         records: bool,
+        /// They are larger than the topic takes.
+        too_large: bool,
     },
 }
 
 impl ProduceError {
+    /// Whether smaller records would be taken.
+    pub fn is_too_large(&self) -> bool {
+        matches!(self, Self::Refused { too_large: true, .. })
+    }
+
     pub fn cause(&self) -> &Error {
         match self {
             Self::Unsent(cause) | Self::Unknown(cause) | Self::Refused { cause, .. } => cause,
@@ -138,14 +145,18 @@ fn classify(error: &RskafkaError) -> ProduceError {
             | ProtocolError::NetworkException
             | ProtocolError::KafkaStorageError
             | ProtocolError::UnknownServerError => unknown(&cause),
-            ProtocolError::MessageTooLarge
-            | ProtocolError::RecordListTooLarge
-            | ProtocolError::InvalidRecord
+            // Larger than max.message.bytes, or than segment.bytes.
+            ProtocolError::MessageTooLarge | ProtocolError::RecordListTooLarge => {
+                ProduceError::Refused { cause, records: true, too_large: true }
+            }
+            ProtocolError::InvalidRecord
             | ProtocolError::InvalidTimestamp
             | ProtocolError::CorruptMessage
             | ProtocolError::UnsupportedForMessageFormat
-            | ProtocolError::PolicyViolation => ProduceError::Refused { cause, records: true },
-            _ => ProduceError::Refused { cause, records: false },
+            | ProtocolError::PolicyViolation => {
+                ProduceError::Refused { cause, records: true, too_large: false }
+            }
+            _ => ProduceError::Refused { cause, records: false, too_large: false },
         },
         _ => unknown(&cause),
     }

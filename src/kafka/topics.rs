@@ -8,11 +8,10 @@ use crate::config::{Cleanup, Codec, KafkaSettings};
 
 pub use crate::config::KeyStrategy;
 
-const COMMAND_PARTITIONS: i32 = 10;
+/// At most, of topics with little in them: no more than other topics have.
 const RETRY_PARTITIONS: i32 = 4;
 const DLQ_PARTITIONS: i32 = 5;
 const DLQ_RETENTION_DAYS: u32 = 30;
-const MAX_MESSAGE_BYTES: u32 = 10_485_760;
 
 /// A topic as it should be.
 #[derive(Debug, Clone)]
@@ -87,7 +86,7 @@ impl TopicSpec {
     pub fn commands_and_results(settings: &KafkaSettings, codec: Codec) -> [Self; 2] {
         let spec = |name: &str, key| Self {
             key,
-            ..Self::new(settings, name, codec, COMMAND_PARTITIONS, settings.retention_days)
+            ..Self::new(settings, name, codec, settings.default_partitions, settings.retention_days)
         };
         let inbound = &settings.inbound;
         [
@@ -115,9 +114,9 @@ impl TopicSpec {
 
     /// What inbound commands need: commands, results, delayed retries, dead letters.
     pub fn inbound(settings: &KafkaSettings, codec: Codec) -> Vec<Self> {
-        let spec = |name: &str, partitions, days| Self {
+        let spec = |name: &str, most: i32, days| Self {
             key: KeyStrategy::Wallet,
-            ..Self::new(settings, name, codec, partitions, days)
+            ..Self::new(settings, name, codec, most.min(settings.default_partitions), days)
         };
         let (inbound, week) = (&settings.inbound, settings.retention_days);
         let mut specs = Self::commands_and_results(settings, codec).to_vec();
@@ -147,7 +146,7 @@ impl TopicSpec {
         let compression = if codec == Codec::None { "uncompressed" } else { codec.as_str() };
         let mut configs = vec![
             ("retention.ms", retention.to_string()),
-            ("max.message.bytes", MAX_MESSAGE_BYTES.to_string()),
+            ("max.message.bytes", settings.max_message_bytes.to_string()),
             ("compression.type", compression.to_owned()),
             ("cleanup.policy", Cleanup::Delete.as_str().to_owned()),
         ];
@@ -191,6 +190,7 @@ mod tests {
             },
             default_partitions: 10,
             replication_factor,
+            max_message_bytes: 10_485_760,
             retention_days: 7,
             cleanup: Cleanup::Delete,
             tls: None,
@@ -234,6 +234,17 @@ mod tests {
         let month = ("retention.ms", "2592000000".to_owned());
         let kept: Vec<bool> = specs.iter().map(|spec| spec.configs.contains(&month)).collect();
         assert_eq!(kept, [false, false, false, false, false, true]);
+    }
+
+    #[test]
+    fn inbound_topics_have_as_many_partitions_as_the_settings_say() {
+        let counts = |default_partitions| {
+            let few = KafkaSettings { default_partitions, ..settings(1) };
+            TopicSpec::inbound(&few, Codec::Gzip).iter().map(|spec| spec.partitions).collect()
+        };
+        let (few, many): (Vec<i32>, Vec<i32>) = (counts(3), counts(24));
+        assert_eq!(few, [3, 3, 3, 3, 3, 3]);
+        assert_eq!(many, [24, 24, 4, 4, 4, 5]);
     }
 
     #[test]

@@ -2,22 +2,26 @@
 //!
 //! Order of locks, in every instance: partitions in order, then wallets in order. A chunk whose
 //! partition stands elsewhere than it expects is left out and its feed told where to go on. An
-//! error of data is narrowed down wallet by wallet, so that only the guilty one is parked.
+//! error that stays is narrowed down ([`narrow`]), so that only the guilty wallet is parked.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::Job;
-use super::chunk::{Chunk, Feed, Seen, dead_letter, unknown};
+use super::chunk::{Chunk, Feed, Seen, dead_letter, of_another, unknown};
+use super::narrow::{Reason, give_up, narrow};
 use super::project::{AtHand, Known, Projected, Targets, project};
+use crate::recent::Recent;
 use crate::seeded::{self, Bug};
 use crate::store::checkpoints::{Advance, Checkpoint};
-use crate::store::dead_letters::DeadLetter;
-use crate::store::recorded::{Claim, Recorded};
-use crate::store::{self, Class, Connection};
-use crate::wallet::{Event, WalletId};
+use crate::store::dead_letters::{DeadLetter, Source, letter};
+use crate::store::recorded::{Claim, Recorded, Unreadable};
+use crate::store::{self, Blame, Connection};
+use crate::wallet::{Event, TenantId, WalletId};
 
 /// Events in one transaction, at most. A longer gap is healed in several.
 pub const EVENTS_MAX: i64 = 5000;
+/// Events that could not be read, none before them: after so many it is not the events.
+const UNREAD_MAX: usize = 10;
 
 /// What became of the chunks.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -55,16 +59,41 @@ pub async fn apply(
 ) -> store::Result<Outcome> {
     look_up(connection, job, chunks).await?;
     match together(connection, job, chunks).await {
-        Err(error) if error.class() == Class::Data => {
-            tracing::warn!(projector = job.kind.name(), %error, "applying wallet by wallet");
-            let alone = one_by_one(connection, job, chunks).await?;
-            let mut outcome = together(connection, job, chunks).await?;
-            outcome.applied += alone;
-            outcome.duplicates = outcome.duplicates.saturating_sub(alone);
-            Ok(outcome)
+        Err(error) if error.blame() == Blame::Lasting => {
+            tracing::warn!(projector = job.kind.name(), %error, "applying apart");
+            in_parts(connection, job, chunks, Reason::Lasting).await
         }
         other => other,
     }
+}
+
+/// The same where the error before was one that should have passed, and has not: as if it stayed.
+pub async fn apply_apart(
+    connection: &mut Connection,
+    job: &Job,
+    chunks: &mut [Chunk],
+) -> store::Result<Outcome> {
+    // Nobody looks here whether the server is the one that committed what was kept.
+    let job = &Job { recent: Recent::default(), ..job.clone() };
+    look_up(connection, job, chunks).await?;
+    in_parts(connection, job, chunks, Reason::Passing).await
+}
+
+/// First the events, apart; then the checkpoints, with what little is left.
+async fn in_parts(
+    connection: &mut Connection,
+    job: &Job,
+    chunks: &[Chunk],
+    reason: Reason,
+) -> store::Result<Outcome> {
+    let all: Vec<&Chunk> = chunks.iter().collect();
+    let partitions: BTreeSet<i32> = chunks.iter().map(|chunk| chunk.partition).collect();
+    let partitions: Vec<i32> = partitions.into_iter().collect();
+    let apart = narrow(connection, job, targets(&all), &partitions, reason).await?;
+    let mut outcome = together(connection, job, chunks).await?;
+    outcome.applied += apart;
+    outcome.duplicates = outcome.duplicates.saturating_sub(apart);
+    Ok(outcome)
 }
 
 /// Looks up the events that records name, and turns records that name none of ours into dead
@@ -84,32 +113,41 @@ async fn look_up(
     if claims.is_empty() {
         return Ok(());
     }
-    let mut named = named(connection, job, &claims).await?.into_iter();
+    let (server, named) = named(connection, job, &claims).await?;
+    let mut named = named.into_iter();
     for chunk in chunks.iter_mut().filter(|chunk| chunk.feed == Feed::Kafka) {
+        chunk.server = server;
         for mut seen in std::mem::take(&mut chunk.records) {
             let event = named.next().flatten();
             if event.is_some() {
                 chunk.records.push(Seen { record: None, event, ..seen });
-            } else {
-                let (class, message) = unknown(&seen);
-                let record = seen.record.take();
-                let letter = record.map(|r| dead_letter(chunk.partition, r, class, message));
-                chunk.dead.extend(letter);
+                continue;
             }
+            let other = seen.record.as_ref().and_then(|r| of_another(job.deployment, r));
+            if other.is_some() {
+                // A dead letter would ask somebody to look into what is no mistake of the record's.
+                chunk.foreign = other;
+                continue;
+            }
+            let (class, message) = unknown(&seen);
+            let record = seen.record.take();
+            let letter = record.map(|r| dead_letter(chunk.partition, r, class, message));
+            chunk.dead.extend(letter);
         }
     }
     Ok(())
 }
 
 /// For each claim the event, if it is one of ours: as it was committed a moment ago, else as Postgres
-/// has it.
+/// has it. With the server that those are of that were kept, where there are some.
 async fn named(
     connection: &mut Connection,
     job: &Job,
     claims: &[Claim<'_>],
-) -> store::Result<Vec<Option<Recorded>>> {
+) -> store::Result<(Option<i64>, Vec<Option<Recorded>>)> {
     let tenant = &job.subscription.tenant;
-    let kept = job.recent.look(claims.iter().map(|(_, _, id, partition)| (*id, *partition)));
+    let (server, kept) =
+        job.recent.look(claims.iter().map(|(_, _, id, partition)| (*id, *partition)));
     let is_it = |event: &Event, (wallet, version, _, _): &Claim<'_>| {
         event.tenant == *tenant && event.wallet_id.as_str() == *wallet && event.version == *version
     };
@@ -118,12 +156,46 @@ async fn named(
         kept.map(|(event, claim)| event.filter(|event| is_it(event, claim)).map(Ok)).collect();
     let absent = named.iter().zip(claims).filter(|(event, _)| event.is_none());
     let absent: Vec<Claim<'_>> = absent.map(|(_, claim)| *claim).collect();
+    let server = server.filter(|_| absent.len() < claims.len());
     if !absent.is_empty() {
-        let found = store::recorded::named(connection, tenant, &absent).await?;
+        let found = match store::recorded::named(connection, tenant, &absent).await {
+            Err(error) if error.blame() == Blame::Lasting => {
+                singly(connection, tenant, &absent).await?
+            }
+            found => found?,
+        };
         let places = named.iter_mut().filter(|event| event.is_none());
         places.zip(found).for_each(|(place, event)| *place = event);
     }
-    Ok(named)
+    Ok((server, named))
+}
+
+/// One by one: an event whose row cannot be read is one that cannot be applied. Where none can be, it is
+/// not the rows.
+async fn singly(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    claims: &[Claim<'_>],
+) -> store::Result<Vec<Option<Recorded>>> {
+    let (mut found, mut read) = (Vec::with_capacity(claims.len()), false);
+    for claim in claims {
+        match store::recorded::named(connection, tenant, &[*claim]).await {
+            Ok(named) => {
+                read = true;
+                found.extend(named);
+            }
+            Err(error) if error.blame() == Blame::Lasting => {
+                if !read && found.len() >= UNREAD_MAX {
+                    return Err(error);
+                }
+                let (wallet, version, _, _) = *claim;
+                let (wallet_id, cause) = (WalletId::stored(wallet), error.told());
+                found.push(Some(Err(Unreadable { wallet_id, version, cause, newer: false })));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
 }
 
 /// All chunks in one transaction, or in several where a gap is longer than one should be.
@@ -165,6 +237,10 @@ async fn pass(
 ) -> store::Result<Option<Outcome>> {
     let of = &job.subscription;
     let stands = lock(connection, job, chunks).await?;
+    if is_of_another(&stands, chunks) {
+        job.recent.forget();
+        return Err(store::Error::another_server());
+    }
     let (current, stale): (Vec<&Chunk>, Vec<&Chunk>) = chunks.iter().partition(|chunk| {
         place(&stands, chunk) == chunk.expected || seeded::on(Bug::NoCompareAndSet)
     });
@@ -185,74 +261,13 @@ async fn pass(
         stale.iter().map(|chunk| (chunk.feed, chunk.partition, place(&stands, chunk))).collect();
     let letters: Vec<&DeadLetter> = current.iter().flat_map(|chunk| &chunk.dead).collect();
     if !letters.is_empty() {
-        outcome.dead_letters = store::dead_letters::insert(connection, of, &letters).await?;
+        let source = Source::Events;
+        let inserted = store::dead_letters::insert(connection, of, source, &letters).await?;
+        // Should the commit fail, they are told again.
+        letter::tell(source, &of.topic, &inserted.news);
+        outcome.dead_letters = inserted.met;
     }
     Ok(Some(outcome))
-}
-
-/// After an error of data: each wallet in a transaction of its own, a guilty one event by event up
-/// to the one that cannot be applied. Checkpoints stay. Returns how many events were applied.
-async fn one_by_one(
-    connection: &mut Connection,
-    job: &Job,
-    chunks: &[Chunk],
-) -> store::Result<u64> {
-    let all: Vec<&Chunk> = chunks.iter().collect();
-    let mut applied = 0;
-    for (wallet, target) in targets(&all) {
-        let alone = Targets::from([(wallet.clone(), target)]);
-        let mut budget = EVENTS_MAX;
-        loop {
-            store::checkpoints::begin(connection).await?;
-            let error = match alone_pass(connection, job, chunks, &alone, budget).await {
-                Ok(projected) => {
-                    store::commit(connection).await?;
-                    applied += projected.applied;
-                    if projected.complete {
-                        break;
-                    }
-                    continue;
-                }
-                Err(error) => error,
-            };
-            give_up(connection).await;
-            if error.class() != Class::Data {
-                return Err(error);
-            }
-            if budget > 1 {
-                budget = 1;
-                continue;
-            }
-            park(connection, job, &wallet, &error.to_string()).await?;
-            break;
-        }
-    }
-    Ok(applied)
-}
-
-async fn alone_pass(
-    connection: &mut Connection,
-    job: &Job,
-    chunks: &[Chunk],
-    alone: &Targets,
-    budget: i64,
-) -> store::Result<Projected> {
-    lock(connection, job, chunks).await?;
-    project(connection, job, alone, &AtHand::default(), budget).await
-}
-
-/// Parks a wallet at its next version, whose failure is known.
-async fn park(
-    connection: &mut Connection,
-    job: &Job,
-    wallet: &WalletId,
-    cause: &str,
-) -> store::Result<()> {
-    let of = &job.subscription;
-    let before = store::checkpoints::versions_lock(connection, of, &[wallet.as_str()]).await?;
-    let version = before.get(wallet).copied().unwrap_or(0) + 1;
-    tracing::error!(projector = job.kind.name(), %wallet, version, cause, "wallet parked");
-    store::parked::park(connection, of, wallet, version, cause).await
 }
 
 /// Takes the chunks' partitions, in order, for the running transaction.
@@ -267,11 +282,11 @@ async fn lock(
     Ok(found.into_iter().map(|checkpoint| (checkpoint.partition, checkpoint)).collect())
 }
 
-// The error that led here says more than that of a ROLLBACK; the pool mends the session anyway.
-async fn give_up(connection: &mut Connection) {
-    if let Err(error) = store::rollback(connection).await {
-        tracing::debug!(%error, "rollback");
-    }
+/// Whether events were kept of commits on another server than the one that the transaction runs on: it
+/// may lack them.
+fn is_of_another(stands: &HashMap<i32, Checkpoint>, chunks: &[Chunk]) -> bool {
+    let here = stands.values().next().map(|checkpoint| checkpoint.server);
+    chunks.iter().any(|chunk| chunk.server.is_some() && chunk.server != here)
 }
 
 /// Where a chunk's feed stands by now.

@@ -1,20 +1,16 @@
 //! What both feeds hand to the one way of applying: a stretch of one partition.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::envelope::{DEAD_LETTER_ID, EnvelopeHead, REPLAY_COUNT};
+use crate::envelope::{DEPLOYMENT, EnvelopeHead};
 use crate::kafka::Fetched;
 use crate::store::checkpoints::Advance;
-use crate::store::dead_letters::{DeadLetter, Replay};
+use crate::store::dead_letters::DeadLetter;
+use crate::store::dead_letters::letter::Original;
 use crate::store::recorded::Recorded;
 use crate::wallet::{EventType, SCHEMA_VERSION, TenantId, WalletId};
-
-/// A header that says more was written by somebody else.
-const REPLAYS_MAX: i32 = 1_000_000;
 
 /// Where a chunk comes from, and so which of a checkpoint's two places it moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +28,10 @@ pub struct Chunk {
     pub next: i64,
     pub records: Vec<Seen>,
     pub dead: Vec<DeadLetter>,
+    /// The server whose commits some of the events are, as they were kept; none: all were read.
+    pub server: Option<i64>,
+    /// Another deployment, whose events are among the records.
+    pub foreign: Option<Uuid>,
 }
 
 /// A record that names an event. What it says of the event is never used: `events` is the record.
@@ -62,6 +62,8 @@ impl Chunk {
             next,
             records: Vec::with_capacity(records.len()),
             dead: Vec::new(),
+            server: None,
+            foreign: None,
         };
         for record in records {
             match head(tenant, &record) {
@@ -104,17 +106,15 @@ pub fn dead_letter(
 ) -> DeadLetter {
     // Another reader may have it in hand, too.
     let record = Arc::unwrap_or_clone(record);
-    DeadLetter {
+    let original = Original {
         partition,
         offset: record.offset,
-        record_hash: hash(&record),
-        replay: replay(&record.headers),
-        headers: headers_json(&record.headers),
         key: record.key,
         value: record.value,
-        error_class,
-        error_message,
-    }
+        headers: record.headers,
+        written_at: Some(record.timestamp.timestamp_millis()),
+    };
+    DeadLetter::of(original, error_class, error_message)
 }
 
 /// Why there is no event that a record names, as far as the record tells: its class and what it
@@ -136,30 +136,10 @@ pub fn unknown(seen: &Seen) -> (&'static str, String) {
     ("unknown_event", format!("no event {event} at version {version} of this wallet and partition"))
 }
 
-/// Which dead letter the record says it is a replay of. Anybody can say so: the store compares.
-fn replay(headers: &BTreeMap<String, Vec<u8>>) -> Option<Replay> {
-    let text = |name| std::str::from_utf8(headers.get(name)?).ok();
-    let count = text(REPLAY_COUNT)?.parse().ok().filter(|n| (0..=REPLAYS_MAX).contains(n))?;
-    Some(Replay { id: text(DEAD_LETTER_ID)?.parse().ok()?, count })
-}
-
-/// First 16 bytes of SHA-256 over all that a record is, but for its place.
-fn hash(record: &Fetched) -> [u8; 16] {
-    let mut hash = Sha256::new();
-    let mut part = |bytes: Option<&[u8]>| {
-        // Length first, so that parts cannot run into each other; none is not the same as empty.
-        let length = bytes.map_or(-1, |bytes| i64::try_from(bytes.len()).unwrap_or(i64::MAX));
-        hash.update(length.to_be_bytes());
-        hash.update(bytes.unwrap_or_default());
-    };
-    part(record.key.as_deref());
-    part(record.value.as_deref());
-    for (name, value) in &record.headers {
-        part(Some(name.as_bytes()));
-        part(Some(value));
-    }
-    part(Some(&record.timestamp.timestamp_millis().to_be_bytes()));
-    hash.finalize().first_chunk::<16>().copied().unwrap_or_default()
+/// The deployment that the record says it is an event of, if that is another one than `own`.
+pub fn of_another(own: Option<Uuid>, record: &Fetched) -> Option<Uuid> {
+    let said = Uuid::try_parse_ascii(record.headers.get(DEPLOYMENT)?).ok()?;
+    own.filter(|own| *own != said).map(|_| said)
 }
 
 /// What a record claims to be, if it can be an event of this tenant's wallets at all.
@@ -184,22 +164,10 @@ fn head(tenant: &TenantId, record: &Fetched) -> Result<EnvelopeHead, (&'static s
     Ok(head)
 }
 
-/// Names to values; a value that is no text stands in base64.
-fn headers_json(headers: &BTreeMap<String, Vec<u8>>) -> String {
-    use base64::Engine as _;
-    let value = |bytes: &[u8]| match std::str::from_utf8(bytes) {
-        Ok(text) => serde_json::Value::from(text),
-        Err(_) => {
-            serde_json::json!({"base64": base64::engine::general_purpose::STANDARD.encode(bytes)})
-        }
-    };
-    let object: serde_json::Map<String, serde_json::Value> =
-        headers.iter().map(|(name, bytes)| (name.clone(), value(bytes))).collect();
-    serde_json::Value::Object(object).to_string()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use chrono::DateTime;
 
     use super::*;
@@ -249,22 +217,5 @@ mod tests {
         ];
         assert_eq!(classes, expected);
         assert!(chunk.dead.iter().all(|d| d.headers == r#"{"bin":{"base64":"/w=="}}"#));
-    }
-    #[test]
-    fn a_dead_letter_knows_its_replays_and_another_topic_s_record_at_its_offset() {
-        let letter = |record| dead_letter(2, Arc::new(record), "undecodable", String::new());
-        let first = letter(record(6, "w", "{"));
-        assert_eq!(first.replay, None);
-        let later =
-            Fetched { timestamp: DateTime::from_timestamp_nanos(1_000_000), ..record(6, "w", "{") };
-        assert_ne!(first.record_hash, letter(later).record_hash);
-        assert_ne!(first.record_hash, letter(record(6, "w", "")).record_hash);
-        let mut again = record(9, "w", "{");
-        again.headers.insert(DEAD_LETTER_ID.to_owned(), b"7".to_vec());
-        assert_eq!(letter(again.clone()).replay, None);
-        again.headers.insert(REPLAY_COUNT.to_owned(), b"2".to_vec());
-        assert_eq!(letter(again.clone()).replay, Some(Replay { id: 7, count: 2 }));
-        again.headers.insert(REPLAY_COUNT.to_owned(), b"2147483647".to_vec());
-        assert_eq!(letter(again).replay, None);
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Job;
 use super::chunk::Chunk;
+use crate::config::ConsumerSettings;
 use crate::kafka::{FetchError, Fetched, SharedReader};
 use crate::status::PartitionStatus;
 use crate::store::checkpoints::Checkpoint;
@@ -19,9 +20,6 @@ use crate::store::checkpoints::Checkpoint;
 /// Makes the reader of one partition.
 pub type OpenPartition = Arc<dyn Fn(i32) -> SharedReader + Send + Sync>;
 
-/// Bytes of one answer, as the topic has them: gzip makes ten times as much of it in memory, and
-/// every partition of both projectors may have one at hand.
-const FETCH_BYTES: i32 = 64 * 1024;
 /// The longest pause between two attempts.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// A partition that had read its topic to the end this long ago is in step.
@@ -33,6 +31,8 @@ pub struct KafkaFeed {
     assigned: BTreeMap<i32, u64>,
     begun: u64,
     max_records: usize,
+    /// Of one answer: gzip makes ten times as much of it in memory, and every partition may have one at hand.
+    max_bytes: i32,
     max_wait: Duration,
     fetching: FuturesUnordered<BoxFuture<'static, Fetch>>,
     /// Partitions whose chunk is being applied.
@@ -100,13 +100,14 @@ enum Failure {
 
 impl KafkaFeed {
     /// Reads nothing yet.
-    pub fn new(open: OpenPartition, max_records: usize, max_wait: Duration) -> Self {
+    pub fn new(open: OpenPartition, consumer: &ConsumerSettings) -> Self {
         Self {
             open,
             assigned: BTreeMap::new(),
             begun: 0,
-            max_records,
-            max_wait,
+            max_records: consumer.max_poll_records,
+            max_bytes: consumer.fetch_bytes,
+            max_wait: consumer.max_wait,
             fetching: FuturesUnordered::new(),
             waiting: BTreeMap::new(),
             at_end: BTreeMap::new(),
@@ -260,18 +261,22 @@ impl KafkaFeed {
     }
 
     fn fetch(&self, mut reader: Reader) {
-        let max_wait = self.max_wait;
+        let (max_bytes, max_wait) = (self.max_bytes, self.max_wait);
         self.fetching.push(Box::pin(async move {
             sleep(std::mem::take(&mut reader.pause)).await;
-            let result = if reader.rest.is_empty() { reader.fetch(max_wait).await } else { Ok(()) };
+            let result = if reader.rest.is_empty() {
+                reader.fetch(max_bytes, max_wait).await
+            } else {
+                Ok(())
+            };
             Fetch { reader, result }
         }));
     }
 }
 
 impl Reader {
-    async fn fetch(&mut self, max_wait: Duration) -> Result<(), Failure> {
-        match self.fetcher.fetch(self.position, FETCH_BYTES, max_wait).await {
+    async fn fetch(&mut self, max_bytes: i32, max_wait: Duration) -> Result<(), Failure> {
+        match self.fetcher.fetch(self.position, max_bytes, max_wait).await {
             Ok(answer) => {
                 self.rest = answer.records.into();
                 self.high_watermark = answer.high_watermark;

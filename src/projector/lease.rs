@@ -51,8 +51,10 @@ impl Projector {
         job: &Job,
         held: BTreeSet<i32>,
     ) -> store::Result<()> {
-        if self.assigned.as_ref().is_some_and(|before| *before != held) {
-            self.report_rebalance(held.len());
+        match &self.assigned {
+            None => self.report_assigned(held.len()),
+            Some(before) if *before != held => self.report_rebalance(held.len()),
+            Some(_) => {}
         }
         self.assigned = Some(held.clone());
         if held == self.held {

@@ -1,21 +1,35 @@
 //! The ledger projection: every event's entries, added once.
 
-use crate::ledger::entries;
-use crate::store::{self, Connection};
-use crate::wallet::{Event, TenantId};
+use std::collections::HashMap;
 
-/// Adds the entries of some events. Must run in the transaction that notes them as applied.
+use crate::ledger::{Totals, entries};
+use crate::store::{self, Connection};
+use crate::wallet::{Event, TenantId, WalletId};
+
+/// Adds the entries of some events. Must run in the transaction that notes them as applied. Returns what
+/// they add to the totals of each wallet that has some.
 pub async fn write(
     connection: &mut Connection,
     tenant: &TenantId,
     events: &[Event],
-) -> store::Result<()> {
+) -> store::Result<HashMap<WalletId, Totals>> {
     let lines: Vec<_> = events
         .iter()
         .flat_map(|event| entries(event).into_iter().map(move |entry| (event, entry)))
         .collect();
-    if lines.is_empty() {
-        return Ok(());
+    let mut totals: HashMap<WalletId, Totals> = HashMap::new();
+    for (_, entry) in &lines {
+        if let Some(wallet) = &entry.wallet_id {
+            totals.entry(wallet.clone()).or_default().add(entry);
+        }
     }
-    store::entries::insert(connection, tenant, &lines).await
+    if !lines.is_empty() {
+        store::entries::insert(connection, tenant, &lines).await?;
+    }
+    Ok(totals)
+}
+
+/// The same without a row.
+pub async fn probe(connection: &mut Connection, tenant: &TenantId) -> store::Result<()> {
+    store::entries::insert(connection, tenant, &[]).await
 }

@@ -45,6 +45,8 @@ pub struct PostgresFeed {
     active: BTreeSet<i32>,
     /// How far each partition was seen above running transactions.
     ahead: BTreeMap<i32, i64>,
+    /// Cursors that a running transaction holds: where, and since when.
+    standing: BTreeMap<i32, (i64, Instant)>,
     /// The outbox row that the next round of settling begins behind, by partition.
     settled: BTreeMap<i32, i64>,
     settle_due: Instant,
@@ -56,6 +58,10 @@ pub struct Found {
     pub chunks: Vec<Chunk>,
     /// By partition: events that are not applied, and the age of the oldest.
     pub lag: BTreeMap<i32, (usize, Duration)>,
+    /// For how long a transaction has kept some cursor below what is applied.
+    pub held: Duration,
+    /// Some cursor is of another cluster.
+    pub foreign: bool,
 }
 
 impl PostgresFeed {
@@ -68,6 +74,7 @@ impl PostgresFeed {
             due: now,
             active: BTreeSet::new(),
             ahead: BTreeMap::new(),
+            standing: BTreeMap::new(),
             settled: BTreeMap::new(),
             settle_due: now,
         }
@@ -98,6 +105,7 @@ impl PostgresFeed {
     pub fn keep(&mut self, held: &BTreeSet<i32>) {
         self.active.retain(|partition| held.contains(partition));
         self.ahead.retain(|partition, _| held.contains(partition));
+        self.standing.retain(|partition, _| held.contains(partition));
         self.settled.retain(|partition, _| held.contains(partition));
         self.hurry();
     }
@@ -139,6 +147,8 @@ impl PostgresFeed {
                 more |= walk.more;
             }
             let next = if feeds { walk.end } else { walk.applied_up_to };
+            found.foreign |= walk.foreign;
+            found.held = found.held.max(self.held_for(walk.partition, next));
             if next > walk.from || (feeds && !walk.pending.is_empty()) {
                 found.chunks.push(chunk(walk, next, feeds));
             }
@@ -152,6 +162,20 @@ impl PostgresFeed {
         Ok(found)
     }
 
+    /// For how long a partition's cursor has stood where it is, below what was seen to be applied.
+    fn held_for(&mut self, partition: i32, cursor: i64) -> Duration {
+        if self.ahead.get(&partition).is_none_or(|ahead| *ahead <= cursor) {
+            self.standing.remove(&partition);
+            return Duration::ZERO;
+        }
+        let now = Instant::now();
+        let (at, since) = self.standing.entry(partition).or_insert((cursor, now));
+        if *at != cursor {
+            (*at, *since) = (cursor, now);
+        }
+        since.elapsed()
+    }
+
     /// Whether the partition is fed from here now.
     fn feeds(&mut self, walk: &Walk, lag: Duration, in_step: bool) -> bool {
         match self.role {
@@ -161,11 +185,16 @@ impl PostgresFeed {
         }
         let outbox_age = Duration::from_millis(u64::try_from(walk.outbox_age_ms).unwrap_or(0));
         if lag > BEHIND {
-            if self.active.insert(walk.partition) {
+            let is_first = self.active.is_empty();
+            if self.active.insert(walk.partition) && is_first {
                 tracing::warn!(partition = walk.partition, ?lag, "feeding from Postgres");
             }
-        } else if in_step && outbox_age < BEHIND && self.active.remove(&walk.partition) {
-            tracing::info!(partition = walk.partition, "the Kafka feed is in step again");
+        } else if in_step
+            && outbox_age < BEHIND
+            && self.active.remove(&walk.partition)
+            && self.active.is_empty()
+        {
+            tracing::info!("the Kafka feed is in step again");
         }
         self.active.contains(&walk.partition)
     }
@@ -213,6 +242,8 @@ fn chunk(walk: Walk, next: i64, feeds: bool) -> Chunk {
         next,
         records: pending.into_iter().map(seen).collect(),
         dead: Vec::new(),
+        server: None,
+        foreign: None,
     }
 }
 
@@ -228,6 +259,7 @@ mod tests {
             applied_up_to: 0,
             seen_to: 0,
             more: false,
+            foreign: false,
             pending: Vec::new(),
             lag_ms,
             outbox_age_ms,

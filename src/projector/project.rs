@@ -6,8 +6,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{Job, Kind, ledger, read_model};
-use crate::store::checkpoints::Advance;
+use super::{Job, Kind, ledger, read_model, report};
+use crate::store::checkpoints::{Advance, Reached};
+use crate::store::parked::Cause;
 use crate::store::recorded::{Range, Recorded, Unreadable};
 use crate::store::{self, Connection};
 use crate::wallet::{Event, WalletId};
@@ -32,6 +33,8 @@ pub struct Projected {
     /// Each wallet's version before; absent where it was never met.
     pub before: HashMap<WalletId, i64>,
     pub applied: u64,
+    /// Wallets of which rows were written.
+    pub written: usize,
     /// Wallets that were parked already and those that were parked now.
     pub parked: HashSet<WalletId>,
     /// All targets are reached, save by parked wallets.
@@ -39,9 +42,11 @@ pub struct Projected {
 }
 
 /// What was applied of some wallets, whether or not they are parked.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Stretch {
     pub applied: u64,
+    /// Wallets of which rows were written.
+    pub written: usize,
     /// Each wallet's version now, where it has moved.
     pub reached: BTreeMap<WalletId, i64>,
     /// The first event of each wallet that could not be applied.
@@ -68,12 +73,14 @@ pub async fn project(
     let at_hand = AtHand { events: at_hand.events, moves };
     let done = stretch(connection, job, &ranges, &at_hand, &before).await?;
     for found in done.refused {
-        let (wallet, version, cause) = (&found.wallet_id, found.version, &found.cause);
-        tracing::error!(projector = of.projector, %wallet, version, cause, "wallet parked");
+        let (wallet, version, text) = (&found.wallet_id, found.version, &found.cause);
+        report::parked(job, wallet, version, found.kind(), text);
+        let cause = Cause { text, newer: found.newer };
         store::parked::park(connection, of, wallet, version, cause).await?;
         parked.insert(found.wallet_id);
     }
-    Ok(Projected { before, applied: done.applied, parked, complete })
+    let (applied, written) = (done.applied, done.written);
+    Ok(Projected { before, applied, written, parked, complete })
 }
 
 /// Applies these ranges of wallets whose versions `before` are locked, and makes the moves. Neither
@@ -90,30 +97,43 @@ pub async fn stretch(
         if !at_hand.moves.is_empty() {
             store::checkpoints::advance(connection, of, at_hand.moves).await?;
         }
-        return Ok(Stretch { applied: 0, reached: BTreeMap::new(), refused: Vec::new() });
+        return Ok(Stretch::default());
     }
     let found = read(connection, job, ranges, at_hand.events).await?;
     let (mut events, mut refused) = readable(ranges, found);
+    let (mut written, mut totals) = (0, None);
     match job.kind {
-        Kind::Ledger => ledger::write(connection, &of.tenant, &events).await?,
+        Kind::Ledger => {
+            let added = ledger::write(connection, &of.tenant, &events).await?;
+            written = added.len();
+            totals = Some(added);
+        }
         Kind::ReadModel => {
             for wallet in read_model::write(connection, &of.tenant, &events).await? {
                 let version = before.get(&wallet).copied().unwrap_or(0) + 1;
                 events.retain(|event| event.wallet_id != wallet);
                 refused.retain(|found| found.wallet_id != wallet);
                 let cause = "the wallet is missing in wallets_read_model".to_owned();
-                refused.push(Unreadable { wallet_id: wallet, version, cause });
+                refused.push(Unreadable { wallet_id: wallet, version, cause, newer: false });
             }
         }
     }
     let reached: BTreeMap<WalletId, i64> =
         events.iter().map(|event| (event.wallet_id.clone(), event.version)).collect();
+    if job.kind == Kind::ReadModel {
+        written = reached.len();
+    }
     if !reached.is_empty() || !at_hand.moves.is_empty() {
-        let reached: Vec<_> = reached.iter().map(|(wallet, version)| (wallet, *version)).collect();
+        let added = |wallet| totals.as_ref().map(|of| of.get(wallet).copied().unwrap_or_default());
+        let noted = |(wallet, version): (_, &i64)| {
+            let totals = added(wallet);
+            Reached { wallet, version: *version, totals }
+        };
+        let reached: Vec<_> = reached.iter().map(noted).collect();
         store::checkpoints::note(connection, of, &reached, at_hand.moves).await?;
     }
     let applied = u64::try_from(events.len()).unwrap_or(0);
-    Ok(Stretch { applied, reached, refused })
+    Ok(Stretch { applied, written, reached, refused })
 }
 
 /// The events of the ranges, each wallet's in order: those at hand, and what lies between them.
@@ -184,6 +204,7 @@ fn readable(ranges: &[Range], found: Vec<Recorded>) -> (Vec<Event>, Vec<Unreadab
                 version: next.get(&event.wallet_id).copied().unwrap_or(event.version),
                 wallet_id: event.wallet_id,
                 cause,
+                newer: false,
             }),
         });
         match event {
@@ -203,7 +224,8 @@ fn readable(ranges: &[Range], found: Vec<Recorded>) -> (Vec<Event>, Vec<Unreadab
         let version = next.get(&range.wallet_id).copied().unwrap_or(0);
         if version <= range.up_to {
             let cause = format!("version {version} is missing in events");
-            refused.push(Unreadable { wallet_id: range.wallet_id.clone(), version, cause });
+            let wallet_id = range.wallet_id.clone();
+            refused.push(Unreadable { wallet_id, version, cause, newer: false });
         }
     }
     (events, refused)

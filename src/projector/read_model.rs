@@ -25,6 +25,12 @@ pub async fn write(
     Ok(missing.filter(|wallet| !changed.contains(wallet)).collect())
 }
 
+/// The same without a row.
+pub async fn probe(connection: &mut Connection, tenant: &TenantId) -> store::Result<()> {
+    store::read_model::open(connection, tenant, &[]).await?;
+    store::read_model::change(connection, tenant, &[]).await.map(drop)
+}
+
 /// Wallets that these events opened, and what they left of others.
 fn fold(events: &[Event]) -> (Vec<Wallet>, Vec<Change>) {
     let mut opened: BTreeMap<&WalletId, Wallet> = BTreeMap::new();

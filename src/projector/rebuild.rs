@@ -14,14 +14,15 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use super::narrow::{Reason, narrow};
 use super::project::{AtHand, Targets, project};
 use super::{Job, Kind};
 use crate::config::DatabaseSettings;
 use crate::recent::Recent;
 use crate::store::checkpoints::{self, Subscription};
 use crate::store::rebuild::{self as tables, Target};
-use crate::store::{self, Class, Connection};
-use crate::wallet::{TenantId, WalletId};
+use crate::store::{self, Blame, Connection};
+use crate::wallet::TenantId;
 
 const WALLETS: i64 = 500;
 /// Events in one transaction, at most.
@@ -32,6 +33,8 @@ const LAST: i64 = 1000;
 const ROUNDS: usize = 20;
 /// The swap gives up its locks and tries again when it cannot have each of them soon.
 const ATTEMPTS: usize = 120;
+/// Of these, that may end with an error that stays.
+const LASTING: usize = 10;
 const PAUSE: Duration = Duration::from_millis(500);
 const NOTE: Duration = Duration::from_secs(1);
 
@@ -149,6 +152,7 @@ impl Rebuild {
                 topic: self.topic.clone(),
             },
             partitions: 0,
+            deployment: None,
             recent: Recent::default(),
         };
         Ok(tenants.into_iter().map(job).collect())
@@ -162,7 +166,7 @@ impl Rebuild {
         before: i64,
         stop: &CancellationToken,
     ) -> Result<i64, RebuildError> {
-        let mut applied = 0;
+        let (mut applied, mut lasting) = (0, 0);
         for _ in 0..ATTEMPTS {
             for _ in 0..ROUNDS {
                 let mut next = i64::MAX;
@@ -187,12 +191,17 @@ impl Rebuild {
             }
             match self.swap(jobs, xid, before + applied).await {
                 Ok(last) => return Ok(applied + last),
-                Err(error) if matches!(error.class(), Class::Conflict | Class::Data) => {
+                Err(error) => {
+                    // The last events may be some that cannot be applied: the next round parks their
+                    // wallets. What is wrong with the swap itself does not pass.
+                    lasting += usize::from(error.blame() == Blame::Lasting);
+                    if error.blame() == Blame::Nobody || lasting > LASTING {
+                        return Err(error.into());
+                    }
                     tracing::debug!(%error, "swap not possible yet");
                     store::rollback(&mut self.connection).await?;
                     tokio::time::sleep(PAUSE).await;
                 }
-                Err(error) => return Err(error.into()),
             }
         }
         tables::abandon(&mut self.connection).await?;
@@ -220,64 +229,25 @@ impl Rebuild {
         Ok(last)
     }
 
-    /// Applies some wallets' events up to their targets. An error of data is narrowed down, so that
-    /// only the guilty wallet is parked.
+    /// Applies some wallets' events up to their targets. An error that stays is narrowed down, so that only
+    /// the guilty wallet is parked.
     async fn apply(&mut self, job: &Job, targets: Targets) -> store::Result<i64> {
-        match self.apply_together(job, &targets, EVENTS).await {
-            Err(error) if error.class() == Class::Data => {}
-            other => return other,
-        }
-        let mut applied = 0;
-        for (wallet, target) in targets {
-            let alone = Targets::from([(wallet.clone(), target)]);
-            applied += match self.apply_together(job, &alone, EVENTS).await {
-                Err(error) if error.class() == Class::Data => {
-                    self.apply_singly(job, &wallet, &alone).await?
-                }
-                other => other?,
-            };
-        }
-        Ok(applied)
-    }
-
-    /// One wallet event by event, up to the one that cannot be applied, which parks it.
-    async fn apply_singly(
-        &mut self,
-        job: &Job,
-        wallet: &WalletId,
-        alone: &Targets,
-    ) -> store::Result<i64> {
-        let before = self.version(job, wallet).await?;
-        if let Err(error) = self.apply_together(job, alone, 1).await {
-            if error.class() != Class::Data {
-                return Err(error);
+        match self.apply_together(job, &targets).await {
+            Err(error) if error.blame() == Blame::Lasting => {
+                let narrowing = narrow(&mut self.connection, job, targets, &[], Reason::Lasting);
+                Ok(i64::try_from(narrowing.await?).unwrap_or(0))
             }
-            let (version, cause) = (self.version(job, wallet).await? + 1, error.to_string());
-            let (connection, of) = (&mut self.connection, &job.subscription);
-            store::parked::park(connection, of, wallet, version, &cause).await?;
+            other => other,
         }
-        Ok(self.version(job, wallet).await? - before)
     }
 
-    async fn version(&mut self, job: &Job, wallet: &WalletId) -> store::Result<i64> {
-        let of = &job.subscription;
-        let wallets = [wallet.as_str()];
-        let found = checkpoints::versions_lock(&mut self.connection, of, &wallets).await?;
-        Ok(found.get(wallet).copied().unwrap_or(0))
-    }
-
-    /// In transactions of at most `budget` events.
-    async fn apply_together(
-        &mut self,
-        job: &Job,
-        targets: &Targets,
-        budget: i64,
-    ) -> store::Result<i64> {
+    /// In transactions of bounded size.
+    async fn apply_together(&mut self, job: &Job, targets: &Targets) -> store::Result<i64> {
         let mut applied = 0;
         loop {
             let connection = &mut self.connection;
             checkpoints::begin(connection).await?;
-            match project(connection, job, targets, &AtHand::default(), budget).await {
+            match project(connection, job, targets, &AtHand::default(), EVENTS).await {
                 Ok(projected) => {
                     store::commit(connection).await?;
                     applied += i64::try_from(projected.applied).unwrap_or(0);

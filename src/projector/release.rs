@@ -5,18 +5,25 @@
 //! left to it, and it has seen them all; from then on the wallet is fed like the others.
 
 use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 use super::Job;
+use super::narrow::{give_up, probe};
 use super::project::{AtHand, Targets, ranges, stretch};
-use crate::store::{self, Class, Connection};
+use crate::store::parked::Cause;
+use crate::store::{self, Blame, Connection};
 use crate::wallet::WalletId;
 
 /// Wallets tried at once, at most.
 const WALLETS: i64 = 20;
 /// Events of a wallet in one transaction, at most: its lock is held for so long.
 const STRETCH: i64 = 500;
+/// Where it meets a conflict or a time-out.
+const TRIES: u32 = 3;
 /// Events of one call, about. The other wallets wait for no more.
 const EVENTS_MAX: u64 = 2000;
+/// Nor for longer than about this, where each attempt waits for something.
+const TIME: Duration = Duration::from_secs(3);
 
 /// What was done.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -40,9 +47,10 @@ enum Ended {
 
 /// Tries the wallets that are due.
 pub async fn release(connection: &mut Connection, job: &Job) -> store::Result<Released> {
+    let begun = Instant::now();
     let mut released = Released::default();
     for wallet in store::parked::due(connection, &job.subscription, WALLETS).await? {
-        if released.applied >= EVENTS_MAX {
+        if released.applied >= EVENTS_MAX || begun.elapsed() > TIME {
             released.more = true;
             break;
         }
@@ -60,46 +68,58 @@ async fn one(
 ) -> store::Result<()> {
     let of = &job.subscription;
     store::checkpoints::versions_open(connection, of, wallet).await?;
-    let mut budget = STRETCH;
+    let (mut budget, mut tries) = (STRETCH, TRIES);
     loop {
-        store::checkpoints::begin(connection).await?;
-        match pass(connection, job, wallet, budget).await {
-            Ok(ended) => {
-                store::commit(connection).await?;
-                match ended {
-                    Ended::Taken => return Ok(()),
-                    Ended::Released(applied) => {
-                        released.applied += applied;
-                        released.wallets += 1;
-                        tracing::info!(projector = of.projector, %wallet, "wallet released");
-                        return Ok(());
-                    }
-                    Ended::Failed(applied) => {
-                        released.applied += applied;
-                        released.failed += 1;
-                        return Ok(());
-                    }
-                    Ended::More(applied) => released.applied += applied,
-                }
+        store::checkpoints::begin_apart(connection).await?;
+        let ended = match pass(connection, job, wallet, budget).await {
+            Ok(ended) => store::commit(connection).await.map(|()| ended),
+            Err(error) => Err(error),
+        };
+        let error = match ended {
+            Ok(Ended::More(applied)) => {
+                released.applied += applied;
                 if released.applied >= EVENTS_MAX {
                     released.more = true;
                     return Ok(());
                 }
+                continue;
             }
-            Err(error) => {
-                give_up(connection).await;
-                if error.class() != Class::Data {
-                    return Err(error);
-                }
-                if budget > 1 {
-                    // Event by event up to the one that cannot be applied.
-                    budget = 1;
-                    continue;
-                }
+            Ok(ended) => {
+                count(job, wallet, &ended, released);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        give_up(connection).await;
+        match error.blame() {
+            Blame::Nobody => return Err(error),
+            Blame::Passing if tries > 1 => tries -= 1,
+            // Event by event up to the one that cannot be applied.
+            Blame::Lasting if budget > 1 => budget = 1,
+            Blame::Lasting | Blame::Passing => {
+                // An attempt that nobody's would have survived is none.
+                probe(connection, job).await?;
                 released.failed += 1;
-                return failed(connection, job, wallet, &error.to_string()).await;
+                return failed(connection, job, wallet, &error.told()).await;
             }
         }
+    }
+}
+
+/// How a wallet's attempt ended, where it did.
+fn count(job: &Job, wallet: &WalletId, ended: &Ended, released: &mut Released) {
+    match ended {
+        Ended::Taken => {}
+        Ended::Released(applied) => {
+            released.applied += applied;
+            released.wallets += 1;
+            tracing::info!(projector = job.subscription.projector, %wallet, "wallet released");
+        }
+        Ended::Failed(applied) => {
+            released.applied += applied;
+            released.failed += 1;
+        }
+        Ended::More(applied) => released.applied += applied,
     }
 }
 
@@ -123,6 +143,7 @@ async fn pass(
     if let Some(found) = done.refused.first() {
         let (version, cause) = (found.version, found.cause.as_str());
         tracing::error!(projector = of.projector, %wallet, version, cause, "wallet stays parked");
+        let cause = Cause { text: cause, newer: found.newer };
         store::parked::failed_again(connection, of, wallet, version, cause).await?;
         return Ok(Ended::Failed(done.applied));
     }
@@ -143,19 +164,13 @@ async fn failed(
     cause: &str,
 ) -> store::Result<()> {
     let of = &job.subscription;
-    let before = store::checkpoints::versions_lock(connection, of, &[wallet.as_str()]).await?;
+    let before = store::checkpoints::versions(connection, of, &[wallet.as_str()]).await?;
     let version = next(&before, wallet, None);
     tracing::error!(projector = of.projector, %wallet, version, cause, "wallet stays parked");
+    let cause = Cause { text: cause, newer: false };
     store::parked::failed_again(connection, of, wallet, version, cause).await
 }
 
 fn next(before: &HashMap<WalletId, i64>, wallet: &WalletId, reached: Option<i64>) -> i64 {
     reached.or_else(|| before.get(wallet).copied()).unwrap_or(0) + 1
-}
-
-// The error that led here says more than that of a ROLLBACK; the pool mends the session anyway.
-async fn give_up(connection: &mut Connection) {
-    if let Err(error) = store::rollback(connection).await {
-        tracing::debug!(%error, "rollback");
-    }
 }

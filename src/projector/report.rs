@@ -3,16 +3,31 @@
 use std::time::Duration;
 
 use metrics::{counter, gauge};
+use uuid::Uuid;
 
 use super::apply::Outcome;
 use super::kafka_feed::KafkaFeed;
 use super::postgres_feed::Found;
 use super::{Job, Projector};
-use crate::status::ProjectorStatus;
+use crate::status::{Problem, ProjectorStatus};
+use crate::store::{self, Blame};
+use crate::wallet::WalletId;
+
+/// A wallet is parked; `kind` is for metrics, `cause` for people.
+pub(super) fn parked(job: &Job, wallet: &WalletId, version: i64, kind: &'static str, cause: &str) {
+    let projector = job.kind.name();
+    tracing::error!(projector, %wallet, version, cause, "wallet parked");
+    counter!("wallets_parked_total", "projector" => projector, "cause" => kind).increment(1);
+}
 
 impl Projector {
     pub(super) fn report_running(&self, running: bool) {
         self.change(|status| status.running = running);
+    }
+
+    /// Its places are of another cluster, and are being given up.
+    pub(super) fn report_mending(&self, mending: bool) {
+        self.change(|status| status.mending = mending);
     }
 
     /// `passes`: nothing is left to know of it once all goes well again.
@@ -21,6 +36,22 @@ impl Projector {
             status.last_error = Some(error.to_owned());
             status.error_passes = passes;
         });
+    }
+
+    /// A step failed. Where it goes on to, nothing of the projection is applied.
+    pub(super) fn report_failure(&self, error: &store::Error) {
+        let (group, cause) = (self.group(), error.cause());
+        counter!("consumer_step_failures_total", "group" => group, "cause" => cause).increment(1);
+        self.report_error(&error.told(), true);
+        // One conflict, or one session that was lost, is nothing: the next attempt succeeds.
+        if error.blame() == Blame::Lasting || self.failures > 1 {
+            self.change(|status| status.failing = Some(error.told()));
+        }
+    }
+
+    /// All that was there to be applied when a step failed is applied by now.
+    pub(super) fn report_mended(&self) {
+        self.change(|status| status.failing = None);
     }
 
     pub(super) fn report_applied(&self, outcome: &Outcome) {
@@ -44,6 +75,24 @@ impl Projector {
         self.wiring.applied.notify_waiters();
     }
 
+    /// The topic has events of another deployment. They are passed over; that both go on so is wrong.
+    pub(super) fn report_another(&self, job: &Job, other: Uuid) {
+        let topic = &job.subscription.topic;
+        let text = format!(
+            "another deployment ({other}) publishes to {topic}, too: its events are passed over here, but \
+             commands by Kafka and the groups' offsets are shared. Every deployment needs its own \
+             KAFKA_EVENTS_TOPIC, KAFKA_DLQ_TOPIC, KAFKA_COMMANDS_TOPIC, KAFKA_COMMAND_RESULTS_TOPIC and \
+             CONSUMER_GROUP_ID"
+        );
+        let mut is_news = false;
+        self.wiring.status.update(|all| {
+            is_news = all.problems.insert(Problem::Deployment, text.clone()).is_none();
+        });
+        if is_news {
+            tracing::error!("{text}");
+        }
+    }
+
     /// Where each partition stands in the topic, those without news included; an error that is
     /// over is forgotten.
     pub(super) fn report_well(&self) {
@@ -55,6 +104,11 @@ impl Projector {
                 status.last_error = None;
             }
         });
+    }
+
+    /// The first partitions of this instance.
+    pub(super) fn report_assigned(&self, partitions: usize) {
+        tracing::info!(projector = self.wiring.kind.name(), partitions, "assigned");
     }
 
     /// Partitions came or went: an instance did.
@@ -74,6 +128,7 @@ impl Projector {
             gauge!("consumer_lag_events", &labels).set(events);
             gauge!("consumer_lag_seconds", &labels).set(age);
         }
+        gauge!("projection_cursor_held_seconds", "group" => group).set(found.held);
     }
 
     /// The name that the projector has as a consumer group.

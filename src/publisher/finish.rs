@@ -9,7 +9,7 @@ use super::read_back::ReadBack;
 use super::send::{Sent, Trouble};
 use super::{Publisher, Topics};
 use crate::kafka;
-use crate::kafka::topics::Report;
+use crate::kafka::topics::{Drift, Report};
 use crate::pressure::Round;
 use crate::store;
 use crate::store::outbox::OutboxRow;
@@ -36,16 +36,11 @@ impl Publisher {
                 for topic in report.created {
                     tracing::info!(topic, "topic created");
                 }
-                for drift in report.drift {
-                    let (topic, what) = (drift.topic, drift.what);
-                    tracing::warn!(
-                        topic,
-                        what,
-                        wanted = drift.wanted,
-                        actual = drift.actual,
-                        "topic differs from its settings"
-                    );
+                for drift in report.drift.iter().filter(|drift| !self.drift.contains(drift)) {
+                    let Drift { topic, what, wanted, actual } = drift;
+                    tracing::warn!(topic, what, wanted, actual, "topic differs from its settings");
                 }
+                self.drift = report.drift;
                 return self.topics_ready();
             }
             Err(error) => error,

@@ -89,6 +89,7 @@ impl Shared {
                 form: Form {
                     max_bytes: parts.producer.max_request_bytes,
                     cloud_events: parts.producer.cloud_events,
+                    deployment: parts.deployment,
                 },
             },
         }
@@ -184,7 +185,7 @@ impl Shared {
     pub fn measure(self: &Arc<Self>) -> Job {
         let shared = Arc::clone(self);
         Box::pin(async move {
-            let measuring = outbox::backlog(&shared.pool);
+            let measuring = outbox::backlog(&shared.pool, store::SILENT);
             Done::Measured(store::bounded(store::SILENT, measuring).await)
         })
     }

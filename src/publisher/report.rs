@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::{Publisher, Topics};
 use crate::kafka::{self, BreakerState, Class};
 use crate::store;
 use crate::store::outbox::Backlog;
 
+/// The same trouble of many partitions is told once within this time.
+const TOLD: Duration = Duration::from_secs(10);
 /// The longest pause of a partition whose leader is out of reach while other brokers are not.
 const LEADER_PAUSE: Duration = Duration::from_secs(2);
 
@@ -67,8 +71,11 @@ impl Publisher {
                 pipeline.connection_error = Some(error.to_string());
             });
         }
-        if warn {
+        let text = error.to_string();
+        let is_told = |(told, at): &(String, Instant)| *told == text && at.elapsed() < TOLD;
+        if warn && !self.told.as_ref().is_some_and(is_told) {
             tracing::warn!(%error, "publisher: {what}");
+            self.told = Some((text, Instant::now()));
         } else {
             tracing::debug!(%error, "publisher: {what}");
         }
@@ -89,8 +96,9 @@ impl Publisher {
             pipeline.connected = true;
             outage = pipeline.connection_error.take();
         });
+        let was_there = std::mem::replace(&mut self.met, true);
         if outage.is_some() {
-            tracing::info!("Kafka is back");
+            tracing::info!("{}", if was_there { "Kafka is back" } else { "Kafka is there" });
             self.shorten_pauses();
         }
     }

@@ -4,8 +4,9 @@
 use std::collections::HashSet;
 
 use tokio::time::Instant;
+use uuid::Uuid;
 
-use crate::envelope::{AGGREGATE_TYPE, Envelope, timestamp};
+use crate::envelope::{AGGREGATE_TYPE, DEPLOYMENT, Envelope, timestamp};
 use crate::kafka::{self, Outgoing, ProduceError, Producer};
 use crate::store::outbox::{Mark, OutboxRow, Refusal};
 
@@ -87,6 +88,8 @@ pub struct Form {
     pub max_bytes: usize,
     /// With the headers of CloudEvents, too.
     pub cloud_events: bool,
+    /// Whose events they are.
+    pub deployment: Option<Uuid>,
 }
 
 /// Sends `rows`, or as many of them as fit into one request, in their order. Begins nothing after
@@ -104,7 +107,7 @@ pub async fn send(
         if held.contains(&wallet(row)) {
             continue;
         }
-        let record = match outgoing(row, form.cloud_events) {
+        let record = match outgoing(row, form) {
             Ok(record) => record,
             Err(error) => {
                 sent.refuse(row, format!("not a valid envelope: {error}"));
@@ -129,7 +132,7 @@ pub async fn send(
     }
     match producer.produce(sent.partition, records).await {
         Ok(offsets) => sent.take(&batch, &offsets),
-        Err(ProduceError::Refused { cause, records: true }) => match batch.as_slice() {
+        Err(ProduceError::Refused { cause, records: true, .. }) => match batch.as_slice() {
             [row] => sent.refuse(row, cause.to_string()),
             _ => {
                 sent.refused_batch = true;
@@ -165,13 +168,13 @@ async fn send_singly(
             continue;
         }
         // It was valid a moment ago.
-        let Ok(record) = outgoing(row, form.cloud_events) else { return };
+        let Ok(record) = outgoing(row, form) else { return };
         if !is_open(producer, sent, 1, until).await {
             return;
         }
         match producer.produce(sent.partition, vec![record]).await {
             Ok(offsets) => sent.take(&[row], &offsets),
-            Err(ProduceError::Refused { cause, records: true }) => {
+            Err(ProduceError::Refused { cause, records: true, .. }) => {
                 sent.refuse(row, cause.to_string());
                 held.insert(wallet(row));
             }
@@ -185,7 +188,7 @@ fn wallet(row: &OutboxRow) -> (&str, &str) {
 }
 
 /// The record of a row: key, value and headers as docs/EVENTS.md has them, at the event's time.
-fn outgoing(row: &OutboxRow, cloud_events: bool) -> Result<Outgoing, serde_json::Error> {
+fn outgoing(row: &OutboxRow, form: Form) -> Result<Outgoing, serde_json::Error> {
     let envelope = Envelope {
         event_id: row.event_id,
         event_type: &row.event_type,
@@ -200,7 +203,10 @@ fn outgoing(row: &OutboxRow, cloud_events: bool) -> Result<Outgoing, serde_json:
         data: serde_json::from_str(&row.payload)?,
     };
     let mut headers = envelope.headers(row.traceparent.as_deref());
-    if cloud_events {
+    if let Some(deployment) = form.deployment {
+        headers.push((DEPLOYMENT, deployment.to_string().into_bytes()));
+    }
+    if form.cloud_events {
         headers.extend(envelope.cloud_event_headers());
     }
     Ok(Outgoing {
@@ -215,6 +221,10 @@ fn outgoing(row: &OutboxRow, cloud_events: bool) -> Result<Outgoing, serde_json:
 mod tests {
     use super::*;
 
+    fn form(cloud_events: bool) -> Form {
+        Form { max_bytes: 1000, cloud_events, deployment: Some(Uuid::nil()) }
+    }
+
     fn row(payload: &str) -> OutboxRow {
         OutboxRow {
             id: 1,
@@ -222,7 +232,7 @@ mod tests {
             partition: 8,
             wallet_id: "w-000001".to_owned(),
             version: 2,
-            event_id: uuid::Uuid::nil(),
+            event_id: Uuid::nil(),
             event_type: "WalletCredited".to_owned(),
             schema_version: 1,
             payload: payload.to_owned(),
@@ -235,29 +245,32 @@ mod tests {
 
     #[test]
     fn a_record_carries_the_payload_untouched_and_every_header() {
-        let record = outgoing(&row(r#"{"newBalance":  "1.50"}"#), false).unwrap();
+        let record = outgoing(&row(r#"{"newBalance":  "1.50"}"#), form(false)).unwrap();
         let value = String::from_utf8(record.value).unwrap();
         assert!(value.contains(r#""data":{"newBalance":  "1.50"}"#), "{value}");
         assert!(value.contains(r#""timestamp":"1970-01-01T00:00:00.000Z""#), "{value}");
         assert_eq!(record.key, b"w-000001");
-        assert_eq!(record.headers.len(), 7);
+        assert_eq!(record.headers.len(), 8);
+        let whose = Uuid::nil().to_string().into_bytes();
+        assert_eq!(record.headers.last(), Some(&(DEPLOYMENT, whose)));
         assert!(record.headers.contains(&("correlation-id", b"c-1".to_vec())));
         assert!(record.headers.contains(&("causation-id", Vec::new())));
     }
 
     #[test]
     fn a_payload_that_is_no_json_is_refused_before_it_is_sent() {
-        assert!(outgoing(&row("{"), false).is_err());
+        assert!(outgoing(&row("{"), form(false)).is_err());
     }
 
     #[test]
     fn the_headers_of_cloud_events_come_on_top_and_count_as_bytes() {
         let mut row = row("{}");
         row.tenant_id = "a b/ü".to_owned();
-        let (plain, full) = (outgoing(&row, false).unwrap(), outgoing(&row, true).unwrap());
+        let (plain, full) =
+            (outgoing(&row, form(false)).unwrap(), outgoing(&row, form(true)).unwrap());
         assert_eq!((&plain.key, &plain.value), (&full.key, &full.value));
-        assert_eq!(full.headers[..7], plain.headers[..]);
-        let added: Vec<(&str, &str)> = full.headers[7..]
+        assert_eq!(full.headers[..8], plain.headers[..]);
+        let added: Vec<(&str, &str)> = full.headers[8..]
             .iter()
             .map(|(name, text)| (*name, std::str::from_utf8(text).unwrap()))
             .collect();

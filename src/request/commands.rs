@@ -2,11 +2,13 @@
 
 use super::Fields;
 use crate::answer::{Problem, ProblemCode};
-use crate::wallet::{Command, CreateWallet, IdOrigin, Movement, Rejection, Transfer, WalletId};
+use crate::wallet::{
+    Command, CreateWallet, Expected, IdOrigin, Movement, Rejection, Transfer, WalletId,
+};
 
 /// A wallet to open; `made` is its id where the caller gives none.
 pub fn create(mut fields: Fields, made: WalletId) -> Result<Command, Problem> {
-    let id = match fields.wallet_id("walletId") {
+    let id = match fields.new_id("walletId") {
         Some(id) => (id, IdOrigin::Given),
         None => (made, IdOrigin::Made),
     };
@@ -26,7 +28,7 @@ pub fn create(mut fields: Fields, made: WalletId) -> Result<Command, Problem> {
 pub fn movement(
     mut fields: Fields,
     wallet_id: WalletId,
-    expected_version: Option<i64>,
+    expected_version: Option<Expected>,
 ) -> Result<Movement, Problem> {
     let amount = fields.amount("amount");
     let details = fields.details();
@@ -38,7 +40,7 @@ pub fn movement(
 pub fn transfer(
     mut fields: Fields,
     from: WalletId,
-    expected_version: Option<i64>,
+    expected_version: Option<Expected>,
 ) -> Result<Command, Problem> {
     let to = fields.required_wallet_id("toWalletId");
     let amount = fields.amount("amount");

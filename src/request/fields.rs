@@ -10,11 +10,15 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::answer::{FieldError, Problem, ProblemCode};
-use crate::wallet::{Amount, AmountError, Currency, Details, Metadata, WalletId, parse_decimal};
+use crate::wallet::{
+    Amount, AmountError, Currency, Details, Metadata, WalletId, is_addressable, is_visible,
+    parse_decimal,
+};
 
 pub const DESCRIPTION_CHARS_MAX: usize = 1024;
 pub const REFERENCE_CHARS_MAX: usize = 255;
 pub const KEY_BYTES_MAX: usize = 255;
+const NEW_ID_RULE: &str = "must be 1 to 255 visible characters, and not . or ..";
 /// Unknown fields that a problem names: an answer must not be larger than what it answers.
 const UNKNOWN_NAMED_MAX: usize = 10;
 
@@ -138,7 +142,7 @@ impl Fields {
         }
     }
 
-    /// A wallet's id in the body.
+    /// The id of a wallet that should exist.
     pub fn wallet_id(&mut self, name: &str) -> Option<WalletId> {
         let text = self.string(name)?;
         let id = WalletId::parse(&text);
@@ -148,18 +152,36 @@ impl Fields {
         id
     }
 
+    /// The id of a wallet to be opened, or of an owner.
+    pub fn new_id(&mut self, name: &str) -> Option<WalletId> {
+        let text = self.string(name)?;
+        let id = WalletId::parse_new(&text);
+        if id.is_none() {
+            self.fail(name, ProblemCode::InvalidId, NEW_ID_RULE);
+        }
+        id
+    }
+
     /// A wallet's id that must be there.
     pub fn required_wallet_id(&mut self, name: &str) -> WalletId {
+        self.required_id(name, Self::wallet_id)
+    }
+
+    pub fn owner_id(&mut self, name: &str) -> String {
+        self.required_id(name, Self::new_id).as_str().to_owned()
+    }
+
+    fn required_id(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&mut Self, &str) -> Option<WalletId>,
+    ) -> WalletId {
         let before = self.errors.len();
-        let id = self.wallet_id(name);
+        let id = read(self, name);
         if id.is_none() && self.errors.len() == before {
             self.missing(name);
         }
         id.unwrap_or_else(|| WalletId::stored(""))
-    }
-
-    pub fn owner_id(&mut self, name: &str) -> String {
-        self.required_wallet_id(name).as_str().to_owned()
     }
 
     pub fn currency(&mut self, name: &str) -> Currency {
@@ -189,7 +211,7 @@ impl Fields {
         }
         let reference = self.string("reference");
         if reference.as_deref().is_some_and(|reference| !is_reference(reference)) {
-            let rule = "must be 1 to 255 visible characters or inner spaces";
+            let rule = "must be 1 to 255 visible characters or inner spaces, and not . or ..";
             self.fail("reference", ProblemCode::InvalidValue, rule);
         }
         Details { description, reference, metadata: self.metadata("metadata") }
@@ -261,6 +283,17 @@ impl Fields {
         self.string(name)
     }
 
+    /// One of some words that may be left out.
+    pub fn optional_word(&mut self, name: &str, words: &[&'static str]) -> Option<&'static str> {
+        let text = self.string(name)?;
+        let found = words.iter().copied().find(|word| *word == text);
+        if found.is_none() {
+            let rule = format!("must be one of {}", words.join(", "));
+            self.fail(name, ProblemCode::InvalidValue, &rule);
+        }
+        found
+    }
+
     /// True or false; left out, it is false.
     pub fn flag(&mut self, name: &str) -> bool {
         self.value(name, "must be true or false").unwrap_or(false)
@@ -330,10 +363,11 @@ fn is_key(key: &str) -> bool {
     (1..=KEY_BYTES_MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// Visible characters with single spaces between them.
+/// Visible characters with single spaces between them, as one segment of a path.
 fn is_reference(text: &str) -> bool {
     text.chars().count() <= REFERENCE_CHARS_MAX
-        && text.split(' ').all(|word| WalletId::parse(word).is_some())
+        && is_addressable(text)
+        && text.split(' ').all(|word| !word.is_empty() && word.chars().all(is_visible))
 }
 
 /// The fields of an object, each once.

@@ -1,7 +1,8 @@
-//! A command of the inbound topic: an operation of `POST /bulk` with an id of its own instead of an
-//! idempotency key.
+//! A command of the inbound topic: an operation of `POST /bulk`, or several as its body has them, with an
+//! id of its own instead of an idempotency key.
 
-use super::{Fields, bulk};
+use super::bulk::{Bulk, Op, Parsed, operation_of};
+use super::{BulkItem, Fields};
 use crate::answer::{Problem, ProblemCode};
 use crate::wallet::{Command, WalletId};
 
@@ -12,8 +13,34 @@ pub const COMMAND_BYTES_MAX: usize = 1024 * 1024;
 #[derive(Debug, Clone)]
 pub struct WalletCommand {
     pub id: String,
-    pub command: Command,
+    pub what: Commanded,
 }
+
+/// What a command asks for.
+#[derive(Debug, Clone)]
+pub enum Commanded {
+    One(Command),
+    Many {
+        /// All of them or none.
+        atomic: bool,
+        operations: Vec<Command>,
+        parsed: Parsed,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    One(Op),
+    Many,
+}
+
+const KINDS: &[(&str, Kind)] = &[
+    ("create", Kind::One(Op::Create)),
+    ("credit", Kind::One(Op::Credit)),
+    ("debit", Kind::One(Op::Debit)),
+    ("transfer", Kind::One(Op::Transfer)),
+    ("bulk", Kind::Many),
+];
 
 /// What is no command.
 #[derive(Debug)]
@@ -29,7 +56,7 @@ impl WalletCommand {
     /// Reads a record's value; `make_id` gives the id of a wallet whose caller gives none.
     pub fn parse(
         value: Option<&[u8]>,
-        make_id: impl FnOnce() -> WalletId,
+        make_id: impl FnMut() -> WalletId,
     ) -> Result<Self, Box<Unread>> {
         let unread = |class, detail: String| {
             let problem = Problem::new(ProblemCode::MalformedJson, detail);
@@ -39,6 +66,7 @@ impl WalletCommand {
         let Some(value) = value else {
             return Err(unread("empty_value", "the record has no value".to_owned()));
         };
+        let value = unframed(value);
         if value.len() > COMMAND_BYTES_MAX {
             let detail = format!("a command has {COMMAND_BYTES_MAX} bytes at most");
             return Err(unread("too_large", detail));
@@ -50,13 +78,42 @@ impl WalletCommand {
             |id, problem: Problem| Box::new(Unread { id, class: problem.code.as_str(), problem });
         let mut fields = Fields::parse(value).map_err(|problem| refused(None, problem))?;
         let id = fields.required_key("commandId");
-        match (bulk::operation(fields, make_id), id) {
-            (Ok(command), Some(id)) => Ok(Self { id, command }),
+        match (commanded(fields, make_id), id) {
+            (Ok(what), Some(id)) => Ok(Self { id, what }),
             (Err(problem), id) => Err(refused(id, problem)),
-            // A missing id is an error that `operation` has told.
+            // A missing id is an error that `commanded` has told.
             (Ok(_), None) => Err(unread("missing_field", "/commandId: is required".to_owned())),
         }
     }
+}
+
+/// Serializers that speak to a schema registry put a zero and the schema's id (4 bytes, or 8) before the
+/// JSON. No JSON begins with a zero.
+fn unframed(value: &[u8]) -> &[u8] {
+    let [0, rest @ ..] = value else { return value };
+    let texts = [4, 8].into_iter().filter_map(|id| rest.get(id..));
+    { texts }.find(|text| text.trim_ascii_start().starts_with(b"{")).unwrap_or(value)
+}
+
+fn commanded(
+    mut fields: Fields,
+    mut make_id: impl FnMut() -> WalletId,
+) -> Result<Commanded, Problem> {
+    match fields.word("op", KINDS) {
+        None => Err(fields.refuse()),
+        Some(Kind::One(op)) => operation_of(op, fields, &mut make_id).map(Commanded::One),
+        Some(Kind::Many) => many(&Bulk::parse(fields)?, make_id),
+    }
+}
+
+/// A command is valid or it is not: one operation that cannot be read is the whole command's problem,
+/// and none of it is done.
+fn many(bulk: &Bulk, make_id: impl FnMut() -> WalletId) -> Result<Commanded, Problem> {
+    let items = bulk.keyless_items(make_id);
+    let parsed = bulk.parsed(&items);
+    let operations = items.into_iter().map(|item| item.map(|BulkItem { command, .. }| command));
+    let operations = operations.collect::<Result<_, _>>()?;
+    Ok(Commanded::Many { atomic: bulk.atomic, operations, parsed })
 }
 
 #[cfg(test)]
@@ -71,9 +128,70 @@ mod tests {
     fn a_command_is_an_operation_with_an_id() {
         let text = r#"{"commandId":"c-1","op":"credit","walletId":"w","amount":1.50}"#;
         let read = parse(text).unwrap();
-        assert_eq!((read.id.as_str(), read.command.wallet_id().as_str()), ("c-1", "w"));
+        let wallet = |read: &WalletCommand| match &read.what {
+            Commanded::One(command) => command.wallet_id().as_str().to_owned(),
+            Commanded::Many { operations, .. } => format!("{} of them", operations.len()),
+        };
+        assert_eq!((read.id.as_str(), wallet(&read).as_str()), ("c-1", "w"));
         let made = parse(r#"{"commandId":"c-2","op":"create","ownerId":"o"}"#).unwrap();
-        assert_eq!(made.command.wallet_id().as_str(), "made");
+        assert_eq!(wallet(&made), "made");
+        let credit = r#"{"op":"credit","walletId":"w","amount":1}"#;
+        let many = |rest: &str| parse(&format!(r#"{{"commandId":"c-3","op":"bulk",{rest}}}"#));
+        assert_eq!(wallet(&many(&format!(r#""operations":[{credit}]"#)).unwrap()), "1 of them");
+        for (rest, class, pointer) in [
+            (r#""atomic":true"#.to_owned(), "missing_field", "/operations"),
+            (r#""operations":[]"#.to_owned(), "invalid_value", "/operations"),
+            (format!(r#""operations":[{credit}],"walletId":"w""#), "unknown_field", "/walletId"),
+            (
+                format!(r#""operations":[{credit},{{"op":"bulk"}}]"#),
+                "invalid_value",
+                "/operations/1/op",
+            ),
+            (
+                format!(
+                    r#""operations":[{}]"#,
+                    credit.replace(":1}", r#":1,"idempotencyKey":"k"}"#)
+                ),
+                "unknown_field",
+                "/operations/0/idempotencyKey",
+            ),
+        ] {
+            let unread = many(&rest).unwrap_err();
+            assert_eq!((unread.class, unread.id.as_deref()), (class, Some("c-3")), "{rest}");
+            assert_eq!(unread.problem.errors[0].pointer, pointer, "{rest}");
+        }
+    }
+
+    #[test]
+    fn one_operation_alone_and_in_a_list_are_different_commands() {
+        let credit = r#"{"op":"credit","walletId":"w","amount":1}"#;
+        let parsed = |atomic: bool, list: &str| {
+            let text = format!(
+                r#"{{"commandId":"c","op":"bulk","atomic":{atomic},"operations":[{list}]}}"#
+            );
+            let Commanded::Many { parsed, .. } = parse(&text).unwrap().what else { panic!() };
+            parsed
+        };
+        let (one, two) = (parsed(false, credit), parsed(false, &format!("{credit},{credit}")));
+        assert_eq!(one, parsed(false, r#"{"amount":"1","walletId":"w", "op":"credit"}"#));
+        for other in [two, parsed(true, credit), parsed(false, &credit.replace(r#""w""#, r#""v""#))]
+        {
+            assert_ne!(one, other);
+        }
+    }
+
+    #[test]
+    fn the_frame_of_a_schema_registry_is_taken_off() {
+        let text = br#"{"commandId":"c","op":"credit","walletId":"w","amount":1}"#;
+        let read = |frame: &[u8]| {
+            WalletCommand::parse(Some(&[frame, text].concat()), || WalletId::stored("made"))
+        };
+        for frame in [&[][..], &[0, 0, 0, 1, 2], &[0, 0, 0, 0, 0, 0, 0, 1, 2]] {
+            assert_eq!(read(frame).unwrap().id, "c", "{frame:?}");
+        }
+        for other in [&[0][..], &[1, 0, 0, 1, 2], &[0, 0, 1, 2], &[0, 0, 0, 0, 1, 2]] {
+            assert!(read(other).is_err(), "{other:?}");
+        }
     }
 
     #[test]

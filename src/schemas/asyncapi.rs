@@ -238,7 +238,8 @@ fn result_headers() -> Value {
         "correlation-id": header("That of the command, else the commandId"),
         "traceparent": header("That of the command; empty where it had none"),
     });
-    json!({"type": "object", "required": names(&properties), "properties": properties})
+    let left_out = "Where the topic would not take the whole result: how many bytes it had";
+    with_left_out(properties, left_out)
 }
 
 /// Beside the headers that the record had.
@@ -254,7 +255,17 @@ fn dead_letter_headers() -> Value {
         "replay-count": header("How often it has been replayed"),
         "dead-letter-id": header("Its id for `wallex dlq show`"),
     });
-    json!({"type": "object", "required": names(&properties), "properties": properties})
+    let left_out = "Where the topic would not take it whole: how many bytes its value had";
+    with_left_out(properties, left_out)
+}
+
+/// All of the headers are always there but for the one about what was left out.
+fn with_left_out(mut properties: Value, about: &str) -> Value {
+    let required = json!(names(&properties));
+    if let Some(properties) = properties.as_object_mut() {
+        properties.insert("value-left-out".to_owned(), header(about));
+    }
+    json!({"type": "object", "required": required, "properties": properties})
 }
 
 /// A schema as a part of another document: no document of its own.

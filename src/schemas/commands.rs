@@ -7,7 +7,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::root;
 use crate::answer::{ProblemDocument, TransferView, WalletView};
-use crate::request::{DESCRIPTION_CHARS_MAX, KEY_BYTES_MAX, REFERENCE_CHARS_MAX};
+use crate::request::{BULK_MAX, DESCRIPTION_CHARS_MAX, KEY_BYTES_MAX, REFERENCE_CHARS_MAX};
 use crate::wallet::ID_CHARS_MAX;
 
 pub(super) const COMMAND: &str = "WalletCommand";
@@ -16,17 +16,57 @@ pub(super) const RESULT: &str = "WalletCommandResult";
 /// At most 10^15, at most 8 decimals that count, JSON's own number grammar.
 const AMOUNT: &str = r"(0|[1-9][0-9]{0,14})(\.[0-9]{1,8}0*)?|10{15}(\.0+)?";
 
-/// The value of a record of `wallet-commands`: an operation of `POST /bulk` with its `commandId`.
+/// The value of a record of `wallet-commands`: an operation of `POST /bulk`, or several, with its
+/// `commandId`.
 pub(super) fn command() -> Value {
+    let mut commands = operations().to_vec();
+    for command in &mut commands {
+        with_id(command);
+    }
+    let mut bulk = json!({
+        "description": "Several operations as one command",
+        "type": "object",
+        "required": ["op", "operations"],
+        "additionalProperties": false,
+        "properties": {
+            "op": {"const": "bulk"},
+            "atomic": {
+                "description": "All of them or none; left out, it is false",
+                "type": ["boolean", "null"],
+            },
+            "operations": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": BULK_MAX,
+                "items": {"type": "object", "oneOf": operations()},
+            },
+        },
+    });
+    with_id(&mut bulk);
+    commands.push(bulk);
+    root("command", COMMAND, json!({"type": "object", "oneOf": commands}))
+}
+
+fn with_id(command: &mut Value) {
+    if let Some(required) = command.get_mut("required").and_then(Value::as_array_mut) {
+        required.insert(0, "commandId".into());
+    }
+    if let Some(properties) = command.get_mut("properties").and_then(Value::as_object_mut) {
+        let id = json!({
+            "description": "Its idempotency key: one effect for ever",
+            "type": "string",
+            "minLength": 1,
+            "maxLength": KEY_BYTES_MAX,
+            "pattern": "^[!-~]+$",
+        });
+        properties.insert("commandId".to_owned(), id);
+    }
+}
+
+/// Each kind of operation.
+fn operations() -> [Value; 4] {
     let operation = |op: &str, about: &str, required: &[&str], own: Value| {
         let mut properties = json!({
-            "commandId": {
-                "description": "Its idempotency key: one effect for ever",
-                "type": "string",
-                "minLength": 1,
-                "maxLength": KEY_BYTES_MAX,
-                "pattern": "^[!-~]+$",
-            },
             "op": {"const": op},
             "metadata": {
                 "description": "At most 16 KiB and 32 levels",
@@ -36,7 +76,7 @@ pub(super) fn command() -> Value {
         if let (Some(all), Value::Object(own)) = (properties.as_object_mut(), own) {
             all.extend(own);
         }
-        let required: Vec<&str> = ["commandId", "op"].iter().chain(required).copied().collect();
+        let required: Vec<&str> = ["op"].iter().chain(required).copied().collect();
         json!({
             "description": about,
             "type": "object",
@@ -49,7 +89,7 @@ pub(super) fn command() -> Value {
         operation(op, about, &["walletId", "amount"], fields([("walletId", id())]))
     };
     let transfer = fields([("walletId", id()), ("toWalletId", id())]);
-    let operations = [
+    [
         operation("create", "Opens a wallet", &["ownerId"], creation()),
         movement("Money comes in", "credit"),
         movement("Money goes out", "debit"),
@@ -59,31 +99,48 @@ pub(super) fn command() -> Value {
             &["walletId", "toWalletId", "amount"],
             transfer,
         ),
-    ];
-    root("command", COMMAND, json!({"type": "object", "oneOf": operations}))
+    ]
 }
 
-/// The value of a record of `wallet-command-results`: what the single route would have answered.
+/// The value of a record of `wallet-command-results`: what the single route would have answered, or
+/// `POST /bulk`.
 pub(super) fn result() -> Value {
+    let status = |about: &str| json!({"description": about, "type": "integer", "minimum": 200, "maximum": 599});
+    let of_one =
+        [whole::<WalletView<'_>>(), whole::<TransferView<'_>>(), whole::<ProblemDocument<'_>>()];
+    let of_many = json!({
+        "description": "Of several operations, in their order",
+        "type": "object",
+        "required": ["results"],
+        "additionalProperties": false,
+        "properties": {
+            "results": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["status", "body"],
+                    "additionalProperties": false,
+                    "properties": {
+                        "status": status("201, or that of the refusal"),
+                        "body": {"anyOf": of_one},
+                    },
+                },
+            },
+        },
+    });
+    let bodies: Vec<&Value> = of_one.iter().chain([&of_many]).collect();
     let schema = json!({
         "type": "object",
         "required": ["commandId", "status", "body"],
         "additionalProperties": false,
         "properties": {
             "commandId": {"type": "string", "minLength": 1},
-            "status": {
-                "description": "201, or that of the refusal",
-                "type": "integer",
-                "minimum": 200,
-                "maximum": 599,
-            },
+            "status": status("201, or that of the refusal"),
             "body": {
-                "description": "The wallet, both wallets of a transfer, or the problem",
-                "anyOf": [
-                    whole::<WalletView<'_>>(),
-                    whole::<TransferView<'_>>(),
-                    whole::<ProblemDocument<'_>>(),
-                ],
+                "description": "The wallet, both wallets of a transfer, the results of several \
+                                operations, or the problem. With the status 201 the problem is \
+                                result_too_large: the command took effect",
+                "anyOf": bodies,
             },
         },
     });

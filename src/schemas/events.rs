@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{names, root};
-use crate::envelope::{AGGREGATE_TYPE, Envelope};
+use crate::envelope::{AGGREGATE_TYPE, DEPLOYMENT, Envelope};
 use crate::wallet::{
     BalanceChange, EventType, ID_CHARS_MAX, SCHEMA_VERSION, TransferChange, WalletCreated,
 };
@@ -32,19 +32,18 @@ pub(super) fn headers() -> Value {
         "aggregate-id" => "The wallet's id",
         "correlation-id" => "The request's X-Correlation-Id, else the request's id",
         "causation-id" => "The request's X-Causation-Id; empty where it had none",
+        DEPLOYMENT => "The deployment whose event it is: a UUID that its books keep for ever",
         "traceparent" => "W3C Trace Context; empty where the request had none",
         _ => "",
     };
     let names = example(|envelope| envelope.headers(None)).into_iter().map(|(name, _)| name);
     let header = |name: &str| json!({"type": "string", "description": said(name)});
-    let properties: serde_json::Map<String, Value> =
+    let mut properties: serde_json::Map<String, Value> =
         names.map(|name| (name.to_owned(), header(name))).collect();
-    let properties = Value::Object(properties);
-    json!({"type": "object", "required": names_of(&properties), "properties": properties})
-}
-
-fn names_of(properties: &Value) -> Vec<String> {
-    names(properties).into_iter().cloned().collect()
+    let required: Vec<String> = properties.keys().cloned().collect();
+    // Records of before it was there have none.
+    properties.insert(DEPLOYMENT.to_owned(), header(DEPLOYMENT));
+    json!({"type": "object", "required": required, "properties": properties})
 }
 
 fn properties(kind: EventType) -> Value {

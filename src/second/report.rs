@@ -54,8 +54,9 @@ impl Follower {
     }
 
     pub(super) async fn measure(&self) -> store::Result<()> {
-        let asking = projection_lags(&self.parts.pool, &[SECOND]);
-        for lag in store::bounded(store::SILENT, asking).await? {
+        let asking = projection_lags(&self.parts.pool, &[SECOND], store::SILENT);
+        let lags = store::bounded(store::SILENT, asking).await?;
+        for lag in lags.iter().filter(|lag| lag.unknown.is_none()) {
             let events = u32::try_from(lag.events).unwrap_or(u32::MAX);
             metrics::gauge!("kafka_second_lag_events").set(events);
             metrics::gauge!("kafka_second_lag_seconds").set(lag.oldest);

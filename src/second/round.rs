@@ -83,6 +83,7 @@ impl Follower {
         });
         let sent: Vec<Sent> = join_all(sends).await;
         let mut more = false;
+        more |= self.pass.is_some();
         let (mut marks, mut failed, mut count) = (Vec::new(), None, 0);
         for (part, sent) in parts.iter().zip(sent) {
             let complete = part.whole && sent.taken.len() == part.rows.len();
@@ -135,14 +136,22 @@ impl Follower {
     }
 
     /// What the partitions lack that are in order here.
-    async fn next(&self) -> store::Result<Vec<Part>> {
+    async fn next(&mut self) -> store::Result<Vec<Part>> {
         let calm = self.held.iter().filter(|(_, held)| !held.doubtful);
         let partitions: Vec<i32> = calm.map(|(partition, _)| *partition).collect();
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
         let mut connection = store::acquire(&self.parts.pool).await?;
-        let walks = self.walk(&mut connection, &partitions).await?;
+        self.judge(&mut connection).await?;
+        let walks = match &self.pass {
+            Some(_) => self.lacking(&mut connection, &partitions).await?,
+            None => self.walk(&mut connection, &partitions).await?,
+        };
+        if walks.iter().any(|walk| walk.foreign) {
+            self.judged.clear();
+            return Ok(Vec::new());
+        }
         let wanted = wanted(&walks);
         let ids: Vec<&str> = wanted.iter().map(|(wallet, _)| wallet.as_str()).collect();
         let mut rows = Vec::new();

@@ -10,12 +10,11 @@ use rust_decimal::prelude::{FromPrimitive as _, ToPrimitive as _};
 use uuid::Uuid;
 
 use super::Bug;
-use crate::config::Secret;
 use crate::store::checkpoints::{Advance, Subscription};
 use crate::store::commands::{Writes, write_batch};
 use crate::store::leases::Leased;
 use crate::store::outbox::{Mark, OutboxRow};
-use crate::store::{self, Connection, Pool};
+use crate::store::{self, Connection, Pool, Way};
 use crate::wallet::{TenantId, WalletId};
 
 const NAMES: [(&str, Bug); 12] = [
@@ -64,7 +63,7 @@ pub fn statement(sql: &'static str) -> &'static str {
 /// The keys of a batch, in a transaction of their own after the batch's.
 #[allow(clippy::disallowed_methods, reason = "a bug is allowed to lose its task")]
 pub fn keys_later(
-    database: &Secret,
+    database: &Way,
     tenant: &TenantId,
     topic: &str,
     now: DateTime<Utc>,

@@ -6,7 +6,8 @@
 
 use std::collections::HashMap;
 
-use super::{Connection, Result};
+use super::{Connection, Result, server};
+use crate::ledger::Totals;
 use crate::seeded::{self, Bug};
 use crate::wallet::{TenantId, WalletId};
 
@@ -26,6 +27,17 @@ pub struct Checkpoint {
     pub next_offset: i64,
     /// Every event of a transaction below this one is applied.
     pub feed_xid: i64,
+    /// The server that says so, as [`super::commands::Begun`] has it.
+    pub server: i64,
+}
+
+/// The version that a wallet has reached, and what its entries up to there add to its totals; none where
+/// the projector keeps no totals.
+#[derive(Debug, Clone, Copy)]
+pub struct Reached<'a> {
+    pub wallet: &'a WalletId,
+    pub version: i64,
+    pub totals: Option<Totals>,
 }
 
 /// One partition's places, from what they must be to what they become. None stays.
@@ -66,10 +78,12 @@ pub async fn load(
     .bind(partitions)
     .execute(&mut *connection)
     .await?;
-    let rows: Vec<(i32, i64, i64)> = sqlx::query_as(
-        "select partition, next_offset, feed_xid::text::bigint from projector_checkpoints \
+    let rows: Vec<(i32, i64, i64, i64)> = sqlx::query_as(concat!(
+        "select partition, next_offset, feed_xid::text::bigint, ",
+        server!(),
+        " from projector_checkpoints \
          where tenant_id = $1 and projector = $2 and topic = $3 order by partition",
-    )
+    ))
     .bind(of.tenant.as_str())
     .bind(of.projector)
     .bind(&of.topic)
@@ -84,11 +98,13 @@ pub async fn lock(
     of: &Subscription,
     partitions: &[i32],
 ) -> Result<Vec<Checkpoint>> {
-    let rows: Vec<(i32, i64, i64)> = sqlx::query_as(
-        "select partition, next_offset, feed_xid::text::bigint from projector_checkpoints \
+    let rows: Vec<(i32, i64, i64, i64)> = sqlx::query_as(concat!(
+        "select partition, next_offset, feed_xid::text::bigint, ",
+        server!(),
+        " from projector_checkpoints \
          where tenant_id = $1 and projector = $2 and topic = $3 and partition = any($4) \
          order by partition for no key update",
-    )
+    ))
     .bind(of.tenant.as_str())
     .bind(of.projector)
     .bind(&of.topic)
@@ -108,34 +124,53 @@ pub async fn advance(
 }
 
 /// Notes the last applied versions of wallets, whose rows are locked, and moves partitions by
-/// compare-and-set: returns those that moved.
+/// compare-and-set: returns those that moved. A wallet's totals move with its version.
 pub async fn note(
     connection: &mut Connection,
     of: &Subscription,
-    versions: &[(&WalletId, i64)],
+    reached: &[Reached<'_>],
     moves: &[Advance],
 ) -> Result<Vec<i32>> {
     let blind = seeded::on(Bug::NoCompareAndSet);
     let from = |pair: Option<(i64, i64)>| pair.map(|(from, _)| from).filter(|_| !blind);
     let to = |pair: Option<(i64, i64)>| pair.map(|(_, to)| to);
-    Ok(sqlx::query_scalar(
+    let sum = |of: fn(Totals) -> i128| {
+        let text = |wallet: &Reached<'_>| wallet.totals.map(|totals| Totals::text(of(totals)));
+        reached.iter().map(text).collect::<Vec<_>>()
+    };
+    let rows: Vec<(Option<i32>, Option<String>)> = sqlx::query_as(
         "with noted as ( \
-             insert into projected_versions (tenant_id, projector, wallet_id, version) \
-             select $1, $2, v.wallet_id, v.version \
-             from unnest($9::text[], $10::bigint[]) v(wallet_id, version) \
-             on conflict (tenant_id, projector, wallet_id) do update \
-                 set version = excluded.version) \
-         update projector_checkpoints c \
-         set next_offset = coalesce(m.offset_to, c.next_offset), \
-             feed_xid = coalesce(m.xid_to::text::xid8, c.feed_xid), \
-             updated_at = clock_timestamp() \
-         from unnest($4::int[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[]) \
-             m(partition, offset_from, offset_to, xid_from, xid_to) \
-         where c.tenant_id = $1 and c.projector = $2 and c.topic = $3 \
-           and c.partition = m.partition \
-           and (m.offset_from is null or c.next_offset = m.offset_from) \
-           and (m.xid_from is null or c.feed_xid = m.xid_from::text::xid8) \
-         returning c.partition",
+             insert into projected_versions as held (tenant_id, projector, wallet_id, version, \
+                 totals_at, total_credits, total_debits, transaction_count) \
+             select $1, $2, v.wallet_id, v.version, \
+                 case when v.entries is not null then v.version end, \
+                 v.credits::numeric, v.debits::numeric, v.entries \
+             from unnest($9::text[], $10::bigint[], $11::text[], $12::text[], $13::bigint[]) \
+                 v(wallet_id, version, credits, debits, entries) \
+             on conflict (tenant_id, projector, wallet_id) do update set version = excluded.version, \
+                 totals_at = case when held.totals_at = held.version \
+                     then excluded.totals_at else held.totals_at end, \
+                 total_credits = case when held.totals_at = held.version \
+                     then held.total_credits + excluded.total_credits else held.total_credits end, \
+                 total_debits = case when held.totals_at = held.version \
+                     then held.total_debits + excluded.total_debits else held.total_debits end, \
+                 transaction_count = case when held.totals_at = held.version \
+                     then held.transaction_count + excluded.transaction_count \
+                     else held.transaction_count end \
+             returning wallet_id, totals_at is distinct from version as late), \
+         moved as (update projector_checkpoints c \
+             set next_offset = coalesce(m.offset_to, c.next_offset), \
+                 feed_xid = coalesce(m.xid_to::text::xid8, c.feed_xid), \
+                 updated_at = clock_timestamp() \
+             from unnest($4::int[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[]) \
+                 m(partition, offset_from, offset_to, xid_from, xid_to) \
+             where c.tenant_id = $1 and c.projector = $2 and c.topic = $3 \
+               and c.partition = m.partition \
+               and (m.offset_from is null or c.next_offset = m.offset_from) \
+               and (m.xid_from is null or c.feed_xid = m.xid_from::text::xid8) \
+             returning c.partition) \
+         select partition, null as late from moved \
+         union all select null, wallet_id from noted where late and $14",
     )
     .bind(of.tenant.as_str())
     .bind(of.projector)
@@ -145,10 +180,19 @@ pub async fn note(
     .bind(moves.iter().map(|m| to(m.next_offset)).collect::<Vec<_>>())
     .bind(moves.iter().map(|m| from(m.feed_xid)).collect::<Vec<_>>())
     .bind(moves.iter().map(|m| to(m.feed_xid)).collect::<Vec<_>>())
-    .bind(versions.iter().map(|(wallet, _)| wallet.as_str()).collect::<Vec<_>>())
-    .bind(versions.iter().map(|(_, version)| *version).collect::<Vec<_>>())
-    .fetch_all(connection)
-    .await?)
+    .bind(reached.iter().map(|wallet| wallet.wallet.as_str()).collect::<Vec<_>>())
+    .bind(reached.iter().map(|wallet| wallet.version).collect::<Vec<_>>())
+    .bind(sum(|totals| totals.credits))
+    .bind(sum(|totals| totals.debits))
+    .bind(reached.iter().map(|wallet| wallet.totals.map(|t| t.entries)).collect::<Vec<_>>())
+    .bind(reached.iter().any(|wallet| wallet.totals.is_some()))
+    .fetch_all(&mut *connection)
+    .await?;
+    let late: Vec<&str> = rows.iter().filter_map(|(_, wallet)| wallet.as_deref()).collect();
+    if !late.is_empty() {
+        super::entries::total(connection, of, &late).await?;
+    }
+    Ok(rows.into_iter().filter_map(|(partition, _)| partition).collect())
 }
 
 /// Begins a projection's transaction. Its commit need not reach the disk: checkpoint and projection
@@ -157,6 +201,14 @@ pub async fn begin(connection: &mut Connection) -> Result<()> {
     let begin = "begin; set local synchronous_commit = off; \
                  set local enable_hashjoin = off; set local enable_mergejoin = off";
     Ok(sqlx::raw_sql(begin).execute(connection).await.map(drop)?)
+}
+
+/// The same for a part of a round that failed: many of them follow on each other, and one that waits
+/// for somebody's lock, or for a function that does not end, must not use up all their time.
+pub async fn begin_apart(connection: &mut Connection) -> Result<()> {
+    begin(connection).await?;
+    let bounds = "set local lock_timeout = '500ms'; set local statement_timeout = '1500ms'";
+    Ok(sqlx::raw_sql(bounds).execute(connection).await.map(drop)?)
 }
 
 /// The last version that the projector applied of each wallet, locked in wallet order. A wallet
@@ -171,6 +223,24 @@ pub async fn versions_lock(
              select wallet_id, version from projected_versions \
              where tenant_id = $1 and projector = $2 and wallet_id = wanted.id \
              for no key update) v",
+    )
+    .bind(of.tenant.as_str())
+    .bind(of.projector)
+    .bind(wallets)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|(wallet, version)| (WalletId::stored(&wallet), version)).collect())
+}
+
+/// The same as it stands, without waiting for whoever has it locked.
+pub async fn versions(
+    connection: &mut Connection,
+    of: &Subscription,
+    wallets: &[&str],
+) -> Result<HashMap<WalletId, i64>> {
+    let rows: Vec<(String, i64)> = sqlx::query_as(
+        "select wallet_id, version from projected_versions \
+         where tenant_id = $1 and projector = $2 and wallet_id = any($3)",
     )
     .bind(of.tenant.as_str())
     .bind(of.projector)
@@ -221,6 +291,6 @@ pub async fn is_moved_back(
     .await?)
 }
 
-fn checkpoint((partition, next_offset, feed_xid): (i32, i64, i64)) -> Checkpoint {
-    Checkpoint { partition, next_offset, feed_xid }
+fn checkpoint((partition, next_offset, feed_xid, server): (i32, i64, i64, i64)) -> Checkpoint {
+    Checkpoint { partition, next_offset, feed_xid, server }
 }

@@ -1,14 +1,22 @@
-//! Connections: pools, their session settings, and the schema's version.
+//! Connections: the pools and what each is for, the lanes' own sessions, and the schema's version.
 
-use std::str::FromStr;
+mod roles;
+mod session;
+pub(super) mod stale;
+mod way;
+
+use std::str::FromStr as _;
 use std::time::Duration;
 
 use sqlx::Connection as _;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
+pub(super) use session::{OVER_ALL, Session};
+pub use way::{SHARED, Way};
+
 use super::{Connection, Result};
-use crate::config::{DatabaseSettings, Secret};
+use crate::config::DatabaseSettings;
 
 /// Connections that tasks and requests share.
 pub type Pool = sqlx::PgPool;
@@ -17,116 +25,152 @@ static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 /// Waiting for a connection longer than this is overload.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The projectors keep one each; publisher and leases must get on beside them.
+const PIPELINE_LEAST: u32 = 4;
+const UPKEEP: u32 = 2;
+const HEALTH: u32 = 2;
 
-/// Every statement of the service looks rows up by an index, a few or some thousands of them. A plan
-/// made while tables are small would scan or hash them, and be kept when they have grown: until the
-/// next ANALYZE the same round cost five times as much.
-const BY_INDEX: [(&str, &str); 4] = [
-    ("plan_cache_mode", "force_generic_plan"),
-    ("enable_seqscan", "off"),
-    ("enable_hashjoin", "off"),
-    ("enable_mergejoin", "off"),
-];
-/// What [`BY_INDEX`] forbids, for statements that read whole tables.
-pub(super) const OVER_ALL: &str = "set local plan_cache_mode = auto; set local enable_seqscan = on; \
-     set local enable_hashjoin = on; set local enable_mergejoin = on";
-
-/// The pool of the service: its connections work as the application's role, with plans that suit
-/// its statements. Connects when first used: the service starts before its database.
-pub fn connect_service(settings: &DatabaseSettings) -> Result<Pool> {
-    pool(settings, session(&settings.url, "wallex")?.options(BY_INDEX))
+/// The service's connections, apart by what they are for: whoever exhausts one of these holds up
+/// nobody else. They work as the application's role, and connect when first used: the service
+/// starts before its database.
+#[derive(Debug, Clone)]
+pub struct Pools {
+    /// Publisher, projectors, leases, inbound commands: short statements that must not wait.
+    pub pipeline: Pool,
+    /// What HTTP reads: half of `DATABASE_MAX_CONNECTIONS`, and no statement of more than 5 s.
+    pub reads: Pool,
+    /// What may take its time: retention, republications, the admin routes.
+    pub upkeep: Pool,
+    /// The health pages.
+    pub health: Pool,
+    /// Readiness alone: one question at a time, that nothing can stand before.
+    pub probe: Pool,
 }
 
-/// A pool for a command's own work, as the application's role.
-pub fn connect_pool(settings: &DatabaseSettings) -> Result<Pool> {
-    pool(settings, session(&settings.url, "wallex")?)
+impl Pools {
+    pub fn new(way: &Way, settings: &DatabaseSettings) -> Result<Self> {
+        let most = settings.max_connections;
+        let reads = (most / 2).max(1);
+        let brief = |name, timeout| Session::service(name).with("statement_timeout", timeout);
+        Ok(Self {
+            pipeline: pool(way, Session::service("wallex"), (most - reads).max(PIPELINE_LEAST))?,
+            reads: pool(way, brief("wallex-reads", "5000"), reads)?,
+            upkeep: pool(way, Session::service("wallex-upkeep"), UPKEEP)?,
+            health: pool(way, brief("wallex-health", "2000"), HEALTH)?,
+            probe: pool(way, brief("wallex-probe", "2000"), 1)?,
+        })
+    }
+
+    /// Sessions that all of them may have open.
+    pub fn sessions(settings: &DatabaseSettings) -> u32 {
+        let reads = (settings.max_connections / 2).max(1);
+        reads + (settings.max_connections - reads).max(PIPELINE_LEAST) + UPKEEP + HEALTH + 1
+    }
+
+    /// Says goodbye to Postgres.
+    pub async fn close(&self) {
+        let Self { pipeline, reads, upkeep, health, probe } = self;
+        futures_util::future::join_all(
+            [pipeline, reads, upkeep, health, probe].map(sqlx::Pool::close),
+        )
+        .await;
+    }
 }
 
-fn pool(settings: &DatabaseSettings, options: PgConnectOptions) -> Result<Pool> {
+/// A pool for a command's own work, as the application's role. Fails where the way to the database
+/// is none to use; one that is away is noticed at the first question.
+pub async fn connect_pool(settings: &DatabaseSettings) -> Result<Pool> {
+    let way = Way::new(&settings.url);
+    if let Err(error) = way.check().await
+        && error.is_refusal()
+    {
+        return Err(error);
+    }
+    let session = Session::new("wallex").with_role();
+    pool(&way, session, settings.max_connections)
+}
+
+fn pool(way: &Way, session: Session, most: u32) -> Result<Pool> {
+    let options = session.options(way.url())?;
+    let way = way.clone();
     Ok(PgPoolOptions::new()
-        .max_connections(settings.max_connections)
+        .max_connections(most)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        .after_connect(|connection, _| Box::pin(async move { take_role(connection).await }))
-        .after_release(|connection, _| Box::pin(async move { is_idle(connection).await }))
+        .after_connect(move |connection, _| {
+            let (way, session) = (way.clone(), session.clone());
+            Box::pin(async move {
+                way.check().await?;
+                session.settle(connection).await
+            })
+        })
+        .after_release(move |connection, of| {
+            let suspect = stale::is_suspect(of.age);
+            Box::pin(async move { Ok(!suspect && is_usable(connection).await?) })
+        })
         .connect_lazy_with(options))
 }
 
 /// One connection of a lane: as the application's role, with plans that suit batches.
-pub async fn connect_lane(url: &Secret, lock_timeout: Duration) -> Result<Connection> {
-    let options = session(url, "wallex-lane")?
-        .options(BY_INDEX)
-        .options([("lock_timeout", &lock_timeout.as_millis().to_string())]);
-    let mut connection = Connection::connect_with(&options).await?;
-    take_role(&mut connection).await?;
+pub async fn connect_lane(way: &Way, lock_timeout: Duration) -> Result<Connection> {
+    let session = Session::service("wallex-lane")
+        .with("lock_timeout", lock_timeout.as_millis().to_string())
+        .durable();
+    open(way, &session).await
+}
+
+async fn open(way: &Way, session: &Session) -> Result<Connection> {
+    let mut connection = Connection::connect_with(&session.options(way.url())?).await?;
+    way.check().await?;
+    session.settle(&mut connection).await?;
     Ok(connection)
 }
 
-/// Brings the schema up to date as the owner.
-pub async fn migrate(settings: &DatabaseSettings) -> Result<()> {
-    let options = session(&settings.migration_url, "wallex-migrate")?
-        .options([("statement_timeout", "0"), ("lock_timeout", "0")]);
-    let mut connection = Connection::connect_with(&options).await?;
-    MIGRATIONS.run(&mut connection).await.map_err(sqlx::Error::from)?;
+/// Whether the driver takes both addresses; the error names the setting and shows neither.
+pub fn check_settings(settings: &DatabaseSettings) -> std::result::Result<(), String> {
+    let urls =
+        [("DATABASE_URL", &settings.url), ("DATABASE_MIGRATION_URL", &settings.migration_url)];
+    for (name, url) in urls {
+        Session::new("wallex").options(url).map_err(|error| format!("{name}: {error}"))?;
+    }
     Ok(())
+}
+
+/// Brings the schema up to date as the owner, and lets the service's login work as the
+/// application's role where the owner may. Returns what an administrator has to do for that.
+pub async fn migrate(settings: &DatabaseSettings) -> Result<Option<String>> {
+    let session =
+        Session::new("wallex-migrate").with("statement_timeout", "0").with("lock_timeout", "0");
+    let mut connection = open(&Way::new(&settings.migration_url), &session).await?;
+    MIGRATIONS.run(&mut connection).await.map_err(sqlx::Error::from)?;
+    let service = PgConnectOptions::from_str(settings.url.expose())?;
+    roles::settle(&mut connection, service.get_username(), &MIGRATIONS).await
 }
 
 /// A session of the owner, for work that takes long.
 pub async fn connect_owner(settings: &DatabaseSettings) -> Result<Connection> {
-    let options = session(&settings.migration_url, "wallex-owner")?
-        .options(BY_INDEX)
-        .options([("statement_timeout", "0"), ("lock_timeout", "5000")]);
-    Ok(Connection::connect_with(&options).await?)
+    let session = Session::new("wallex-owner").by_index().with("statement_timeout", "0");
+    open(&Way::new(&settings.migration_url), &session).await
 }
 
-/// How many migrations the database lacks.
-pub async fn pending_migrations(pool: &Pool) -> Result<usize> {
-    let exists: Option<String> =
-        sqlx::query_scalar("select to_regclass('_sqlx_migrations')::text").fetch_one(pool).await?;
-    let applied: Vec<i64> = match exists {
-        None => Vec::new(),
-        Some(_) => {
-            sqlx::query_scalar("select version from _sqlx_migrations where success")
-                .fetch_all(pool)
-                .await?
-        }
-    };
-    Ok(MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version)).count())
+/// How many of the migrations in `applied` are missing.
+pub(super) fn missing(applied: &[i64]) -> usize {
+    MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version)).count()
 }
 
-/// Session settings that every connection has: no statement, lock or silence lasts for ever.
-pub(super) fn session(url: &Secret, application: &str) -> Result<PgConnectOptions> {
-    let options = PgConnectOptions::from_str(url.expose())?;
-    Ok(options.application_name(application).options([
-        ("statement_timeout", "30000"),
-        ("lock_timeout", "5000"),
-        ("idle_in_transaction_session_timeout", "10000"),
-        ("tcp_keepalives_idle", "5"),
-        ("tcp_keepalives_interval", "2"),
-        ("tcp_keepalives_count", "3"),
-        ("jit", "off"),
-        ("timezone", "UTC"),
-    ]))
-}
-
-/// A cancelled BEGIN may have left the session inside a transaction: such a one is not used again.
+/// A cancelled BEGIN may have left the session inside a transaction: such a one is not used again,
+/// nor one that is not the session that was settled. Nor one that cannot write: opened while the
+/// database was read-only by default it would stay so for ever, and one of a standby reads the past.
 /// As a simple query: there a statement's time and its transaction's are the same, unless the
 /// transaction is older. (A ROLLBACK would do too, and have the server log a warning each time.)
-async fn is_idle(connection: &mut Connection) -> std::result::Result<bool, sqlx::Error> {
+async fn is_usable(connection: &mut Connection) -> std::result::Result<bool, sqlx::Error> {
     use sqlx::Row as _;
-    let question = sqlx::raw_sql("select now() = statement_timestamp() as idle");
+    let question = sqlx::raw_sql(
+        "select now() = statement_timestamp() \
+            and current_setting('transaction_read_only') = 'off' \
+            and current_setting('wallex.settled', true) is not distinct from 'yes' as usable",
+    );
     // A silent server must not keep the place in the pool: the error ends the connection.
     let asked = sqlx::Executor::fetch_one(connection, question);
     let silent = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
-    tokio::time::timeout(ACQUIRE_TIMEOUT, asked).await.map_err(silent)??.try_get("idle")
-}
-
-/// Works as `wallex_app` where the login may: that role can add to the books, never change them.
-async fn take_role(connection: &mut Connection) -> std::result::Result<(), sqlx::Error> {
-    sqlx::query(
-        "select set_config('role', rolname, false) from pg_roles \
-         where rolname = 'wallex_app' and pg_has_role(current_user, oid, 'member')",
-    )
-    .execute(connection)
-    .await
-    .map(drop)
+    tokio::time::timeout(ACQUIRE_TIMEOUT, asked).await.map_err(silent)??.try_get("usable")
 }

@@ -1,11 +1,12 @@
-//! Records of the topic that are no event of ours, kept whole with the reason and with what was
+//! Records that are no event of ours, or no command, kept whole with the reason and with what was
 //! done about them since. One record is one dead letter, whoever met it and however often.
 
 pub mod delivery;
+pub mod letter;
 pub mod requests;
 mod view;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 
@@ -37,6 +38,26 @@ pub struct Replay {
     pub count: i32,
 }
 
+/// What a dead letter was meant to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// An event: its projectors met it.
+    Events,
+    /// An inbound command.
+    Commands,
+}
+
+impl Source {
+    pub const WORDS: [&str; 2] = ["events", "commands"];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Commands => "commands",
+        }
+    }
+}
+
 /// What has become of a dead letter. In SQL: [`STATE`].
 pub const STATES: [&str; 4] = ["open", "requested", "replayed", "quarantined"];
 
@@ -45,11 +66,17 @@ pub(super) const STATE: &str = "case when d.quarantined_at is not null then 'qua
      when d.replay_requested_at is not null then 'requested' \
      when d.replay_count > d.failed_replay then 'replayed' else 'open' end";
 
+/// The states that need somebody, as the index `dead_letters_open` has it.
+const OPEN: &str = "d.quarantined_at is null \
+     and (d.replay_requested_at is not null or d.replay_count <= d.failed_replay)";
+
 /// One dead letter as operators list it.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Kept {
     pub id: i64,
     pub state: String,
+    /// One of [`Source::WORDS`].
+    pub source: String,
     pub topic: String,
     pub partition: i32,
     pub offset: i64,
@@ -84,6 +111,8 @@ pub struct Filter {
     /// Those whose key is this wallet's id.
     pub wallet: Option<String>,
     pub cause: Option<String>,
+    /// One of [`Source::WORDS`].
+    pub source: Option<String>,
     /// One of [`STATES`].
     pub state: Option<String>,
     /// Those older than this id.
@@ -100,27 +129,51 @@ pub struct Counts {
     pub parked: i64,
 }
 
-/// Sets records aside; returns how many the projector had not met before. A replay that fails
-/// goes on with the story of its dead letter, where that has the same bytes.
-pub async fn insert(
+/// What came of setting records aside.
+#[derive(Debug, Default)]
+pub struct Inserted<'a> {
+    /// How many the projector had not met before.
+    pub met: u64,
+    /// Those that nobody had, and those that have failed again.
+    pub news: Vec<&'a DeadLetter>,
+}
+
+/// Sets records aside. A replay that fails goes on with the story of its dead letter, where that has the
+/// same bytes.
+pub async fn insert<'a>(
     connection: &mut Connection,
     of: &Subscription,
-    letters: &[&DeadLetter],
-) -> Result<u64> {
+    source: Source,
+    letters: &[&'a DeadLetter],
+) -> Result<Inserted<'a>> {
     // In one order for everybody: two projectors that met the same records must not wait for each
     // other in a circle.
     let mut letters = letters.to_vec();
     letters.sort_by_key(|letter| (letter.partition, letter.offset));
-    let (again, known) = failed_again(connection, of, &letters).await?;
-    let letters: Vec<_> = letters
-        .iter()
-        .enumerate()
-        .filter(|(place, _)| !known.contains(&i64::try_from(*place).unwrap_or(-1)))
-        .map(|(_, letter)| *letter)
-        .collect();
-    if letters.is_empty() {
-        return Ok(again);
+    let mut known = failed_again(connection, of, &letters).await?;
+    let (mut inserted, mut unknown) = (Inserted::default(), Vec::new());
+    for (place, letter) in letters.into_iter().enumerate() {
+        match known.remove(&i64::try_from(place).unwrap_or(-1)) {
+            Some(true) => inserted.news.push(letter),
+            Some(false) => {}
+            None => unknown.push(letter),
+        }
     }
+    inserted.met = u64::try_from(inserted.news.len()).unwrap_or(0);
+    if !unknown.is_empty() {
+        add(connection, of, source, &unknown, &mut inserted).await?;
+    }
+    Ok(inserted)
+}
+
+/// Those that are no replay of what is kept here.
+async fn add<'a>(
+    connection: &mut Connection,
+    of: &Subscription,
+    source: Source,
+    letters: &[&'a DeadLetter],
+    inserted: &mut Inserted<'a>,
+) -> Result<()> {
     // Both projectors meet a record at the same time. Whoever is second waits here and finds it:
     // a conflict would use up an id, and ids are what people type.
     sqlx::query("select pg_advisory_xact_lock(hashtextextended('dead_letters ' || $1, 0))")
@@ -145,15 +198,18 @@ pub async fn insert(
     .bind(&hashes)
     .execute(&mut *connection)
     .await?;
-    let new = sqlx::query(
-        "insert into dead_letters (tenant_id, projectors, topic, partition, \"offset\", record_hash, \
-             key, value, headers, error_class, error_message) \
-         select $1, array[$2], $3, r.* from unnest($4::int[], $5::bigint[], $6::bytea[], \
+    // The consumer of commands has sent them to their topic by now; those of events are yet to go.
+    let new: Vec<(i32, i64)> = sqlx::query_as(
+        "insert into dead_letters (tenant_id, projectors, topic, source, published_at, partition, \
+             \"offset\", record_hash, key, value, headers, error_class, error_message) \
+         select $1, array[$2], $3, $12::text, case $12::text when 'commands' then clock_timestamp() end, r.* \
+         from unnest($4::int[], $5::bigint[], $6::bytea[], \
              $7::bytea[], $8::bytea[], $9::json[], $10::text[], $11::text[]) \
              r(partition, place, hash, key, value, headers, class, message) \
          where not exists (select from dead_letters d where d.tenant_id = $1 and d.topic = $3 \
              and d.partition = r.partition and d.\"offset\" = r.place and d.record_hash = r.hash) \
-         on conflict on constraint dead_letters_record do nothing",
+         on conflict on constraint dead_letters_record do nothing \
+         returning partition, \"offset\"",
     )
     .bind(of.tenant.as_str())
     .bind(of.projector)
@@ -166,25 +222,30 @@ pub async fn insert(
     .bind(letters.iter().map(|l| l.headers.as_str()).collect::<Vec<_>>())
     .bind(letters.iter().map(|l| l.error_class).collect::<Vec<_>>())
     .bind(letters.iter().map(|l| printable(&l.error_message)).collect::<Vec<_>>())
-    .execute(connection)
+    .bind(source.as_str())
+    .fetch_all(connection)
     .await?;
-    Ok(again + met.rows_affected() + new.rows_affected())
+    inserted.met += met.rows_affected() + u64::try_from(new.len()).unwrap_or(0);
+    let new: HashSet<(i32, i64)> = new.into_iter().collect();
+    let is_new = |letter: &&&DeadLetter| new.contains(&(letter.partition, letter.offset));
+    inserted.news.extend(letters.iter().filter(is_new));
+    Ok(())
 }
 
-/// Notes replays that failed; returns how many are news, and the places of those letters that are
-/// replays of what is kept here already.
+/// Notes replays that failed; returns the places of those letters that are replays of what is kept here
+/// already, and whether that is news.
 async fn failed_again(
     connection: &mut Connection,
     of: &Subscription,
     letters: &[&DeadLetter],
-) -> Result<(u64, HashSet<i64>)> {
+) -> Result<HashMap<i64, bool>> {
     let replays: Vec<(i64, &DeadLetter, Replay)> = letters
         .iter()
         .enumerate()
         .filter_map(|(place, letter)| Some((i64::try_from(place).ok()?, *letter, letter.replay?)))
         .collect();
     if replays.is_empty() {
-        return Ok((0, HashSet::new()));
+        return Ok(HashMap::new());
     }
     // The header may be anybody's: only the same bytes are the same story.
     let rows: Vec<(i64, bool)> = sqlx::query_as(
@@ -201,7 +262,8 @@ async fn failed_again(
              update dead_letters d set attempts = d.attempts + 1, failed_replay = s.replay, \
                  replay_count = greatest(d.replay_count, s.replay), \
                  failed_at = clock_timestamp(), error_class = s.error_class, \
-                 error_message = s.error_message, published_at = null, refusal = null \
+                 error_message = s.error_message, refusal = null, published_at = \
+                     case d.source when 'commands' then clock_timestamp() end \
              from (select distinct on (id) * from same order by id, replay desc) s \
              where d.tenant_id = $1 and d.id = s.id and d.failed_replay < s.replay \
              returning d.id) \
@@ -219,8 +281,7 @@ async fn failed_again(
     .bind(replays.iter().map(|(_, l, _)| printable(&l.error_message)).collect::<Vec<_>>())
     .fetch_all(connection)
     .await?;
-    let news = rows.iter().filter(|(_, failed)| *failed).count();
-    Ok((u64::try_from(news).unwrap_or(0), rows.into_iter().map(|(place, _)| place).collect()))
+    Ok(rows.into_iter().collect())
 }
 
 /// The newest dead letters that a filter lets through.
@@ -231,13 +292,14 @@ pub async fn list(
 ) -> Result<Vec<Kept>> {
     // The text is made of constants of ours; values are bound.
     let sql = format!(
-        "select {STATE} as state, d.id, d.topic, d.partition, d.\"offset\", d.key, \
+        "select {STATE} as state, d.id, d.source, d.topic, d.partition, d.\"offset\", d.key, \
              d.error_class, d.error_message, d.attempts, d.replay_count, d.created_at, \
              d.failed_at \
          from dead_letters d \
          where d.tenant_id = $1 and ($2::bytea is null or d.key = $2) \
            and ($3::text is null or d.error_class = $3) \
            and ($4::text is null or {STATE} = $4) and ($5::bigint is null or d.id < $5) \
+           and ($7::text is null or d.source = $7) \
          order by d.id desc limit $6"
     );
     Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
@@ -247,6 +309,7 @@ pub async fn list(
         .bind(&filter.state)
         .bind(filter.before)
         .bind(filter.limit)
+        .bind(&filter.source)
         .fetch_all(connection)
         .await?)
 }
@@ -258,7 +321,7 @@ pub async fn show(
     id: i64,
 ) -> Result<Option<Story>> {
     let sql = format!(
-        "select {STATE} as state, d.headers::text as headers, d.id, d.topic, d.partition, \
+        "select {STATE} as state, d.headers::text as headers, d.id, d.source, d.topic, d.partition, \
              d.\"offset\", d.key, d.error_class, d.error_message, d.attempts, d.replay_count, \
              d.created_at, d.failed_at, d.value, d.published_at, \
              array(select met from unnest(d.projectors) met order by met) as projectors, \
@@ -276,7 +339,7 @@ pub async fn show(
 pub async fn counts(pool: &Pool, tenant: &TenantId) -> Result<Counts> {
     let sql = format!(
         "select (select count(*) from dead_letters d where d.tenant_id = $1 \
-                and {STATE} in ('open', 'requested')) as open, \
+                and {OPEN}) as open, \
              (select count(distinct wallet_id) from parked_wallets where tenant_id = $1) as parked"
     );
     Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(tenant.as_str()).fetch_one(pool).await?)

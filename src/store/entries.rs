@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use sqlx::{Postgres, QueryBuilder};
 use uuid::Uuid;
 
+use super::checkpoints::Subscription;
 use super::{Connection, Error, Result};
 use crate::ledger::{Entry, TransactionType};
 use crate::wallet::{Currency, Event, Metadata, TenantId, WalletId};
@@ -77,9 +78,11 @@ struct Stored {
     created_at: DateTime<Utc>,
 }
 
-const COLUMNS: &str = "select id, wallet_id, transaction_type, amount, currency, balance_before, \
+const COLUMNS: &str = "id, wallet_id, transaction_type, amount, currency, balance_before, \
     balance_after, description, reference_id, related_wallet_id, metadata::text as metadata, \
-    event_id, version, created_at from ledger_entries where wallet_id is not null and tenant_id = ";
+    event_id, version, created_at";
+const NEWEST_FIRST: &str = " order by created_at desc, event_id desc";
+const OF_TENANT: &str = " from ledger_entries where wallet_id is not null and tenant_id = ";
 
 /// Adds entries. Those of an event that is in the books already are left as they are.
 pub async fn insert(
@@ -150,39 +153,90 @@ pub async fn of_all(
     after: Option<EntryCursor>,
 ) -> Result<Vec<EntryRow>> {
     let mut query = filtered(tenant, filter);
-    if let Some(cursor) = after {
-        query.push(" and (created_at, event_id) < (").push_bind(cursor.created_at);
-        query.push(", ").push_bind(cursor.event_id).push(")");
-    }
-    page(connection, query, " order by created_at desc, event_id desc", filter).await
+    behind(&mut query, after);
+    page(connection, query, NEWEST_FIRST, filter).await
 }
 
-/// The entries that share a reference, newest first: both sides of a transfer among them.
+/// A page of the entries that share a reference, newest first, behind `after`: both sides of a
+/// transfer among them.
 pub async fn of_reference(
     connection: &mut Connection,
     tenant: &TenantId,
     reference: &str,
     limit: i64,
+    after: Option<EntryCursor>,
 ) -> Result<Vec<EntryRow>> {
-    let filter =
-        EntryFilter { reference: Some(reference.to_owned()), limit, ..EntryFilter::default() };
-    of_all(connection, tenant, &filter, None).await
+    // `offset 0` keeps the order outside: planned in one, the newest entries of all wallets would
+    // be walked until enough of the reference are met, which old ones may never be.
+    let mut query = QueryBuilder::new("select ");
+    query.push(COLUMNS).push(" from (select *").push(OF_TENANT).push_bind(tenant.as_str());
+    query.push(" and reference_id = ").push_bind(reference);
+    behind(&mut query, after);
+    query.push(" offset 0) as found");
+    let filter = EntryFilter { limit, ..EntryFilter::default() };
+    page(connection, query, NEWEST_FIRST, &filter).await
 }
 
-/// A wallet's totals; zeros where it has no entries.
+/// Works the totals of some wallets out anew, whose rows are locked, where they are behind the version: an
+/// instance of an earlier version moved it alone, or somebody by hand. Adds what is missing, or all.
+pub async fn total(connection: &mut Connection, of: &Subscription, wallets: &[&str]) -> Result<()> {
+    sqlx::query(
+        "update projected_versions v set totals_at = v.version, total_credits = t.credits, \
+             total_debits = t.debits, transaction_count = t.entries \
+         from unnest($3::text[]) wanted(id) cross join lateral ( \
+             select case when p.totals_at <= p.version then p.totals_at end as upto, p.version, \
+                 p.total_credits, p.total_debits, p.transaction_count \
+             from projected_versions p where p.tenant_id = $1 and p.projector = $2 \
+               and p.wallet_id = wanted.id limit 1) p \
+         cross join lateral ( \
+             select case when p.upto is null then 0 else p.total_credits end \
+                     + coalesce(sum(amount) filter (where side = 'CREDIT'), 0) as credits, \
+                 case when p.upto is null then 0 else p.total_debits end \
+                     + coalesce(sum(amount) filter (where side = 'DEBIT'), 0) as debits, \
+                 case when p.upto is null then 0 else p.transaction_count end \
+                     + count(*) as entries \
+             from (select side, amount from ledger_entries \
+                 where tenant_id = $1 and wallet_id = wanted.id \
+                   and version > coalesce(p.upto, 0) and version <= p.version \
+                 order by version limit 1000000000) l) t \
+         where v.tenant_id = $1 and v.projector = $2 and v.wallet_id = wanted.id",
+    )
+    .bind(of.tenant.as_str())
+    .bind(of.projector)
+    .bind(wallets)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// A wallet's totals; zeros where it has no entries. They are kept with the version that `projector` has
+/// reached; only entries behind them are added up.
 pub async fn summary(
     connection: &mut Connection,
     tenant: &TenantId,
+    projector: &str,
     wallet: &WalletId,
 ) -> Result<Summary> {
+    // In order and with a limit: a plan made while the ledger is small would read all of it once it is not.
     let (credits, debits, count, currency): (String, String, i64, Option<String>) = sqlx::query_as(
-        "select coalesce(sum(amount) filter (where side = 'CREDIT'), 0)::text, \
-                coalesce(sum(amount) filter (where side = 'DEBIT'), 0)::text, count(*), \
-                (select currency from wallets where tenant_id = $1 and id = $2) \
-             from ledger_entries where tenant_id = $1 and wallet_id = $2",
+        "select (coalesce(p.total_credits, 0) + t.credits)::text, \
+             (coalesce(p.total_debits, 0) + t.debits)::text, \
+             coalesce(p.transaction_count, 0) + t.entries, \
+             (select currency from wallets where tenant_id = $1 and id = $2) \
+         from (select 1) always left join lateral ( \
+             select totals_at, total_credits, total_debits, transaction_count \
+             from projected_versions where tenant_id = $1 and projector = $3 \
+               and wallet_id = $2 and totals_at <= version limit 1) p on true \
+         cross join lateral (select coalesce(sum(amount) filter (where side = 'CREDIT'), 0) as credits, \
+                 coalesce(sum(amount) filter (where side = 'DEBIT'), 0) as debits, \
+                 count(*) as entries \
+             from (select side, amount from ledger_entries \
+                 where tenant_id = $1 and wallet_id = $2 and version > coalesce(p.totals_at, 0) \
+                 order by version limit 1000000000) l) t",
     )
     .bind(tenant.as_str())
     .bind(wallet.as_str())
+    .bind(projector)
     .fetch_one(&mut *connection)
     .await?;
     let scale = currency.as_deref().and_then(Currency::parse).unwrap_or(Currency::USD).scale();
@@ -218,8 +272,8 @@ pub async fn projected_version(
 // The conditions are spelled out only where they are set: one statement for all of them would get
 // one plan for all of them.
 fn filtered(tenant: &TenantId, filter: &EntryFilter) -> QueryBuilder<Postgres> {
-    let mut query = QueryBuilder::new(COLUMNS);
-    query.push_bind(tenant.as_str().to_owned());
+    let mut query = QueryBuilder::new("select ");
+    query.push(COLUMNS).push(OF_TENANT).push_bind(tenant.as_str().to_owned());
     if let Some(kind) = filter.transaction_type {
         query.push(" and transaction_type = ").push_bind(kind.as_str());
     }
@@ -233,6 +287,14 @@ fn filtered(tenant: &TenantId, filter: &EntryFilter) -> QueryBuilder<Postgres> {
         query.push(" and reference_id = ").push_bind(reference.clone());
     }
     query
+}
+
+/// Behind the last entry of the former page.
+fn behind(query: &mut QueryBuilder<Postgres>, after: Option<EntryCursor>) {
+    if let Some(cursor) = after {
+        query.push(" and (created_at, event_id) < (").push_bind(cursor.created_at);
+        query.push(", ").push_bind(cursor.event_id).push(")");
+    }
 }
 
 async fn page(

@@ -2,10 +2,19 @@
 
 use std::fmt;
 
+use sqlx::postgres::PgDatabaseError;
+
+use super::connect::stale;
+
 /// An error of the database or of the way to it.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct Error(#[from] sqlx::Error);
+pub struct Error(sqlx::Error);
+
+/// Why a database is not used as it was given.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Refused(&'static str);
 
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -16,13 +25,56 @@ pub enum Class {
     Data,
     /// SQLSTATE 40, 55P03: another transaction was in the way; the same again may succeed.
     Conflict,
-    /// SQLSTATE 53, 57, 08 or no answer at all: the server is away, full or restarting.
+    /// SQLSTATE 53, 57, 08 or no answer at all: the server is away, full or restarting. Or it is the
+    /// session that is of no use any more: another one may be.
     Unavailable,
     /// Anything else is a mistake of ours, such as a missing table.
     Broken,
 }
 
+/// What an error says of the rows that were being written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// Nothing: Postgres or the way to it is away, or takes nothing from anybody.
+    Nobody,
+    /// The same again may succeed. If it goes on, some row may be at fault.
+    Passing,
+    /// Some row, or what every row needs: a table, a column, a right.
+    Lasting,
+}
+
+/// Classes of SQLSTATE that metrics tell apart: a function may raise any five characters.
+const CAUSES: [&str; 22] = [
+    "08", "0A", "21", "22", "23", "25", "28", "2F", "38", "39", "3D", "3F", "40", "42", "44", "53",
+    "54", "55", "57", "58", "P0", "XX",
+];
+
+/// The session is not what it was: its statements are not there any more, there are others of their
+/// names, or their results have other types since the tables were changed.
+const STALE: [&str; 3] = ["26000", "42P05", "25P02"];
+const OTHER_RESULT: &str = "cached plan must not change result type";
+
+/// The one place where errors of the database come in: a stale session is noted, so that its like
+/// are not kept.
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        let error = Self(error);
+        if error.is_stale() {
+            stale::note();
+        }
+        error
+    }
+}
+
 impl Error {
+    fn is_stale(&self) -> bool {
+        let changed = || {
+            let error = self.0.as_database_error();
+            error.is_some_and(|error| error.message() == OTHER_RESULT)
+        };
+        self.sqlstate().is_some_and(|state| STALE.contains(&state.as_str())) || changed()
+    }
+
     /// The five characters of Postgres' error code, where Postgres answered at all.
     pub fn sqlstate(&self) -> Option<String> {
         self.0.as_database_error()?.code().map(|code| code.into_owned())
@@ -46,6 +98,9 @@ impl Error {
                 _ => Class::Unavailable,
             };
         };
+        if self.is_stale() {
+            return Class::Unavailable;
+        }
         match state.as_str() {
             // A query cancelled by its timeout, unlike the rest of class 57, says nothing of the server.
             "57014" | "55P03" => Class::Conflict,
@@ -62,8 +117,54 @@ impl Error {
         }
     }
 
+    pub fn blame(&self) -> Blame {
+        let state = self.sqlstate();
+        let starts = |classes: &[&str]| {
+            state.as_deref().is_some_and(|state| classes.iter().any(|c| state.starts_with(c)))
+        };
+        match self.class() {
+            _ if self.is_stale() => Blame::Nobody,
+            Class::Data | Class::Broken => Blame::Lasting,
+            Class::Conflict => Blame::Passing,
+            // A session that was ended, a standby, a login that is refused.
+            Class::Unavailable if starts(&["57P", "25", "28", "3D"]) => Blame::Nobody,
+            Class::Unavailable if state.is_some() => Blame::Passing,
+            Class::Unavailable => Blame::Nobody,
+        }
+    }
+
+    /// For metrics: the class of the SQLSTATE where it is a known one.
+    pub fn cause(&self) -> &'static str {
+        match self.sqlstate() {
+            Some(state) => {
+                CAUSES.into_iter().find(|class| state.starts_with(class)).unwrap_or("other")
+            }
+            None if self.class() == Class::Unavailable => "connection",
+            None => "unreadable",
+        }
+    }
+
+    /// For people: with the code, by which they look it up.
+    pub fn told(&self) -> String {
+        self.sqlstate().map_or_else(|| self.to_string(), |state| format!("{state}: {self}"))
+    }
+
+    /// The database is there, and is not to be used as it was given.
+    pub fn is_refusal(&self) -> bool {
+        matches!(&self.0, sqlx::Error::Configuration(cause) if cause.is::<Refused>())
+    }
+
     pub fn is_unique_violation_of(&self, constraint: &str) -> bool {
         self.sqlstate().as_deref() == Some("23505") && self.constraint() == Some(constraint)
+    }
+
+    /// Whether it was met while an entry of this index was waited for.
+    pub fn waited_for(&self, index: &str) -> bool {
+        let error = self.0.as_database_error();
+        let error = error.and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+        let place = error.and_then(PgDatabaseError::r#where).unwrap_or_default();
+        // Postgres speaks its own language around the name.
+        place.contains(&format!("\"{index}\""))
     }
 
     /// A server that stays silent is as good as away.
@@ -72,8 +173,26 @@ impl Error {
         Self(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text)))
     }
 
+    /// See [`Error::is_refusal`].
+    pub(super) fn refused(why: &'static str) -> Self {
+        Self(sqlx::Error::Configuration(Box::new(Refused(why))))
+    }
+
+    /// Work that was begun on one server would go on on another, which may lack what it builds on.
+    pub fn another_server() -> Self {
+        let text = "the server is another than the one that committed what is to be applied";
+        Self(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::ConnectionReset, text)))
+    }
+
     /// Data read back that no version of this service writes.
     pub(super) fn corrupt(what: impl fmt::Display) -> Self {
         Self(sqlx::Error::Decode(what.to_string().into()))
+    }
+}
+
+/// For the pools' own callbacks.
+impl From<Error> for sqlx::Error {
+    fn from(error: Error) -> Self {
+        error.0
     }
 }

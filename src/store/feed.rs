@@ -25,6 +25,8 @@ pub struct Walk {
     pub seen_to: i64,
     /// There is more to look at.
     pub more: bool,
+    /// The cursor lies beyond this cluster's numbers: it is of another one.
+    pub foreign: bool,
     /// Events that are not applied.
     pub pending: Vec<(WalletId, i64, Uuid)>,
     /// The age of the oldest of them.
@@ -37,6 +39,7 @@ pub struct Walk {
 struct WalkRow {
     partition: i32,
     cursor: i64,
+    foreign: bool,
     xmin: i64,
     scanned: i64,
     last_xid: Option<i64>,
@@ -70,8 +73,11 @@ pub async fn walk(
 ) -> Result<Vec<Walk>> {
     // Scalar subqueries instead of joins: a plan made while tables were small must not scan them
     // once they have grown. "offset 0" keeps each event from being judged once per aggregate.
+    // What this cluster has written lies below the snapshot's end: events beyond it came with a dump of
+    // another one, and are found by their wallets (`clusters`).
     let rows: Vec<WalkRow> = sqlx::query_as(
         "select c.partition, c.feed_xid::text::bigint as cursor, \
+            c.feed_xid > pg_snapshot_xmax(pg_current_snapshot()) as foreign, \
             pg_snapshot_xmin(pg_current_snapshot())::text::bigint as xmin, \
             w.scanned, w.last_xid, w.first_pending, w.wallets, w.versions, w.event_ids, \
             (extract(epoch from clock_timestamp() - w.oldest_pending) * 1000)::bigint as lag_ms, \
@@ -98,6 +104,7 @@ pub async fn walk(
                       and e.commit_xid >= case \
                         when c.feed_xid >= pg_snapshot_xmin(pg_current_snapshot()) \
                         then greatest(c.feed_xid, a.xid::text::xid8) else c.feed_xid end \
+                      and e.commit_xid < pg_snapshot_xmax(pg_current_snapshot()) \
                     order by e.commit_xid fetch first ($4::bigint) rows with ties) e offset 0) s) w \
          where c.tenant_id = $1 and c.projector = $2 and c.topic = $3 \
            and c.partition = any($7) order by c.partition",
@@ -136,6 +143,7 @@ impl WalkRow {
             applied_up_to: self.first_pending.unwrap_or(end).min(end),
             seen_to,
             more,
+            foreign: self.foreign,
             pending: pending.map(|(w, (v, id))| (WalletId::stored(&w), v, id)).collect(),
             lag_ms: self.lag_ms.unwrap_or(0).max(0),
             outbox_age_ms: self.outbox_age_ms.unwrap_or(0).max(0),

@@ -104,7 +104,7 @@ const RENEW: &str = "with me as ( \
          from others where not gone), \
      mine as materialized ( \
          select partition from partition_leases \
-         where tenant_id = $1 and role = $2 and topic = $3 and owner = $4 \
+         where tenant_id = $1 and role = $2 and topic = $3 and owner = $4 and partition < $7 \
          order by partition for no key update), \
      renewed as ( \
          update partition_leases held set \
@@ -134,7 +134,7 @@ const RENEW: &str = "with me as ( \
          (select * from renewed union all select * from taken) has on true \
      order by has.partition";
 
-/// Renews what `member` has and takes what is free, up to its share. Free is what nobody has, what
+/// Renews what `member` has and takes what is free, up to its share, of the partitions that there are. Free is what nobody has, what
 /// ran out, and what a member has whose listening session ended: its process is gone. One that
 /// comes for the first time tells the others.
 pub async fn renew(

@@ -10,10 +10,13 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::leases::Leased;
-use super::{Pool, Result};
+use super::{Connection, Pool, Result};
 
 /// A record refused so many times is set aside; its wallet waits behind it, others flow.
 pub const ATTEMPTS_BEFORE_HELD: i32 = 3;
+
+/// Rows of the backlog that are counted, at most.
+pub const BACKLOG_MAX: i64 = 100_000;
 
 /// One unprocessed row with all that its record says.
 #[derive(Debug, Clone, sqlx::FromRow)]
@@ -66,6 +69,8 @@ pub struct Refusal {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Backlog {
     pub events: i64,
+    /// There are more than these: [`BACKLOG_MAX`] were counted.
+    pub more: bool,
     /// Age of the oldest.
     pub oldest: Duration,
 }
@@ -213,15 +218,46 @@ pub async fn record_failures(pool: &Pool, refusals: &[Refusal]) -> Result<()> {
     .map(drop)?)
 }
 
-/// How many events wait, and for how long the oldest has.
-pub async fn backlog(pool: &Pool) -> Result<Backlog> {
+/// How many events wait, counted up to [`BACKLOG_MAX`], and for how long the oldest has: the first row of
+/// each partition says that, so a long backlog is asked for as quickly as a short one.
+/// An error after `limit`.
+pub async fn backlog(pool: &Pool, limit: Duration) -> Result<Backlog> {
+    let mut connection = super::acquire(pool).await?;
+    super::ask(&mut connection, limit).await?;
+    let asked = ask_backlog(&mut connection).await;
+    super::answered(&mut connection, asked).await
+}
+
+async fn ask_backlog(connection: &mut Connection) -> Result<Backlog> {
+    super::feed::steady(connection).await?;
     let (events, oldest): (i64, i64) = sqlx::query_as(
-        "select count(*), coalesce( \
-             greatest(0, extract(epoch from clock_timestamp() - min(created_at)) * 1000), \
-             0)::bigint \
-         from outbox where processed_at is null",
+        // Counted first: where nothing waits, nobody looks for the oldest, past all that was marked since
+        // the oldest snapshot.
+        "with recursive counted as materialized (select count(*) as events from ( \
+                 select from outbox where processed_at is null \
+                 order by topic, partition, id limit $1) o), \
+         waiting as ( \
+             (select topic, partition from outbox where processed_at is null \
+                   and (select events from counted) > 0 \
+                 order by topic, partition limit 1) \
+             union all \
+             select n.topic, n.partition from waiting w cross join lateral ( \
+                 select o.topic, o.partition from outbox o where o.processed_at is null \
+                   and (o.topic, o.partition) > (w.topic, w.partition) \
+                 order by o.topic, o.partition limit 1) n) \
+         select (select events from counted), \
+             (select coalesce(greatest(0, extract(epoch from \
+                     clock_timestamp() - min(f.created_at)) * 1000), 0)::bigint \
+                 from waiting w cross join lateral (select created_at from outbox o \
+                     where o.topic = w.topic and o.partition = w.partition \
+                       and o.processed_at is null order by o.id limit 1) f)",
     )
-    .fetch_one(pool)
+    .bind(BACKLOG_MAX + 1)
+    .fetch_one(connection)
     .await?;
-    Ok(Backlog { events, oldest: Duration::from_millis(u64::try_from(oldest).unwrap_or(0)) })
+    Ok(Backlog {
+        events: events.min(BACKLOG_MAX),
+        more: events > BACKLOG_MAX,
+        oldest: Duration::from_millis(u64::try_from(oldest).unwrap_or(0)),
+    })
 }

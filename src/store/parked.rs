@@ -10,8 +10,17 @@ use super::dead_letters::printable;
 use super::{Connection, Result};
 use crate::wallet::{TenantId, WalletId};
 
-/// Minutes from each failure to the next attempt; after the last one a person has to ask.
+/// Minutes from each failure to the next attempt; after the last one a person has to ask, unless the
+/// wallet waits for a newer version of the service: then the last repeats.
 const RETRY_MINUTES: [i32; 3] = [1, 5, 30];
+
+/// Why a wallet is parked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cause<'a> {
+    pub text: &'a str,
+    /// A newer version of the service can apply its event.
+    pub newer: bool,
+}
 
 /// What a parked wallet waits for: `retrying` its next attempt, `waiting` for a person.
 pub const STATES: [&str; 2] = ["retrying", "waiting"];
@@ -50,20 +59,22 @@ pub async fn park(
     of: &Subscription,
     wallet: &WalletId,
     version: i64,
-    cause: &str,
+    cause: Cause<'_>,
 ) -> Result<()> {
     sqlx::query(
         "insert into parked_wallets \
-             (tenant_id, projector, wallet_id, version, cause, next_retry_at) \
-         values ($1, $2, $3, $4, $5, clock_timestamp() + ($6::int[])[1] * interval '1 minute') \
+             (tenant_id, projector, wallet_id, version, cause, newer, next_retry_at) \
+         values ($1, $2, $3, $4, $5, $7, \
+             clock_timestamp() + ($6::int[])[1] * interval '1 minute') \
          on conflict on constraint parked_wallets_pkey do nothing",
     )
     .bind(of.tenant.as_str())
     .bind(of.projector)
     .bind(wallet.as_str())
     .bind(version)
-    .bind(printable(cause))
+    .bind(printable(cause.text))
     .bind(RETRY_MINUTES)
+    .bind(cause.newer)
     .execute(connection)
     .await?;
     Ok(())
@@ -132,24 +143,51 @@ pub async fn failed_again(
     of: &Subscription,
     wallet: &WalletId,
     version: i64,
-    cause: &str,
+    cause: Cause<'_>,
 ) -> Result<()> {
     // Behind the array's end there is null: no time at all.
     sqlx::query(
-        "update parked_wallets set version = $4, cause = $5, attempts = attempts + 1, \
-             last_tried_at = clock_timestamp(), \
-             next_retry_at = clock_timestamp() + ($6::int[])[attempts + 1] * interval '1 minute' \
+        "update parked_wallets set version = $4, cause = $5, newer = $7, \
+             attempts = attempts + 1, last_tried_at = clock_timestamp(), \
+             next_retry_at = clock_timestamp() + interval '1 minute' * coalesce( \
+                 ($6::int[])[attempts + 1], \
+                 case when $7 then ($6::int[])[cardinality($6::int[])] end) \
          where tenant_id = $1 and projector = $2 and wallet_id = $3",
     )
     .bind(of.tenant.as_str())
     .bind(of.projector)
     .bind(wallet.as_str())
     .bind(version)
-    .bind(printable(cause))
+    .bind(printable(cause.text))
     .bind(RETRY_MINUTES)
+    .bind(cause.newer)
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// Those that wait for a newer version of the service are due: this may be it.
+pub async fn hurry_newer(connection: &mut Connection, of: &Subscription) -> Result<()> {
+    sqlx::query(
+        "update parked_wallets set next_retry_at = clock_timestamp() \
+         where tenant_id = $1 and projector = $2 and newer",
+    )
+    .bind(of.tenant.as_str())
+    .bind(of.projector)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// How many wallets the projector has parked.
+pub async fn count(connection: &mut Connection, of: &Subscription) -> Result<i64> {
+    Ok(sqlx::query_scalar(
+        "select count(*) from parked_wallets where tenant_id = $1 and projector = $2",
+    )
+    .bind(of.tenant.as_str())
+    .bind(of.projector)
+    .fetch_one(connection)
+    .await?)
 }
 
 /// A stretch is applied and there is more: the wallet stays parked at its next version.

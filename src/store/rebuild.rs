@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::second::SECOND;
 use super::time::{optional_time, time};
-use super::{Connection, Result, parked};
+use super::{Connection, Result, lag, parked};
 use crate::status::COMMANDS;
 use crate::wallet::{TenantId, WalletId};
 
@@ -45,7 +45,7 @@ pub struct LastRebuild {
 }
 
 /// Where a projector stands in one partition.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PartitionPlace {
     pub projector: String,
@@ -55,9 +55,14 @@ pub struct PartitionPlace {
     #[serde(serialize_with = "time")]
     #[schema(value_type = String, format = DateTime)]
     pub updated_at: DateTime<Utc>,
-    /// Events that are not applied.
-    #[schema(minimum = 0)]
-    pub lag: i64,
+    /// Events that are not applied. Null: it is not known.
+    #[schema(required, minimum = 0)]
+    pub lag: Option<i64>,
+    /// There may be more than these: not all of them were looked at.
+    pub more: bool,
+    /// Why the lag is not known.
+    #[schema(required)]
+    pub unknown: Option<&'static str>,
 }
 
 /// The state of the projections.
@@ -231,7 +236,8 @@ pub async fn changed_since(
              cross join lateral generate_series(0, t.count - 1) as p(partition) \
              cross join lateral (select wallet_id, version from events e \
                  where e.tenant_id = $1 and e.partition = p.partition \
-                   and e.commit_xid >= $3::text::xid8) e \
+                   and e.commit_xid >= $3::text::xid8 \
+                   and e.commit_xid < pg_snapshot_xmax(pg_current_snapshot())) e \
              where e.version > coalesce((select v.version from projected_versions v \
                      where v.tenant_id = $1 and v.projector = $2 \
                        and v.wallet_id = e.wallet_id), 0) \
@@ -276,8 +282,15 @@ pub async fn swap(connection: &mut Connection, target: &Target, events: i64) -> 
             "insert into \"{home}\".projected_versions as held \
                  select made.* from {SHADOW}.projected_versions made \
                  left join \"{home}\".projected_versions old using (tenant_id, projector, wallet_id) \
-                 where old.version is distinct from made.version and made.projector = $1 \
-             on conflict (tenant_id, projector, wallet_id) do update set version = excluded.version"
+                 where made.projector = $1 and (old.version, old.totals_at, old.total_credits, \
+                         old.total_debits, old.transaction_count) is distinct from (made.version, \
+                         made.totals_at, made.total_credits, made.total_debits, \
+                         made.transaction_count) \
+             on conflict (tenant_id, projector, wallet_id) do update \
+                 set version = excluded.version, totals_at = excluded.totals_at, \
+                     total_credits = excluded.total_credits, \
+                     total_debits = excluded.total_debits, \
+                     transaction_count = excluded.transaction_count"
         ),
         format!(
             "delete from \"{home}\".projected_versions old where projector = $1 and not exists \
@@ -386,20 +399,31 @@ async fn last(connection: &mut Connection, tenant: &TenantId) -> Result<Vec<Last
 /// Where the projectors stand in every partition. The consumer of commands and the second
 /// destination have places, too, and no projection.
 async fn places(connection: &mut Connection, tenant: &TenantId) -> Result<Vec<PartitionPlace>> {
-    Ok(sqlx::query_as(
-        "select c.projector, c.partition, c.next_offset, c.updated_at, (select count(*) \
-             from events e left join projected_versions v on v.tenant_id = e.tenant_id \
-                 and v.projector = c.projector and v.wallet_id = e.wallet_id \
-             where e.tenant_id = c.tenant_id and e.partition = c.partition \
-               and e.commit_xid >= c.feed_xid and e.version > coalesce(v.version, 0)) as lag \
-         from projector_checkpoints c \
-         where c.tenant_id = $1 and not starts_with(c.projector, $2) \
-           and c.projector <> $3 \
-         order by c.projector, c.partition",
+    let rows: Vec<(String, i32, i64, DateTime<Utc>)> = sqlx::query_as(
+        "select projector, partition, next_offset, updated_at from projector_checkpoints \
+         where tenant_id = $1 and not starts_with(projector, $2) and projector <> $3 \
+         order by projector, partition",
     )
     .bind(tenant.as_str())
     .bind(COMMANDS)
     .bind(SECOND)
-    .fetch_all(connection)
-    .await?)
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut names: Vec<&str> = rows.iter().map(|row| row.0.as_str()).collect();
+    names.dedup();
+    let lags = lag::lags(connection, &names, super::SILENT).await?;
+    let place = |(projector, partition, next_offset, updated_at): (String, i32, _, _)| {
+        let own = lags.iter().find(|l| l.projector == projector && l.partition == partition);
+        let known = own.filter(|lag| lag.unknown.is_none());
+        PartitionPlace {
+            partition,
+            next_offset,
+            updated_at,
+            lag: known.map(|lag| lag.events),
+            more: own.is_some_and(|lag| lag.more),
+            unknown: own.and_then(|lag| lag.unknown).map(lag::Unknown::text),
+            projector,
+        }
+    };
+    Ok(rows.into_iter().map(place).collect())
 }

@@ -15,6 +15,15 @@ pub struct Unreadable {
     pub wallet_id: WalletId,
     pub version: i64,
     pub cause: String,
+    /// A newer version of the service wrote it, and can read it.
+    pub newer: bool,
+}
+
+impl Unreadable {
+    /// For metrics.
+    pub fn kind(&self) -> &'static str {
+        if self.newer { "newer" } else { "unreadable" }
+    }
 }
 
 /// An event of the books, where it can be read.
@@ -143,8 +152,8 @@ impl EventRow {
                 body,
             }),
             Err(error) => {
-                let cause = error.to_string();
-                Err(Unreadable { wallet_id, version: self.version, cause })
+                let (cause, newer) = (error.to_string(), error.is_newer());
+                Err(Unreadable { wallet_id, version: self.version, cause, newer })
             }
         }
     }

@@ -148,6 +148,39 @@ pub async fn keys(
     Ok(KeyStep { answers: dropped, walk })
 }
 
+/// Deletes dead letters that were settled longer ago than `age`, or replayed and not failed since, among
+/// the next `limit` behind `after`.
+pub async fn letters(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    after: Option<i64>,
+    age: Duration,
+    limit: i64,
+) -> Result<Step<i64>> {
+    let (seen, purged, last): (i64, i64, Option<i64>) = sqlx::query_as(
+        "with looked as materialized ( \
+            select id, replay_requested_at is null and case \
+                when quarantined_at is not null then quarantined_at \
+                when replay_count > failed_replay then replayed_at \
+                end < clock_timestamp() - $3 * interval '1 ms' as done \
+            from dead_letters where tenant_id = $1 and id > $2 order by id limit $4), \
+         purged as (delete from dead_letters where tenant_id = $1 and id = any(array( \
+                select id from dead_letters where tenant_id = $1 \
+                    and id = any(array(select id from looked where done)) \
+                for update skip locked)) \
+            returning 1) \
+         select (select count(*) from looked), (select count(*) from purged), \
+            (select max(id) from looked)",
+    )
+    .bind(tenant.as_str())
+    .bind(after.unwrap_or(i64::MIN))
+    .bind(millis(age))
+    .bind(limit)
+    .fetch_one(connection)
+    .await?;
+    Ok(Step { seen, purged, last, young: seen < limit })
+}
+
 fn millis(age: Duration) -> i64 {
     i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
 }

@@ -3,12 +3,14 @@
 
 pub mod sides;
 
+use std::time::Duration;
+
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::checkpoints::Subscription;
-use super::lag::projection_lags;
+use super::lag::{ProjectionLag, projection_lags};
 use super::leases::Leased;
 use super::outbox::{Found, OutboxRow};
 use super::{Connection, Pool, Result};
@@ -17,6 +19,8 @@ use crate::wallet::{TenantId, WalletId};
 /// Its name among projectors and roles.
 pub const SECOND: &str = "second-publisher";
 
+/// What may be asked of Postgres at once is answered within this, or not.
+const LIMIT: Duration = Duration::from_secs(1);
 /// Events of one wallet that are sent in one round, at most: after a gap there may be many.
 const WALLET_EVENTS_MAX: i64 = 500;
 
@@ -36,12 +40,14 @@ pub struct Destination<'a> {
 #[serde(rename_all = "camelCase")]
 pub struct SecondBacklog {
     pub topic: String,
-    /// Events that it lacks.
-    #[schema(minimum = 0)]
-    pub backlog: i64,
+    /// Events that it lacks. Null: its places are of another Postgres cluster, and are being mended.
+    #[schema(required, minimum = 0)]
+    pub backlog: Option<i64>,
+    /// It may lack more than these: not all of them were looked at.
+    pub more: bool,
     /// Age of the oldest of them.
-    #[schema(minimum = 0)]
-    pub oldest_ms: i64,
+    #[schema(required, minimum = 0)]
+    pub oldest_ms: Option<i64>,
 }
 
 /// What became of one partition's rows.
@@ -68,11 +74,13 @@ pub async fn known_topic(pool: &Pool, tenant: &TenantId) -> Result<Option<String
 /// What the second destination lacks; none where there is none yet.
 pub async fn backlog(pool: &Pool, tenant: &TenantId) -> Result<Option<SecondBacklog>> {
     let Some(topic) = known_topic(pool, tenant).await? else { return Ok(None) };
-    let lags = projection_lags(pool, &[SECOND]).await?;
+    let lags = projection_lags(pool, &[SECOND], LIMIT).await?;
+    let oldest_ms = |lag: &ProjectionLag| i64::try_from(lag.oldest.as_millis()).unwrap_or(i64::MAX);
     Ok(lags.into_iter().next().map(|lag| SecondBacklog {
         topic,
-        backlog: lag.events,
-        oldest_ms: i64::try_from(lag.oldest.as_millis()).unwrap_or(i64::MAX),
+        backlog: Some(lag.events).filter(|_| lag.unknown.is_none()),
+        more: lag.more,
+        oldest_ms: Some(oldest_ms(&lag)).filter(|_| lag.unknown.is_none()),
     }))
 }
 
@@ -82,6 +90,7 @@ pub async fn open(
     connection: &mut Connection,
     tenant: &TenantId,
     to: &Destination<'_>,
+    cluster: Option<i64>,
 ) -> Result<bool> {
     // One instance at a time: the others find it done.
     sqlx::raw_sql("lock table second_destinations in share row exclusive mode")
@@ -124,8 +133,8 @@ pub async fn open(
     };
     let sql = format!(
         "with placed as (insert into projector_checkpoints \
-                (tenant_id, projector, topic, partition, feed_xid) \
-             select $1, '{SECOND}', $2, partition, {from} from generate_series(0, $5 - 1) partition) \
+                (tenant_id, projector, topic, partition, feed_xid, cluster) \
+             select $1, '{SECOND}', $2, partition, {from}, $6 from generate_series(0, $5 - 1) partition) \
          insert into second_destinations (tenant_id, topic, topic_id, first_topic, from_xid) \
          values ($1, $2, $3, $4, {from}) \
          on conflict on constraint second_destinations_pkey do update set topic = excluded.topic, \
@@ -138,6 +147,8 @@ pub async fn open(
         .bind(to.topic_id)
         .bind(to.first_topic)
         .bind(to.partitions)
+        // From the beginning: whose events there are is looked at before the first of them is sent.
+        .bind(cluster.filter(|_| to.from_now))
         .execute(connection)
         .await?;
     Ok(true)
@@ -156,14 +167,18 @@ async fn clear(connection: &mut Connection, tenant: &TenantId) -> Result<()> {
     Ok(())
 }
 
-/// Makes sure that each of `wallets` has its row where it was sent before anything was noted.
+/// Makes sure that each of `wallets` has its row where it was sent before anything was noted: up to its
+/// last event before the destination was new. An event beyond this cluster's numbers came with a dump, and
+/// numbers of another cluster may be above those of today: the time tells such apart.
 pub async fn meet(connection: &mut Connection, of: &Subscription, wallets: &[&str]) -> Result<()> {
     sqlx::query(
         "insert into projected_versions (tenant_id, projector, wallet_id, version) \
          select d.tenant_id, $2, w.id, e.version from second_destinations d \
          cross join unnest($3::text[]) as w(id) \
          cross join lateral (select version from events \
-             where tenant_id = d.tenant_id and wallet_id = w.id and commit_xid < d.from_xid \
+             where tenant_id = d.tenant_id and wallet_id = w.id and created_at <= d.updated_at \
+               and (commit_xid < d.from_xid \
+                 or commit_xid >= pg_snapshot_xmax(pg_current_snapshot())) \
              order by version desc limit 1) e \
          where d.tenant_id = $1 and d.from_xid > '0'::xid8 order by w.id on conflict do nothing",
     )

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgListener, PgPoolOptions};
 
-use super::connect::session;
+use super::connect::Session;
 use super::leases::LEASES_CHANNEL;
-use super::{Error, Pool, Result};
-use crate::config::Secret;
+use super::{Error, Pool, Result, Way};
 
 const COMMITS_CHANNEL: &str = "wallex_commits";
 /// Everything but waiting takes a moment, or the way to the server is broken.
@@ -34,11 +33,17 @@ pub struct Listener {
 
 impl Listener {
     /// Connects and takes the lock `key`. Signals of `owner` itself are not heard.
-    pub async fn connect(url: &Secret, owner: &str, key: i64) -> Result<Self> {
+    pub async fn connect(way: &Way, owner: &str, key: i64) -> Result<Self> {
         let connecting = async {
-            let options = session(url, "wallex-listener")?;
+            way.check().await?;
+            let settings = Session::new("wallex-listener");
+            let options = settings.options(way.url())?;
             let alone = PgPoolOptions::new().max_connections(1).max_lifetime(None);
-            let pool = alone.idle_timeout(None).connect_with(options).await?;
+            let alone = alone.idle_timeout(None).after_connect(move |connection, _| {
+                let settings = settings.clone();
+                Box::pin(async move { settings.settle(connection).await })
+            });
+            let pool = alone.connect_with(options).await?;
             let mut session = PgListener::connect_with(&pool).await?;
             session.ignore_pool_close_event(true);
             session.eager_reconnect(false);
@@ -59,10 +64,7 @@ impl Listener {
         loop {
             let heard = tokio::time::timeout(QUIET, self.session.try_recv()).await;
             let Ok(heard) = heard else {
-                let asked = async {
-                    Ok(sqlx::query("select 1").execute(&mut self.session).await.map(drop)?)
-                };
-                super::bounded(PATIENCE, asked).await?;
+                super::bounded(PATIENCE, self.look()).await?;
                 continue;
             };
             let Some(notification) = heard? else {
@@ -75,6 +77,18 @@ impl Listener {
                 COMMITS_CHANNEL => Signal::Committed,
                 _ => Signal::Leases,
             });
+        }
+    }
+}
+
+impl Listener {
+    /// Whether the server still answers, and is still the one that is written to: one that became a
+    /// standby, or was left behind by a move, tells nobody anything.
+    async fn look(&mut self) -> Result<()> {
+        let asked = sqlx::query_scalar("select current_setting('transaction_read_only') = 'off'");
+        match asked.fetch_one(&mut self.session).await? {
+            true => Ok(()),
+            false => Err(Error::from(sqlx::Error::Protocol("nothing can be written there".into()))),
         }
     }
 }

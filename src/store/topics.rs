@@ -7,6 +7,28 @@ use uuid::Uuid;
 use super::{Connection, Pool, Result};
 use crate::wallet::TenantId;
 
+/// The count that wallets are hashed over into the topic of the events. Where there is none yet, `first`
+/// is frozen, or what they are hashed over already into a topic of another name, if that is more: an
+/// event's partition never changes, and the feeds of a topic walk as many as it has.
+pub async fn hashed_over(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    topic: &str,
+    first: i32,
+) -> Result<i32> {
+    let before: Option<i64> = sqlx::query_scalar(
+        "select max(n) from (select count(*) as n from projector_checkpoints \
+         where tenant_id = $1 and projector = 'ledger-projector' and topic <> $2 \
+         group by topic) counts",
+    )
+    .bind(tenant.as_str())
+    .bind(topic)
+    .fetch_one(&mut *connection)
+    .await?;
+    let before = before.and_then(|count| i32::try_from(count).ok()).unwrap_or(0);
+    partitions_frozen(connection, tenant, topic, first.max(before)).await
+}
+
 /// The count that the topic's keys are hashed with; `first` is frozen where there is none yet.
 pub async fn partitions_frozen(
     connection: &mut Connection,
@@ -44,6 +66,24 @@ pub struct Known {
 pub async fn known(pool: &Pool) -> Result<Vec<Known>> {
     let all = "select tenant_id, name, partitions from topics order by tenant_id, name";
     Ok(sqlx::query_as(all).fetch_all(pool).await?)
+}
+
+/// What is frozen of one topic: the count, and the id that was noted last. None: nothing yet.
+pub async fn frozen(
+    pool: &Pool,
+    tenant: &TenantId,
+    topic: &str,
+) -> Result<Option<(i32, Option<Uuid>)>> {
+    let one = "select partitions, topic_id from topics where tenant_id = $1 and name = $2";
+    Ok(sqlx::query_as(one).bind(tenant.as_str()).bind(topic).fetch_optional(pool).await?)
+}
+
+/// Which deployment these books are; it lies with them, wherever they are moved or restored.
+pub async fn deployment(connection: &mut Connection, tenant: &TenantId) -> Result<Option<Uuid>> {
+    Ok(sqlx::query_scalar("select id from deployments where tenant_id = $1")
+        .bind(tenant.as_str())
+        .fetch_optional(connection)
+        .await?)
 }
 
 /// Forgets topics that are no more.

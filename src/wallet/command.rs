@@ -1,5 +1,7 @@
 //! What callers may ask of wallets.
 
+use std::fmt;
+
 use rust_decimal::Decimal;
 use serde::Serialize;
 
@@ -42,9 +44,9 @@ pub struct Movement {
     pub wallet_id: WalletId,
     pub amount: Amount,
     pub details: Details,
-    /// The version that the wallet must be at (`If-Match`); no part of the fingerprint.
+    /// The versions that the wallet may be at (`If-Match`); no part of the fingerprint.
     #[serde(skip)]
-    pub expected_version: Option<i64>,
+    pub expected_version: Option<Expected>,
 }
 
 /// Moves money from one wallet to another of the same currency.
@@ -55,7 +57,31 @@ pub struct Transfer {
     pub amount: Amount,
     pub details: Details,
     #[serde(skip)]
-    pub expected_version: Option<i64>,
+    pub expected_version: Option<Expected>,
+}
+
+/// The versions of which a wallet must have one; it never has one of none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected(Box<[i64]>);
+
+impl Expected {
+    pub fn any_of(versions: Vec<i64>) -> Self {
+        Self(versions.into())
+    }
+
+    pub fn includes(&self, version: i64) -> bool {
+        self.0.contains(&version)
+    }
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words: Vec<String> = self.0.iter().map(i64::to_string).collect();
+        match words.is_empty() {
+            true => f.write_str("none that a wallet has"),
+            false => f.write_str(&words.join(" or ")),
+        }
+    }
 }
 
 /// What a caller may note beside an amount.

@@ -4,7 +4,7 @@ use rust_decimal::Decimal;
 
 use super::{
     Amount, BALANCE_MAX, Change, ChangeType, Command, CreateWallet, Currency, Details, EventBody,
-    EventKind, NewEvent, Rejection, Status, Transfer, Wallet, WalletId, WalletState,
+    EventKind, Expected, NewEvent, Rejection, Status, Transfer, Wallet, WalletId, WalletState,
 };
 
 /// Decides one command on the wallets as they stand. `wallets` answers with the state of an id, or
@@ -16,12 +16,12 @@ pub fn decide<'a>(
     match command {
         Command::Create(create) => open(create, wallets(&create.id.0)),
         Command::Credit(movement) => {
-            let wallet = usable(&movement.wallet_id, &wallets, movement.expected_version)?;
+            let wallet = usable(&movement.wallet_id, &wallets, movement.expected_version.as_ref())?;
             let up = changed(wallet, movement.amount, ChangeType::Credit)?;
             Ok(vec![next(wallet, EventKind::Credited, up, &movement.details)])
         }
         Command::Debit(movement) => {
-            let wallet = usable(&movement.wallet_id, &wallets, movement.expected_version)?;
+            let wallet = usable(&movement.wallet_id, &wallets, movement.expected_version.as_ref())?;
             let down = changed(wallet, movement.amount, ChangeType::Debit)?;
             Ok(vec![next(wallet, EventKind::Debited, down, &movement.details)])
         }
@@ -74,7 +74,7 @@ fn move_between<'a>(
     if from == to {
         return Err(Rejection::SameWallet);
     }
-    let source = usable(from, wallets, *expected_version)?;
+    let source = usable(from, wallets, expected_version.as_ref())?;
     let destination = usable(to, wallets, None)?;
     if source.currency != destination.currency {
         let (from, to) = (source.currency, destination.currency);
@@ -119,12 +119,13 @@ fn in_scale(amount: Amount, currency: Currency) -> Result<Decimal, Rejection> {
 fn usable<'a>(
     id: &WalletId,
     wallets: &impl Fn(&WalletId) -> Option<&'a Wallet>,
-    expected_version: Option<i64>,
+    expected_version: Option<&Expected>,
 ) -> Result<&'a Wallet, Rejection> {
     let wallet = wallets(id).ok_or_else(|| Rejection::WalletNotFound { wallet: id.clone() })?;
     if let Some(expected) = expected_version
-        && expected != wallet.version
+        && !expected.includes(wallet.version)
     {
+        let expected = expected.clone();
         return Err(Rejection::VersionMismatch { expected, actual: wallet.version });
     }
     match wallet.status {

@@ -2,7 +2,7 @@
 
 use rust_decimal::Decimal;
 
-use super::{Currency, WalletId};
+use super::{Currency, Expected, WalletId};
 
 /// A refusal with the numbers that explain it. Comparable, closed, stable in its code.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub enum Rejection {
     AmountScale { currency: Currency },
     CurrencyMismatch { from: Currency, to: Currency },
     SameWallet,
-    VersionMismatch { expected: i64, actual: i64 },
+    VersionMismatch { expected: Expected, actual: i64 },
 }
 
 impl Rejection {

@@ -124,6 +124,13 @@ pub enum DataError {
     Json(#[from] serde_json::Error),
 }
 
+impl DataError {
+    /// A newer version of the service may know what it means.
+    pub fn is_newer(&self) -> bool {
+        matches!(self, Self::Type(_) | Self::SchemaVersion(_))
+    }
+}
+
 impl EventBody {
     /// The `data` that is stored and published of this event of `wallet`.
     pub fn to_data(&self, wallet: &WalletId, transaction_id: Uuid) -> serde_json::Result<String> {

@@ -20,11 +20,11 @@ use crate::support::app::{App, Setup};
 use crate::support::eventually;
 
 /// Generous: the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(90);
-const PARTITIONS: i32 = 10;
+pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PARTITIONS: i32 = 10;
 
 /// A service that consumes commands, its topics made.
-async fn start(setup: Setup) -> App {
+pub async fn start(setup: Setup) -> App {
     let app = setup.with_commands().start().await;
     topics_made(&app).await;
     app
@@ -39,30 +39,30 @@ async fn topics_made(app: &App) {
     .await;
 }
 
-fn commands(app: &App) -> String {
+pub fn commands(app: &App) -> String {
     app.variable("KAFKA_COMMANDS_TOPIC").to_owned()
 }
 
-fn results(app: &App) -> String {
+pub fn results(app: &App) -> String {
     app.variable("KAFKA_COMMAND_RESULTS_TOPIC").to_owned()
 }
 
-fn letters(app: &App) -> String {
+pub fn letters(app: &App) -> String {
     format!("{}_dlt", commands(app))
 }
 
-fn retry(app: &App, stage: &str) -> String {
+pub fn retry(app: &App, stage: &str) -> String {
     format!("{}.retry.{stage}", commands(app))
 }
 
 /// A command as its sender makes it: keyed by its wallet.
-fn command(value: &Value) -> Record {
+pub fn command(value: &Value) -> Record {
     let key = value["walletId"].as_str().unwrap_or_default();
     wire::record(Some(key.as_bytes()), Some(value.to_string().as_bytes()))
 }
 
 /// Appends records, each to the partition of its key, in their order.
-async fn send(app: &App, records: Vec<Record>) {
+pub async fn send(app: &App, records: Vec<Record>) {
     let mut partitions: BTreeMap<i32, Vec<Record>> = BTreeMap::new();
     for record in records {
         let to = partition_of(record.key.as_deref().unwrap_or_default(), PARTITIONS);
@@ -75,14 +75,14 @@ async fn send(app: &App, records: Vec<Record>) {
 
 /// A result as its reader has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Told {
-    status: u64,
-    body: Value,
-    record: Record,
+pub struct Told {
+    pub status: u64,
+    pub body: Value,
+    pub record: Record,
 }
 
 /// Every result by command id, in the order in which they were written.
-async fn told(app: &App) -> BTreeMap<String, Vec<Told>> {
+pub async fn told(app: &App) -> BTreeMap<String, Vec<Told>> {
     let mut told: BTreeMap<String, Vec<Told>> = BTreeMap::new();
     for (partition, _, record) in wire::read(&results(app)).await {
         let value: Value = serde_json::from_slice(record.value.as_ref().unwrap()).unwrap();
@@ -109,7 +109,7 @@ async fn consumed(app: &App) -> i64 {
 }
 
 /// Waits until each of these commands has at least so many results.
-async fn answered(app: &App, ids: &[&str], times: usize) -> BTreeMap<String, Vec<Told>> {
+pub async fn answered(app: &App, ids: &[&str], times: usize) -> BTreeMap<String, Vec<Told>> {
     eventually(&format!("{times} results of {ids:?}"), PATIENCE, async || {
         let told = told(app).await;
         let enough = |id: &&str| told.get(*id).is_some_and(|told| told.len() >= times);

@@ -277,6 +277,8 @@ async fn reads(app: &App, document: &Document) {
         ("/admin/topics/{name}", "/admin/topics/none", 404),
         ("/admin/topics/recommend", "/admin/topics/recommend?rate=5000", 200),
         ("/admin/topics/recommend", "/admin/topics/recommend?rate=x", 400),
+        ("/", "/", 200),
+        ("/favicon.ico", "/favicon.ico", 204),
         ("/docs", "/docs", 200),
         ("/docs/{file}", "/docs/start.js", 200),
         ("/docs/{file}", "/docs/none", 404),

@@ -82,7 +82,7 @@ async fn every_record_is_a_cloud_event_where_that_is_asked_for_and_none_otherwis
         let own: Vec<&str> = own.map(|(name, _)| name.as_str()).collect();
         let Some(attributes) = cloud_event(&record) else {
             assert!(record.key.starts_with("plain"), "{record:?}");
-            assert_eq!((own.len(), record.headers.len()), (7, 7), "{record:?}");
+            assert_eq!((own.len(), record.headers.len()), (8, 8), "{record:?}");
             continue;
         };
         found += 1;
@@ -102,7 +102,7 @@ async fn every_record_is_a_cloud_event_where_that_is_asked_for_and_none_otherwis
         let expected: BTreeMap<String, String> =
             expected.into_iter().map(|(name, text)| (name.to_owned(), text)).collect();
         assert_eq!(attributes, expected);
-        assert_eq!(own.len(), 8, "the others are there as well: {record:?}");
+        assert_eq!(own.len(), 9, "the others are there as well: {record:?}");
     }
     assert_eq!(found, with, "all of the first, none of the second");
     topic::assert_same(&servers::kafka().bootstrap, &app).await;

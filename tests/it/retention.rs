@@ -28,6 +28,7 @@ fn at_once() -> RetentionSettings {
         outbox: Duration::ZERO,
         answers: Duration::ZERO,
         keys: 365 * DAY,
+        letters: 30 * DAY,
         batches: Duration::ZERO,
         rest: Duration::ZERO,
         rest_of_keys: Duration::ZERO,
@@ -183,7 +184,7 @@ async fn answers_go_before_their_keys_and_batches_after_an_hour() {
     .await
     .unwrap();
     let purged = purge(&mut retention).await;
-    let expected = Purged { outbox: 0, batches: 2300, answers: 2500, keys: 1700 };
+    let expected = Purged { outbox: 0, batches: 2300, answers: 2500, keys: 1700, letters: 0 };
     assert_eq!(purged, expected);
     assert_eq!(books.count("select count(*) from command_batches").await, 200);
     let kept = "select count(*) from idempotency_keys where answer is not null and status = 201";
@@ -213,6 +214,7 @@ async fn under_steady_load_no_table_but_the_books_grows() {
         outbox: second / 2,
         answers: second / 2,
         keys: 365 * DAY,
+        letters: 30 * DAY,
         batches: 20 * second,
         rest: second / 10,
         rest_of_keys: second / 10,

@@ -4,6 +4,7 @@ pub mod app;
 pub mod books;
 pub mod golden;
 pub mod load;
+pub mod pgbouncer;
 pub mod proxy;
 pub mod registry;
 pub mod servers;

@@ -13,13 +13,25 @@ pub(super) fn list(view: &DeadLettersView) {
     }
     if !view.dead_letters.is_empty() {
         let mut rows = vec![
-            ["id", "state", "partition", "offset", "key", "class", "tries", "replays", "message"]
-                .map(str::to_owned),
+            [
+                "id",
+                "state",
+                "source",
+                "partition",
+                "offset",
+                "key",
+                "class",
+                "tries",
+                "replays",
+                "message",
+            ]
+            .map(str::to_owned),
         ];
         rows.extend(view.dead_letters.iter().map(|letter| {
             [
                 letter.id.to_string(),
                 letter.state.clone(),
+                letter.source.clone(),
                 letter.partition.to_string(),
                 letter.offset.to_string(),
                 letter.key.as_ref().map_or_else(|| "-".to_owned(), text),
@@ -69,6 +81,7 @@ pub(super) fn story(story: &DeadLetterStoryView) {
     for (name, value) in [
         ("id", letter.id.to_string()),
         ("state", letter.state.clone()),
+        ("source", letter.source.clone()),
         (
             "place",
             format!("{}, partition {}, offset {}", letter.topic, letter.partition, letter.offset),

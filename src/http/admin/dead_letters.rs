@@ -14,8 +14,8 @@ use crate::http::problem::{HttpError, HttpResult};
 use crate::http::query::Parameters;
 use crate::http::{HttpState, cursor};
 use crate::request::Fields;
-use crate::store::dead_letters::requests::{self as asked, Chosen, PARKED, Selection};
-use crate::store::dead_letters::{self, Filter, STATES};
+use crate::store::dead_letters::requests::{self as asked, Chosen, Selection};
+use crate::store::dead_letters::{self, Filter, STATES, Source};
 use crate::store::{self, Connection, parked};
 use crate::wallet::TenantId;
 
@@ -40,16 +40,17 @@ pub(in crate::http) async fn list(
     let filter = Filter {
         wallet: text("walletId"),
         cause: text("cause"),
+        source: parameters.one_of("source", known_source)?,
         state: word("state")?,
         before: cursor::position(&parameters)?,
         limit: parameters.limit(LIMIT)?,
     };
-    let mut connection = store::acquire(&state.pool).await?;
+    let mut connection = store::acquire(&state.pools.upkeep).await?;
     let letters = dead_letters::list(&mut connection, &tenant, &filter).await?;
     let full = i64::try_from(letters.len()).is_ok_and(|count| count == filter.limit);
     let last = letters.last().filter(|_| full).map(|letter| letter.id);
     let first_page = filter.before.is_none();
-    let wanted = first_page && filter.cause.as_deref().is_none_or(|cause| cause == PARKED);
+    let wanted = first_page && asked::has_parked(&filter.cause, &filter.source);
     let wallets = match wanted {
         false => Vec::new(),
         true => {
@@ -78,7 +79,7 @@ pub(in crate::http) async fn show(
     let number = id.parse().map_err(|_| {
         HttpError::at(ProblemCode::InvalidId, "path", "the id of a dead letter is a whole number")
     })?;
-    let mut connection = store::acquire(&state.pool).await?;
+    let mut connection = store::acquire(&state.pools.upkeep).await?;
     let tenant = TenantId::default_tenant();
     let found = dead_letters::show(&mut connection, &tenant, number).await?;
     let story = found.ok_or_else(|| not_found(&[number]))?;
@@ -102,7 +103,7 @@ pub(in crate::http) async fn replay(
     let dry_run = fields.flag("dryRun");
     fields.finish()?;
     let tenant = TenantId::default_tenant();
-    let mut connection = store::acquire(&state.pool).await?;
+    let mut connection = store::acquire(&state.pools.upkeep).await?;
     let chosen = choose(&mut connection, &tenant, &selection).await?;
     if !dry_run {
         asked::replay(&mut connection, &tenant, &chosen).await?;
@@ -125,7 +126,7 @@ pub(in crate::http) async fn quarantine(
     let note = fields.text("note");
     fields.finish()?;
     let tenant = TenantId::default_tenant();
-    let mut connection = store::acquire(&state.pool).await?;
+    let mut connection = store::acquire(&state.pools.upkeep).await?;
     let Chosen { ids, .. } = choose(&mut connection, &tenant, &selection).await?;
     if !dry_run {
         asked::quarantine(&mut connection, &tenant, &ids, &note).await?;
@@ -133,19 +134,24 @@ pub(in crate::http) async fn quarantine(
     Ok(json(&Chosen { ids, wallets: Vec::new() }.view(dry_run)))
 }
 
-/// `ids`, `walletId`, `cause`, or `all`: one of them must be there.
+/// `ids`, `walletId`, `cause`, `source`, or `all`: one of them must be there.
 fn selection(fields: &mut Fields) -> Selection {
     let selection = Selection {
         ids: fields.ids("ids").unwrap_or_default(),
         wallet: fields.wallet_id("walletId").map(|id| id.as_str().to_owned()),
         cause: fields.optional_text("cause"),
+        source: fields.optional_word("source", &Source::WORDS).map(str::to_owned),
     };
-    let named =
-        !selection.ids.is_empty() || selection.wallet.is_some() || selection.cause.is_some();
+    let named = !selection.ids.is_empty()
+        || [&selection.wallet, &selection.cause, &selection.source].iter().any(|one| one.is_some());
     if !fields.flag("all") && !named {
         fields.missing("all");
     }
     selection
+}
+
+fn known_source(word: &str) -> Option<String> {
+    Source::WORDS.contains(&word).then(|| word.to_owned())
 }
 
 async fn choose(

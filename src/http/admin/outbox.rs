@@ -24,11 +24,11 @@ use crate::wallet::TenantId;
     responses((status = 200, description = "The state of the outbox", body = repair::State), StateProblems)
 )]
 pub async fn status(State(state): State<HttpState>) -> HttpResult<Response> {
-    let mut connection = store::acquire(&state.pool).await?;
+    let mut connection = store::acquire(&state.pools.upkeep).await?;
     let tenant = TenantId::default_tenant();
     let mut found = repair::state(&mut connection, &tenant).await?;
     if state.status.snapshot().second.is_some() {
-        found.second = store::second::backlog(&state.pool, &tenant).await?;
+        found.second = store::second::backlog(&state.pools.upkeep, &tenant).await?;
     }
     Ok(wallets::json(serde_json::to_string(&found).unwrap_or_default()))
 }
@@ -52,7 +52,8 @@ pub async fn retry(
     let which = one(&mut fields, choices, "give one of ids, walletId and all");
     fields.finish()?;
     let Some(which) = which else { return Err(nothing()) };
-    let rows = repair::retried(&state.pool, &TenantId::default_tenant(), &which, dry_run).await?;
+    let rows =
+        repair::retried(&state.pools.upkeep, &TenantId::default_tenant(), &which, dry_run).await?;
     if !dry_run {
         state.repairs.publisher.notify_one();
     }
@@ -91,7 +92,7 @@ pub async fn republish(
         return Err(HttpError::new(ProblemCode::KafkaDisabled, detail));
     }
     let tenant = TenantId::default_tenant();
-    let counts = republisher::ask(&state.pool, &tenant, &selection, dry_run).await?;
+    let counts = republisher::ask(&state.pools.upkeep, &tenant, &selection, dry_run).await?;
     state.repairs.republisher.notify_one();
     let status = if dry_run { StatusCode::OK } else { StatusCode::ACCEPTED };
     let body = json!({"wallets": counts.wallets, "events": counts.events, "dryRun": dry_run});

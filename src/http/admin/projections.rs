@@ -24,7 +24,7 @@ use crate::wallet::TenantId;
     responses((status = 200, description = "The state of the projections", body = tables::State), StateProblems)
 )]
 pub async fn status(State(state): State<HttpState>) -> HttpResult<Response> {
-    let mut connection = store::acquire(&state.pool).await?;
+    let mut connection = store::acquire(&state.pools.upkeep).await?;
     let found = tables::state(&mut connection, &TenantId::default_tenant()).await?;
     Ok(wallets::json(serde_json::to_string(&found).unwrap_or_default()))
 }

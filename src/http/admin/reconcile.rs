@@ -35,6 +35,7 @@ pub async fn report(State(state): State<HttpState>) -> HttpResult<Response> {
         return Err(HttpError::new(ProblemCode::Overloaded, "another check is running"));
     };
     let tenant = TenantId::default_tenant();
-    let report = reconcile::checked(&state.pool, &tenant, LEDGER, READ_MODEL, LIMIT).await?;
+    let report =
+        reconcile::checked(&state.pools.upkeep, &tenant, LEDGER, READ_MODEL, LIMIT).await?;
     Ok(wallets::json(report.json().to_string()))
 }

@@ -10,11 +10,13 @@ use serde_json::{Map, Value, json};
 use super::super::HttpState;
 use super::super::openapi::health as shapes;
 use super::super::openapi::problems::InternalProblems;
-use super::{Report, page, within};
+use super::{QUESTION, Report, counted, page, within};
 use crate::status::{COMMANDS, Pipeline, ProjectorStatus, PublisherStatus, SchemasStatus};
+use crate::store::facts::{self, Facts};
 use crate::store::group_offsets::{self, Resets};
 use crate::store::lag::{self, PartitionLag};
 use crate::store::leases::{self, Holder};
+use crate::store::snapshots::{self, Snapshot};
 use crate::store::{self, Pool};
 use crate::wallet::TenantId;
 
@@ -24,7 +26,15 @@ struct Stored {
     holders: Vec<Holder>,
     lags: Vec<PartitionLag>,
     resets: Vec<Resets>,
+    snapshots: Vec<Snapshot>,
 }
+
+/// Holders of old snapshots that are shown.
+const SNAPSHOTS: i64 = 3;
+/// Younger ones are everyday life, in seconds.
+pub(super) const YOUNG: i64 = 5;
+/// The same in transactions, where the age is not known.
+const FAR: i64 = 10_000;
 
 /// How events get to Kafka and back, in detail.
 #[utoipa::path(
@@ -35,29 +45,68 @@ pub(in super::super) async fn kafka_stats(State(state): State<HttpState>) -> Res
     let report = Report::take(&state).await;
     let pipeline = &report.pipeline;
     let mut body = report.summary();
-    let stored = match &report.backlog {
-        Some(_) => Stored::read(&state.pool, pipeline).await,
-        None => Stored::default(),
+    let stored = match report.answers {
+        true => Stored::read(&state.pools.health, pipeline).await,
+        false => Stored::default(),
     };
     let groups = pipeline.projectors.iter();
     let groups: Map<String, Value> = groups
         .map(|(name, status)| (report.group(name), stored.group(name, status, &pipeline.instance)))
         .collect();
     let tenant = TenantId::default_tenant();
-    let counts = within(store::dead_letters::counts(&state.pool, &tenant)).await.ok();
+    let facts = within(facts::look(&state.pools.health)).await.ok();
+    let counts = within(store::dead_letters::counts(&state.pools.health, &tenant)).await.ok();
     let details = [
         ("instance", json!(pipeline.instance)),
         ("outbox", stored.outbox(&pipeline.publisher)),
         ("groups", Value::Object(groups)),
         ("cluster", cluster(pipeline)),
+        ("database", facts.as_ref().map_or(Value::Null, database)),
         ("deadLetters", json!(counts.map(|counts| counts.open))),
         ("parkedWallets", json!(counts.map(|counts| counts.parked))),
         ("topicStates", topics(pipeline)),
         ("schemas", schemas(&pipeline.schemas)),
         ("deadTasks", json!(pipeline.dead_tasks)),
+        ("oldestSnapshots", stored.snapshots.iter().filter(is_old).map(snapshot).collect()),
     ];
     body.extend(details.map(|(name, value)| (name.to_owned(), value)));
     page(StatusCode::OK, &Value::Object(body))
+}
+
+/// The database as the service meets it, with what an operator should know.
+fn database(facts: &Facts) -> Value {
+    json!({
+        "login": facts.login,
+        "role": facts.role,
+        "booksProtected": facts.protected,
+        "writable": facts.unwritable().is_none(),
+        "durable": facts.is_durable(),
+        "warnings": facts.warnings(),
+    })
+}
+
+async fn lags(pool: &Pool, names: &[&str]) -> store::Result<Vec<PartitionLag>> {
+    let mut connection = store::acquire(pool).await?;
+    lag::lags(&mut connection, names, QUESTION).await
+}
+
+/// Of a slot and of a standby's feedback no age is known, but how many transactions began since.
+fn is_old(held: &&Snapshot) -> bool {
+    match held.seconds {
+        Some(seconds) => seconds >= YOUNG,
+        None => held.transactions.is_some_and(|count| count >= FAR),
+    }
+}
+
+fn snapshot(held: &Snapshot) -> Value {
+    json!({
+        "kind": held.kind,
+        "pid": held.pid,
+        "name": held.name,
+        "database": held.database,
+        "seconds": held.seconds,
+        "transactions": held.transactions,
+    })
 }
 
 /// Each topic that the summary counts. Null where nobody could look.
@@ -126,8 +175,9 @@ impl Stored {
         let names: Vec<&str> = names.collect();
         Self {
             holders: within(leases::holders(pool)).await.unwrap_or_default(),
-            lags: within(lag::partition_lags(pool, &names)).await.unwrap_or_default(),
+            lags: counted(lags(pool, &names)).await.unwrap_or_default(),
             resets: within(group_offsets::resets(pool)).await.unwrap_or_default(),
+            snapshots: within(snapshots::oldest(pool, SNAPSHOTS)).await.unwrap_or_default(),
         }
     }
 
@@ -199,8 +249,10 @@ impl Stored {
         for (partition, entry) in &mut partitions {
             let mut lags = self.lags.iter();
             let lag = lags.find(|lag| lag.projector == name && lag.partition == *partition);
+            let lag = lag.filter(|lag| lag.unknown.is_none());
             if let Some(fields) = entry.as_object_mut() {
                 fields.insert("lagEvents".to_owned(), json!(lag.map(|lag| lag.events)));
+                fields.insert("more".to_owned(), json!(lag.is_some_and(|lag| lag.more)));
                 fields.insert("lagMs".to_owned(), json!(lag.map(|lag| lag.oldest_ms)));
             }
         }

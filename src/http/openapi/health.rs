@@ -80,6 +80,8 @@ pub struct Check {
 #[serde(rename_all = "camelCase")]
 pub struct KafkaHealth {
     status: PipelineStatus,
+    /// Why it is not `healthy`; what is not known is among them.
+    reasons: Vec<String>,
     producer: Producer,
     kafka: KafkaState,
     publisher: Publisher,
@@ -128,6 +130,8 @@ pub struct Publisher {
     /// Null: Postgres did not say.
     #[schema(required, minimum = 0)]
     unprocessed_events: Option<i64>,
+    /// There are more than these: no more than 100,000 are counted.
+    more: bool,
     /// Age of the oldest unpublished event.
     #[schema(required, minimum = 0)]
     lag_ms: Option<i64>,
@@ -152,6 +156,8 @@ pub struct Second {
     /// Events that it lacks. Null: Postgres did not say.
     #[schema(required, minimum = 0)]
     lag: Option<i64>,
+    /// There may be more than these: not all of them were looked at.
+    more: bool,
     /// Age of the oldest of them.
     #[schema(required, minimum = 0)]
     lag_ms: Option<i64>,
@@ -162,10 +168,16 @@ pub struct Second {
 pub struct Consumer {
     #[schema(pattern = "^(running|stopped)$")]
     state: String,
+    /// Null: it is not known, and `reasons` has why.
     #[schema(required, minimum = 0)]
     lag: Option<i64>,
+    /// There may be more than these: not all of them were looked at.
+    more: bool,
     #[schema(required, minimum = 0)]
     lag_ms: Option<i64>,
+    /// Why what is there to be applied is not; absent where it is.
+    #[schema(required = false, nullable = false)]
+    error: Option<String>,
 }
 
 #[derive(ToSchema)]
@@ -198,6 +210,8 @@ pub struct TopicCounts {
 #[serde(rename_all = "camelCase")]
 pub struct KafkaStats {
     status: PipelineStatus,
+    /// Why it is not `healthy`; what is not known is among them.
+    reasons: Vec<String>,
     producer: Producer,
     kafka: KafkaState,
     publisher: Publisher,
@@ -216,6 +230,9 @@ pub struct KafkaStats {
     /// Null: it did not answer the last question.
     #[schema(required)]
     cluster: Option<Cluster>,
+    /// Null: it does not answer.
+    #[schema(required)]
+    database: Option<Database>,
     outbox: Outbox,
     /// By consumer group.
     groups: BTreeMap<String, Group>,
@@ -231,6 +248,46 @@ pub struct KafkaStats {
     schemas: Schemas,
     /// Background tasks that ended although they must not.
     dead_tasks: Vec<String>,
+    /// Who has held a snapshot or a transaction for five seconds or more, the longest first, at most three.
+    /// Where the age is not known, as of a replication slot: for 10,000 transactions or more.
+    oldest_snapshots: Vec<HeldSnapshot>,
+}
+
+/// Somebody keeps the server from cleaning up, and the feed from Postgres from moving its cursors.
+#[derive(ToSchema)]
+pub struct HeldSnapshot {
+    #[schema(pattern = "^(session|prepared transaction|replication slot)$")]
+    kind: String,
+    #[schema(required)]
+    pid: Option<i32>,
+    /// Its application, global identifier or slot.
+    name: String,
+    #[schema(required)]
+    database: Option<String>,
+    /// Null: no age is known, as of a slot.
+    #[schema(required)]
+    seconds: Option<i64>,
+    /// Transactions that began since.
+    #[schema(required)]
+    transactions: Option<i64>,
+}
+
+/// The database as the service meets it.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Database {
+    /// Who the service logs in as, and the role that it works as.
+    login: String,
+    role: String,
+    /// That role cannot change or delete events and ledger entries. Null: there are none yet.
+    #[schema(required)]
+    books_protected: Option<bool>,
+    /// False: a standby, or read-only by default.
+    writable: bool,
+    /// What is committed survives a crash: `fsync` and `full_page_writes` are on.
+    durable: bool,
+    /// What an operator should know, each with what to do.
+    warnings: Vec<String>,
 }
 
 /// A topic as it should be there.
@@ -365,6 +422,8 @@ pub struct Partition {
     /// Events that the projection has not applied, whoever reads the partition.
     #[schema(required, minimum = 0)]
     lag_events: Option<i64>,
+    /// There may be more than these: not all of them were looked at.
+    more: bool,
     /// Age of the oldest of them.
     #[schema(required, minimum = 0)]
     lag_ms: Option<i64>,

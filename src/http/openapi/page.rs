@@ -1,11 +1,11 @@
-//! `/openapi.json`, `/asyncapi.json` and `/docs`, all from the binary: nothing is fetched from another host, and the
-//! pages' content security policy forbids a browser to try.
+//! `/`, `/openapi.json`, `/asyncapi.json` and `/docs`, all from the binary: nothing is fetched from another host, and
+//! the pages' content security policy forbids a browser to try.
 
 use std::io::Read as _;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::super::HttpState;
@@ -14,6 +14,17 @@ use super::super::problem::{HttpError, HttpResult};
 use super::problems::{FileProblems, InternalProblems};
 use crate::answer::ProblemCode;
 
+const HOME: &str = include_str!("home.html");
+const HOME_STYLE: &str = include_str!("home.css");
+/// The first page has one style sheet, and an empty icon in `data:`.
+const HOME_POLICY: (HeaderName, HeaderValue) = (
+    header::CONTENT_SECURITY_POLICY,
+    HeaderValue::from_static(
+        "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; \
+         form-action 'none'; frame-ancestors 'none'",
+    ),
+);
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const PAGE: &str = include_str!("docs.html");
 const START: &str = include_str!("docs.js");
 /// What the page names; the rest of Swagger UI's files is for other ways to embed it.
@@ -26,6 +37,27 @@ const POLICY: (HeaderName, HeaderValue) = (
          frame-ancestors 'none'",
     ),
 );
+
+/// What this is, and where to go from here.
+#[utoipa::path(
+    get, path = "/", tag = "documentation", operation_id = "showHome",
+    responses(
+        (status = 200, description = "A short page", body = String, content_type = "text/html"),
+        InternalProblems
+    )
+)]
+pub async fn home() -> Response {
+    ([(header::CONTENT_TYPE, HTML), HOME_POLICY], HOME).into_response()
+}
+
+/// Nothing: browsers ask for an icon whatever the page says.
+#[utoipa::path(
+    get, path = "/favicon.ico", tag = "documentation", operation_id = "getIcon",
+    responses((status = 204, description = "There is none"), InternalProblems)
+)]
+pub async fn icon() -> Response {
+    (StatusCode::NO_CONTENT, [(header::CACHE_CONTROL, "max-age=86400")]).into_response()
+}
 
 /// This document.
 #[utoipa::path(
@@ -54,8 +86,7 @@ pub async fn asyncapi(State(state): State<HttpState>) -> Response {
     )
 )]
 pub async fn docs() -> Response {
-    ([(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")), POLICY], PAGE)
-        .into_response()
+    ([(header::CONTENT_TYPE, HTML), POLICY], PAGE).into_response()
 }
 
 /// A file of the documentation's page.
@@ -70,8 +101,12 @@ pub async fn docs() -> Response {
     )
 )]
 pub async fn file(TextPath(name): TextPath, headers: HeaderMap) -> HttpResult<Response> {
-    if name == "start.js" {
-        return Ok(([(header::CONTENT_TYPE, "text/javascript")], START).into_response());
+    match name.as_str() {
+        "start.js" => {
+            return Ok(([(header::CONTENT_TYPE, "text/javascript")], START).into_response());
+        }
+        "home.css" => return Ok(([(header::CONTENT_TYPE, "text/css")], HOME_STYLE).into_response()),
+        _ => {}
     }
     let missing = || HttpError::new(ProblemCode::RouteNotFound, "no such file");
     let known = FILES.contains(&name.as_str());

@@ -11,7 +11,8 @@ use super::schemas::{amount, optional_amount, transaction_types, wallet_statuses
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CreateWallet {
-    /// Made when left out. Visible characters, stored as sent.
+    /// Made when left out. Visible characters, stored as sent; not `.` or `..`, which no client can
+    /// ask for.
     #[schema(min_length = 1, max_length = 255, pattern = r"^\S+$", example = "w-1")]
     wallet_id: Option<String>,
     #[schema(min_length = 1, max_length = 255, pattern = r"^\S+$", example = "alice")]
@@ -122,8 +123,8 @@ pub struct BulkTransfer {
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OperationKey {
-    /// As `Idempotency-Key` of the single route: a retry through either meets the first. Left out,
-    /// the request's own key with the operation's number stands for it.
+    /// As `Idempotency-Key` of the single route: a retry through either meets the first. Left out, the
+    /// key of the whole request covers it, where there is one.
     #[schema(min_length = 1, max_length = 255, pattern = "^[!-~]+$")]
     idempotency_key: Option<String>,
 }
@@ -139,6 +140,9 @@ pub struct ReplayDeadLetters {
     wallet_id: Option<String>,
     /// An error class; `parked` for the parked wallets alone.
     cause: Option<String>,
+    /// What was meant to be an event, or a command; parked wallets are of events.
+    #[schema(pattern = "^(events|commands)$")]
+    source: Option<String>,
     /// Needed where none of the others is given.
     all: Option<bool>,
     /// Changes nothing.
@@ -156,6 +160,9 @@ pub struct QuarantineDeadLetters {
     wallet_id: Option<String>,
     /// An error class.
     cause: Option<String>,
+    /// What was meant to be an event, or a command; parked wallets are of events.
+    #[schema(pattern = "^(events|commands)$")]
+    source: Option<String>,
     /// Needed where none of the others is given.
     all: Option<bool>,
     /// Why, for whoever looks later.
@@ -174,6 +181,9 @@ pub struct DeadLetterFilter {
     /// An error class; `parked` for the parked wallets alone.
     #[param(value_type = String, required = false)]
     cause: Option<String>,
+    /// What was meant to be an event, or a command; parked wallets are of events.
+    #[param(value_type = String, required = false, pattern = "^(events|commands)$")]
+    source: Option<String>,
     /// Of dead letters `open`, `requested`, `replayed`, `quarantined`; of parked wallets
     /// `retrying`, `waiting`.
     #[param(
@@ -215,12 +225,13 @@ pub struct CommandHeaders {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub struct IfMatch {
-    /// The quoted version that the wallet must have, as its `ETag` gives it; `*` asks for nothing.
+    /// The quoted version that the wallet must have, as its `ETag` gives it, or a list of them; `*`
+    /// asks for nothing. A weak tag matches no version.
     #[param(
         rename = "If-Match",
         value_type = String,
         required = false,
-        pattern = r#"^(\*|"[0-9]{1,18}")$"#
+        pattern = r#"^(\*|(W/)?"[^"]*"(\s*,\s*(W/)?"[^"]*")*)$"#
     )]
     if_match: Option<String>,
 }
@@ -238,8 +249,8 @@ pub struct IfNoneMatch {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub struct ConsistencyToken {
-    /// Of a former write: the read waits, up to 5 s, until it is at least as new. What is no such
-    /// token asks for nothing.
+    /// Of a former write: the read waits, up to 5 s, until it is at least as new; then it is answered
+    /// 503 `projection_behind`. What is no such token asks for nothing.
     #[param(rename = "Consistency-Token", value_type = String, required = false)]
     consistency_token: Option<String>,
 }
@@ -311,11 +322,14 @@ pub struct EntryFilter {
     cursor: Option<String>,
 }
 
-/// How many entries.
+/// Which part of the entries.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct Limit {
+pub struct Page {
     /// Entries in one answer; 50 when left out.
     #[param(value_type = i64, required = false, minimum = 1, maximum = 1000)]
     limit: Option<i64>,
+    /// `nextCursor` of a former answer.
+    #[param(value_type = String, required = false)]
+    cursor: Option<String>,
 }

@@ -8,7 +8,7 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::Locking;
-use crate::store::{Connection, Error, Result};
+use crate::store::{Connection, Error, Result, server};
 use crate::wallet::{Currency, EventBody, Metadata, Status, TenantId, Wallet, WalletId};
 
 /// The wallets of a batch as they stand under lock.
@@ -24,6 +24,9 @@ pub struct Begun {
     /// The database's time, read under the locks.
     pub now: DateTime<Utc>,
     pub taken: Taken,
+    /// The server that the batch is written on: its postmaster's first moment, in microseconds. Another
+    /// one, or one that was promoted, has another.
+    pub server: i64,
 }
 
 /// A key that was used before.
@@ -83,7 +86,7 @@ pub async fn claim_and_read(
                  select w.*, null::timestamptz as now, null::bytea as scope_hash, \
                      null::bytea as fingerprint, null::uuid as transaction_id, \
                      null::int2 as key_status, null::text as answer, null::int8 as key_version, \
-                     null::int8 as second_version \
+                     null::int8 as second_version, null::int8 as server \
                  from (select count(*) from claimed) as first \
                  cross join unnest($2::text[]) as wanted(id) cross join lateral ( \
                      select id, owner_id, currency, status, balance, held_balance, \
@@ -93,8 +96,9 @@ pub async fn claim_and_read(
                 ") w \
                  union all \
                  select null, null, null, null, null, null, null, null, null, null, null, \
-                     date_trunc('milliseconds', clock_timestamp()), k.* \
-                 from (select 1) as always left join ( \
+                     date_trunc('milliseconds', clock_timestamp()), k.*, ",
+                server!(),
+                " from (select 1) as always left join ( \
                      unnest($4::bytea[]) as wanted(scope) cross join lateral ( \
                          select scope_hash, fingerprint, transaction_id, status, answer, version, \
                              second_version from idempotency_keys \
@@ -115,6 +119,7 @@ pub async fn claim_and_read(
         .fetch_all(connection)
         .await?;
     let (mut wallets, mut taken, mut now) = (Locked::new(), Taken::new(), None);
+    let mut server = 0;
     for row in &rows {
         let Some(at) = row.try_get("now")? else {
             let wallet = wallet_of(row)?;
@@ -122,12 +127,13 @@ pub async fn claim_and_read(
             continue;
         };
         now = Some(at);
+        server = row.try_get("server")?;
         if let Some(scope) = row.try_get::<Option<Vec<u8>>, _>("scope_hash")? {
             taken.insert(scope, key_of(row)?);
         }
     }
     let now = now.ok_or_else(|| Error::corrupt("no clock row"))?;
-    Ok(Begun { wallets, now, taken })
+    Ok(Begun { wallets, now, taken, server })
 }
 
 /// Which of `ids` exist: tells a wallet that was skipped from one that is not there.

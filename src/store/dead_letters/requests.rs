@@ -1,7 +1,7 @@
 //! What people ask for: replays, quarantine. Both only change rows here; whoever runs a service
 //! with Kafka does the rest, so that a request outlives whoever made it.
 
-use super::STATE;
+use super::{STATE, Source};
 use crate::store::{Connection, Result};
 use crate::wallet::TenantId;
 
@@ -16,6 +16,8 @@ pub struct Selection {
     pub ids: Vec<i64>,
     pub wallet: Option<String>,
     pub cause: Option<String>,
+    /// One of [`Source::WORDS`]; parked wallets are of events.
+    pub source: Option<String>,
 }
 
 /// What a request met.
@@ -44,6 +46,7 @@ pub async fn choose(
         "select d.id from dead_letters d where d.tenant_id = $1 \
              and (cardinality($2::bigint[]) = 0 or d.id = any($2)) \
              and ($3::bytea is null or d.key = $3) and ($4::text is null or d.error_class = $4) \
+             and ($5::text is null or d.source = $5) \
              and (cardinality($2::bigint[]) > 0 or {STATE} = 'open') order by d.id"
     );
     let ids = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
@@ -51,10 +54,10 @@ pub async fn choose(
         .bind(&selection.ids)
         .bind(selection.wallet.as_deref().map(str::as_bytes))
         .bind(&selection.cause)
+        .bind(&selection.source)
         .fetch_all(&mut *connection)
         .await?;
-    let parked =
-        selection.ids.is_empty() && selection.cause.as_deref().is_none_or(|cause| cause == PARKED);
+    let parked = selection.ids.is_empty() && has_parked(&selection.cause, &selection.source);
     let wallets = match parked {
         false => Vec::new(),
         true => {
@@ -70,6 +73,13 @@ pub async fn choose(
         }
     };
     Ok(Chosen { ids, wallets })
+}
+
+/// Whether parked wallets are among what is chosen by a cause and a source.
+pub fn has_parked(cause: &Option<String>, source: &Option<String>) -> bool {
+    let events = Source::Events.as_str();
+    cause.as_deref().is_none_or(|cause| cause == PARKED)
+        && source.as_deref().is_none_or(|source| source == events)
 }
 
 /// Asks for the replay of dead letters and for the next attempt at parked wallets.

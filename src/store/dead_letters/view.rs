@@ -19,6 +19,7 @@ impl From<Kept> for DeadLetterView {
         Self {
             id: kept.id,
             state: kept.state,
+            source: kept.source,
             topic: kept.topic,
             partition: kept.partition,
             offset: kept.offset,

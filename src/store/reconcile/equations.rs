@@ -16,6 +16,7 @@ pub const EQUATIONS: &[Equation] = &[
     Equation { name: "every wallet is what its events left", sql: WALLETS },
     Equation { name: "every event has exactly its entries", sql: ENTRIES },
     Equation { name: "every balance is the sum of its entries", sql: SUMS },
+    Equation { name: "every wallet's totals are the sums of its entries", sql: TOTALS },
     Equation { name: "debits equal credits in every event", sql: EVENT_BALANCE },
     Equation { name: "debits equal credits in every currency", sql: CURRENCY_BALANCE },
     Equation { name: "the read model is what its events left", sql: READ_MODEL },
@@ -172,6 +173,24 @@ const SUMS: &str = r"
         group by wallet_id) s on s.wallet_id = b.wallet_id
     where coalesce(s.total, 0)::numeric(38,8)::text is distinct from case
         when b.closing ~ '^-?[0-9]+(\.[0-9]+)?$' then b.closing::numeric(38,8)::text end";
+
+// Totals that are behind the version are completed when they are read: they must hold where they stand.
+const TOTALS: &str = "
+    select format('wallet %s: totals at version %s are %s credits, %s debits, %s entries; its entries up '
+        'to there sum to %s, %s and %s', v.wallet_id, v.totals_at, v.total_credits, v.total_debits,
+        v.transaction_count, coalesce(s.credits, 0), coalesce(s.debits, 0), coalesce(s.entries, 0))
+        as finding
+    from projected_versions v
+    left join (select l.wallet_id, sum(l.amount) filter (where l.side = 'CREDIT') as credits,
+            sum(l.amount) filter (where l.side = 'DEBIT') as debits, count(*) as entries
+        from ledger_entries l
+        join projected_versions p on p.tenant_id = l.tenant_id and p.projector = $2
+            and p.wallet_id = l.wallet_id and l.version <= p.totals_at
+        where l.tenant_id = $1 group by l.wallet_id) s on s.wallet_id = v.wallet_id
+    where v.tenant_id = $1 and v.projector = $2 and v.totals_at <= v.version
+      and (v.total_credits is distinct from coalesce(s.credits, 0)
+        or v.total_debits is distinct from coalesce(s.debits, 0)
+        or v.transaction_count is distinct from coalesce(s.entries, 0))";
 
 const EVENT_BALANCE: &str = "
     select format('event %s: debits %s, credits %s, currencies %s', event_id,

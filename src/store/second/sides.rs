@@ -157,7 +157,8 @@ async fn hand_over(connection: &mut Connection, tenant: &TenantId, topic: &str) 
          from (select e.wallet_id, e.event_type, e.version, e.partition, e.created_at \
              from projector_checkpoints c \
              join events e on e.tenant_id = $1 and e.partition = c.partition \
-                 and e.commit_xid >= c.feed_xid \
+                 and e.commit_xid >= case when c.feed_xid > pg_snapshot_xmax(pg_current_snapshot()) \
+                     then '0'::xid8 else c.feed_xid end \
              left join projected_versions v on v.tenant_id = $1 \
                  and v.projector = 'second-publisher' and v.wallet_id = e.wallet_id \
              where c.tenant_id = $1 and c.projector = 'second-publisher' \
@@ -203,12 +204,13 @@ async fn move_places(
     .await?;
     let places = [
         "insert into projector_checkpoints as held \
-             (tenant_id, projector, topic, partition, feed_xid) \
-         select tenant_id, projector, $3, partition, feed_xid from projector_checkpoints \
+             (tenant_id, projector, topic, partition, feed_xid, cluster) \
+         select tenant_id, projector, $3, partition, feed_xid, cluster from projector_checkpoints \
          where tenant_id = $1 and projector <> 'second-publisher' and topic = $2 \
          order by projector, partition \
          on conflict on constraint projector_checkpoints_pkey do update \
-             set next_offset = 0, feed_xid = greatest(held.feed_xid, excluded.feed_xid)",
+             set next_offset = 0, feed_xid = greatest(held.feed_xid, excluded.feed_xid), \
+                 cluster = excluded.cluster",
         "delete from projector_checkpoints where tenant_id = $1 and topic = $2 and $2 <> $3 \
            and projector <> 'second-publisher'",
         "delete from partition_leases where tenant_id = $1 and topic = $2 and $2 <> $3 \

@@ -71,8 +71,13 @@ fn details() -> Details {
     Details { description: Some("rent".into()), reference: Some("r-1".into()), metadata }
 }
 
+fn only(version: i64) -> Expected {
+    Expected::any_of(vec![version])
+}
+
 fn movement(wallet: &str, value: &str, expected_version: Option<i64>) -> Movement {
     let (wallet_id, amount) = (id(wallet), amount(value));
+    let expected_version = expected_version.map(only);
     Movement { wallet_id, amount, details: details(), expected_version }
 }
 
@@ -255,18 +260,26 @@ fn an_expected_version_is_that_of_the_wallet_that_is_spent_from() {
     let at = |version| Command::Debit(movement("a", "1", Some(version)));
     assert!(three().when(&at(2)).is_ok());
     for expected in [1, 3] {
-        let rejection = Rejection::VersionMismatch { expected, actual: 2 };
+        let rejection = Rejection::VersionMismatch { expected: only(expected), actual: 2 };
         assert_eq!(three().when(&at(expected)), Err(rejection));
     }
+    let any_of = |versions: &[i64]| {
+        let expected_version = Some(Expected::any_of(versions.to_vec()));
+        let order = Movement { expected_version, ..movement("a", "1", None) };
+        three().when(&Command::Debit(order))
+    };
+    assert!(any_of(&[9, 2]).is_ok());
+    assert!(any_of(&[9, 3]).is_err());
+    assert!(any_of(&[]).is_err(), "a wallet has one of no version");
     let given = three().and(&[credit("b", "1")]);
     let transfer_at = |version| match transfer("a", "b", "1") {
         Command::Transfer(order) => {
-            Command::Transfer(Transfer { expected_version: Some(version), ..order })
+            Command::Transfer(Transfer { expected_version: Some(only(version)), ..order })
         }
         other => other,
     };
     assert!(given.when(&transfer_at(2)).is_ok());
-    let rejection = Rejection::VersionMismatch { expected: 3, actual: 2 };
+    let rejection = Rejection::VersionMismatch { expected: only(3), actual: 2 };
     assert_eq!(given.when(&transfer_at(3)), Err(rejection));
 }
 

@@ -150,7 +150,8 @@ async fn a_record_that_has_no_room_among_the_dead_letters_leaves_its_place_there
         letters.rfind(|record| record.headers.contains_key("original-offset"))
     })
     .await;
-    assert_eq!((&letter.key, &letter.value), (&None, &None));
+    assert_eq!((letter.key.as_deref(), &letter.value), (Some(KEY.as_bytes()), &None));
+    assert_eq!(header(&letter, "from"), "a stranger");
     assert_eq!(header(&letter, "original-offset"), offset.to_string());
     assert_eq!(header(&letter, "error-class"), "invalid_utf8");
     assert_eq!(header(&letter, "value-left-out"), value.len().to_string());

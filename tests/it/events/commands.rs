@@ -50,6 +50,35 @@ fn full() -> [Value; 4] {
     ]
 }
 
+/// Commands of several operations: each full one in a list, and lists that are none.
+fn bulks() -> Vec<Value> {
+    let items: Vec<Value> = full().iter().map(|command| without(command, "commandId")).collect();
+    let bulk = json!({"commandId": "b", "op": "bulk", "atomic": true, "operations": items});
+    let mut examples = vec![bulk.clone(), with(&bulk, "atomic", Value::Null)];
+    for name in ["commandId", "op", "atomic", "operations"] {
+        examples.push(without(&bulk, name));
+        for value in [json!(7), json!("x"), json!([]), json!({}), json!([7]), json!([[]])] {
+            examples.push(with(&bulk, name, value));
+        }
+    }
+    for (name, value) in [("walletId", json!("w")), ("amount", json!(1)), ("metadata", json!({}))] {
+        examples.push(with(&bulk, name, value));
+    }
+    let of = |operations: Vec<Value>| with(&bulk, "operations", json!(operations));
+    examples.push(of(vec![items[1].clone(); 1000]));
+    examples.push(of(vec![items[1].clone(); 1001]));
+    for item in &items {
+        examples.push(of(vec![item.clone()]));
+        examples.push(of(vec![items[1].clone(), with(item, "commandId", json!("c"))]));
+        examples.push(of(vec![items[1].clone(), with(item, "more", json!(1))]));
+        for name in item.as_object().unwrap().keys() {
+            examples.push(of(vec![items[1].clone(), without(item, name)]));
+            examples.push(of(vec![with(item, name, json!([])), items[1].clone()]));
+        }
+    }
+    examples
+}
+
 #[test]
 fn schema_and_reader_agree_on_every_example() {
     let mut examples = Vec::new();
@@ -107,6 +136,7 @@ fn schema_and_reader_agree_on_every_example() {
         examples.push(with(&command, "more", json!(1)));
         examples.push(with(&command, "op", json!("freeze")));
     }
+    examples.extend(bulks());
     let schema = validator_of("WalletCommand");
     let mut read = 0;
     for example in &examples {
@@ -143,4 +173,9 @@ async fn results_are_as_their_schema_says() {
         assert!(!schema.is_valid(&without(&result, "commandId")));
         assert!(!schema.is_valid(&with(&result, "body", json!({"id": 1}))));
     }
+    let result = json!({"commandId": "c", "status": 201, "body": answer});
+    assert!(schema.is_valid(&result), "{result}");
+    let mut result = result;
+    result["body"]["results"][1]["body"] = json!({"id": 1});
+    assert!(!schema.is_valid(&result));
 }

@@ -49,13 +49,14 @@ async fn history(app: &App, wallets: &[&str]) {
 }
 
 /// The headers that a record's own envelope calls for, in the order of their names.
-fn headers(event: &Value, trace: &str) -> Vec<(String, String)> {
+fn headers(event: &Value, trace: &str, deployment: &str) -> Vec<(String, String)> {
     let text = |name: &str| event[name].as_str().unwrap_or("").to_owned();
     let pairs = [
         ("aggregate-id", text("aggregateId")),
         ("aggregateType", "Wallet".to_owned()),
         ("causation-id", text("causationId")),
         ("correlation-id", text("correlationId")),
+        ("deployment-id", deployment.to_owned()),
         ("event-type", text("eventType")),
         ("eventType", text("eventType")),
         ("traceparent", trace.to_owned()),
@@ -70,6 +71,8 @@ async fn the_console_consumer_sees_every_event_in_order_under_its_wallets_key() 
     history(&app, &wallets).await;
     let total: i64 =
         sqlx::query_scalar("select count(*) from events").fetch_one(&app.pool).await.unwrap();
+    let deployment: String =
+        sqlx::query_scalar("select id::text from deployments").fetch_one(&app.pool).await.unwrap();
     let records = consume(&app.topic, total as usize);
 
     let mut by_wallet: BTreeMap<&str, Vec<(&Record, Value)>> = BTreeMap::new();
@@ -84,7 +87,7 @@ async fn the_console_consumer_sees_every_event_in_order_under_its_wallets_key() 
         let with_ids = event["causationId"] == "order-7";
         assert_eq!(event["correlationId"] == "c-1", with_ids, "{event}");
         let trace = if with_ids { TRACE } else { "" };
-        assert_eq!(record.headers, headers(&event, trace), "{}", record.value);
+        assert_eq!(record.headers, headers(&event, trace, &deployment), "{}", record.value);
         by_wallet.entry(&record.key).or_default().push((record, event));
     }
     let kinds: BTreeSet<String> =

@@ -132,6 +132,7 @@ impl Books {
             topic: TOPIC.to_owned(),
             consumer: ConsumerSettings {
                 max_poll_records: max,
+                fetch_bytes: 65_536,
                 max_wait: Duration::from_millis(20),
                 session_timeout: Duration::from_secs(10),
                 group_prefix: String::new(),
@@ -206,7 +207,8 @@ impl Follower {
         let found = load(&mut connection, &subscription, PARTITIONS).await.unwrap();
         let places = found.into_iter().map(|c| (c.partition, c.next_offset)).collect();
         let recent = Recent::default();
-        let job = Job { kind, subscription, partitions: PARTITIONS, recent };
+        let partitions = PARTITIONS;
+        let job = Job { kind, subscription, partitions, deployment: None, recent };
         Self { pool, job, topic, places, max }
     }
 

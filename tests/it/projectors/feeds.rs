@@ -93,6 +93,8 @@ async fn both_feeds_move_their_places_of_one_partition_in_one_round() {
         next: 7,
         records: Vec::new(),
         dead: Vec::new(),
+        server: None,
+        foreign: None,
     };
     let mut connection = books.pool.acquire().await.unwrap();
     let outcome = apply(&mut connection, &follower.job, &mut [fetched, walked]).await.unwrap();

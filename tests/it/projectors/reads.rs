@@ -17,12 +17,12 @@ async fn entries_are_paged_filtered_and_summed() {
     let (c, tenant) = (&mut connection, TenantId::default_tenant());
     let limit = |limit| EntryFilter { limit, ..EntryFilter::default() };
 
-    let summary = entries::summary(c, &tenant, &id("w0")).await.unwrap();
+    let summary = entries::summary(c, &tenant, LEDGER, &id("w0")).await.unwrap();
     assert_eq!((&*summary.total_credits, &*summary.total_debits), ("104.35", "3.10"));
     assert_eq!((summary.transaction_count, summary.last.unwrap().version), (4, 5));
-    let yen = entries::summary(c, &tenant, &id("y1")).await.unwrap();
+    let yen = entries::summary(c, &tenant, LEDGER, &id("y1")).await.unwrap();
     assert_eq!((&*yen.total_credits, &*yen.total_debits), ("500", "0"));
-    let nobody = entries::summary(c, &tenant, &id("nobody")).await.unwrap();
+    let nobody = entries::summary(c, &tenant, LEDGER, &id("nobody")).await.unwrap();
     assert_eq!((&*nobody.total_credits, nobody.transaction_count, nobody.last), ("0.00", 0, None));
     assert_eq!(entries::projected_version(c, &tenant, LEDGER, &id("w0")).await.unwrap(), 5);
     assert_eq!(entries::projected_version(c, &tenant, LEDGER, &id("nobody")).await.unwrap(), 0);
@@ -34,7 +34,7 @@ async fn entries_are_paged_filtered_and_summed() {
     assert_eq!(page[0].amount.to_string(), "1.25");
     let out = EntryFilter { transaction_type: Some(TransactionType::TransferOut), ..limit(9) };
     let out = entries::of_wallet(c, &tenant, &id("w0"), &out, None).await.unwrap();
-    let both = entries::of_reference(c, &tenant, &out[0].reference_id, 50).await.unwrap();
+    let both = entries::of_reference(c, &tenant, &out[0].reference_id, 50, None).await.unwrap();
     assert_eq!((out.len(), both.len()), (1, 2));
 
     let (mut all, mut after) = (Vec::new(), None);

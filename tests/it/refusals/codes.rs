@@ -96,7 +96,7 @@ async fn each_code_of_the_contract_has_its_status_and_its_document() {
     for (header, value, status, code) in [
         ("if-match", "\"9\"", 412, "version_mismatch"),
         ("if-match", "9", 400, "invalid_value"),
-        ("if-match", "\"nine\"", 400, "invalid_value"),
+        ("if-match", "\"nine\"", 412, "version_mismatch"),
         ("content-type", "text/plain", 415, "unsupported_media_type"),
         ("content-encoding", "gzip", 415, "unsupported_media_type"),
         ("idempotency-key", "", 400, "invalid_idempotency_key"),

@@ -68,7 +68,7 @@ async fn odd_ids_and_texts_are_kept_exactly_as_sent() {
         "../../etc",
         "';DROP_TABLE--",
         "財布",
-        "..",
+        "...",
         "%2e",
         "a?b#c",
         longest.as_str(),
@@ -80,10 +80,7 @@ async fn odd_ids_and_texts_are_kept_exactly_as_sent() {
         assert_eq!((made.status, &made.json()["id"]), (201, &json!(id)), "{}", made.text);
         // The id alone, with everything escaped that has a meaning in a path.
         let escaped: String = id.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        // A client may drop an escaped dot segment; what it sends then is another path.
-        if id != ".." {
-            assert_eq!(app.get(&format!("/wallets/{escaped}")).await.json()["ownerId"], id);
-        }
+        assert_eq!(app.get(&format!("/wallets/{escaped}")).await.json()["ownerId"], id);
     }
     let many: serde_json::Map<_, _> = (0..1000).map(|n| (n.to_string(), json!(n))).collect();
     for (description, reference, metadata) in [

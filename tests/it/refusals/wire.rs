@@ -75,7 +75,7 @@ async fn requests_whose_framing_is_in_doubt_are_refused() {
         ("GET /wallets/../wallets HTTP/1.1", 404),
         ("GET /wallets//events HTTP/1.1", 400),
         ("get /wallets HTTP/1.1", 405),
-        ("OPTIONS * HTTP/1.1", 404),
+        ("OPTIONS * HTTP/1.1", 204),
     ] {
         let request = format!("{line}\r\nHost: x\r\nConnection: close\r\n\r\n");
         assert_eq!(statuses(&exchange(&app, request.as_bytes()).await), [status], "{line}");

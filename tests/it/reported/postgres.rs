@@ -1,1 +1,8 @@
-//! Postgres as it is met in the field: managed, pooled, read-only, reconnecting.
+//! PostgreSQL and the way to it, as providers and operators have them.
+
+mod durability;
+mod managed;
+mod poolers;
+mod pools;
+mod read_only;
+mod sessions;

@@ -26,6 +26,7 @@ pub struct Setup {
     variables: BTreeMap<String, String>,
     postgres_url: String,
     database: String,
+    limits: Option<String>,
 }
 
 /// One database with its topics, and one instance of the service over them.
@@ -36,6 +37,7 @@ pub struct App {
     pub client: reqwest::Client,
     pub pool: PgPool,
     variables: BTreeMap<String, String>,
+    limits: Option<String>,
     child: Option<Child>,
     log: PathBuf,
 }
@@ -72,12 +74,18 @@ impl Setup {
             ("LOG_LEVEL".to_owned(), "info,wallex=debug".to_owned()),
         ]);
         variables.extend(kafka.map(|kafka| ("KAFKA_BROKERS".to_owned(), kafka.bootstrap.clone())));
-        Self { variables, postgres_url: postgres.url_of(&name), database: name }
+        let postgres_url = postgres.url_of(&name);
+        Self { variables, postgres_url, database: name, limits: None }
     }
 
     pub fn with(mut self, name: &str, value: impl ToString) -> Self {
         self.variables.insert(name.to_owned(), value.to_string());
         self
+    }
+
+    /// With the limits that a shell's command sets, as `ulimit -n 256`.
+    pub fn limited(self, command: &str) -> Self {
+        Self { limits: Some(command.to_owned()), ..self }
     }
 
     /// With the consumer of inbound commands.
@@ -93,21 +101,28 @@ impl Setup {
 
     /// Migrates and starts; returns once the service is ready.
     pub async fn start(self) -> App {
+        let mut app = self.migrated();
+        app.restart().await;
+        app
+    }
+
+    /// Migrates, and starts nothing.
+    pub fn migrated(self) -> App {
         let log = std::env::temp_dir().join(format!("wallex-{}.log", self.database));
         let pool = PgPool::connect_lazy(&self.postgres_url).unwrap();
-        let mut app = App {
+        let app = App {
             base: format!("http://127.0.0.1:{}", self.variables["PORT"]),
             database_url: self.postgres_url,
             topic: self.variables["KAFKA_EVENTS_TOPIC"].clone(),
             client: reqwest::Client::builder().timeout(PATIENCE).build().unwrap(),
             pool,
             variables: self.variables,
+            limits: self.limits,
             child: None,
             log,
         };
         let migrated = app.wallex(&["migrate"]);
         assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
-        app.restart().await;
         app
     }
 }
@@ -125,6 +140,7 @@ impl App {
             client: self.client.clone(),
             pool: self.pool.clone(),
             variables,
+            limits: self.limits.clone(),
             child: None,
             log: self.log.with_extension(format!("{port}.log")),
         };
@@ -134,7 +150,15 @@ impl App {
 
     /// The service's command with this service's settings.
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wallex"));
+        let binary = env!("CARGO_BIN_EXE_wallex");
+        let mut command = match &self.limits {
+            None => Command::new(binary),
+            Some(limits) => {
+                let mut shell = Command::new("/bin/sh");
+                shell.args(["-c", &format!("{limits} && exec \"$0\" \"$@\""), binary]);
+                shell
+            }
+        };
         command.env_clear().envs(&self.variables).stdin(Stdio::null());
         command
     }
@@ -163,6 +187,14 @@ impl App {
         self.child = Some(child);
     }
 
+    /// Whether the process has ended, and not well.
+    pub fn exited(&mut self) -> Option<()> {
+        let status = self.child.as_mut()?.try_wait().unwrap()?;
+        self.child = None;
+        assert!(!status.success(), "it ended well");
+        Some(())
+    }
+
     pub async fn ready(&self) {
         let what = format!("{} ready; its log is {}", self.base, self.log.display());
         eventually(&what, PATIENCE, async || {
@@ -187,6 +219,10 @@ impl App {
         let mut child = self.child.take().unwrap();
         kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
         child.wait().unwrap()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -248,6 +284,18 @@ impl App {
     pub fn assert_reconciled(&self) {
         let (clean, said) = self.reconcile();
         assert!(clean, "{said}");
+    }
+
+    /// How the process ended, where it did by itself.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        let ended = self.child.as_mut()?.try_wait().unwrap()?;
+        self.child = None;
+        Some(ended)
+    }
+
+    /// What the process says from now on is all that its log has.
+    pub fn forget_log(&self) {
+        let _ = std::fs::remove_file(&self.log);
     }
 
     /// A setting, as the process has it.

@@ -3,7 +3,7 @@
 //! knows a COMMIT when it sees one, and can lose its answer.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -40,7 +40,7 @@ const HELD: usize = 2;
 
 #[derive(Debug)]
 struct Shared {
-    target: u16,
+    target: AtomicU16,
     to_server: watch::Sender<Flow>,
     to_client: watch::Sender<Flow>,
     /// New connections and those there are: cut when replaced.
@@ -94,7 +94,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared {
-            target,
+            target: AtomicU16::new(target),
             to_server: watch::Sender::new(Flow::Through),
             to_client: watch::Sender::new(Flow::Through),
             alive: watch::Sender::new(CancellationToken::new()),
@@ -118,6 +118,16 @@ impl Proxy {
     pub fn flow(&self, to_server: Flow, to_client: Flow) {
         self.shared.to_server.send_replace(to_server);
         self.shared.to_client.send_replace(to_client);
+    }
+
+    /// Connections that were asked for so far.
+    pub fn taken(&self) -> usize {
+        self.shared.taken.load(Ordering::Relaxed)
+    }
+
+    /// New connections go to another port of the loopback: the address of a server has moved.
+    pub fn lead_to(&self, port: u16) {
+        self.shared.target.store(port, Ordering::Relaxed);
     }
 
     /// Cuts all connections; new ones are taken.
@@ -158,9 +168,10 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         let Ok((client, _)) = listener.accept().await else { continue };
         let shared = Arc::clone(&shared);
         let number = shared.taken.fetch_add(1, Ordering::Relaxed) + 1;
+        let port = shared.target.load(Ordering::Relaxed);
         tokio::spawn(async move {
             // A server that is down shows as a connection that ends at once.
-            let Ok(server) = TcpStream::connect(("127.0.0.1", shared.target)).await else { return };
+            let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
             let _ = (client.set_nodelay(true), server.set_nodelay(true));
             let alive = shared.alive.borrow().clone();
             alive.run_until_cancelled(carry(client, server, shared, number)).await;

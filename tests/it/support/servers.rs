@@ -4,8 +4,10 @@
 //! All of them hang on leashes: they end, and their data goes away, when this process ends for
 //! whatever reason. What a machine lacks is a failure that says what to install, never a skip.
 
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
 use wallex::cli::dev::broker::{self, Broker};
@@ -26,10 +28,78 @@ pub fn kafka() -> &'static Broker {
 
 /// A PostgreSQL that the test may kill, stop and start again; gone when dropped.
 pub fn own_postgres() -> Postgres {
+    own_postgres_with(&[])
+}
+
+/// The same with more settings of its `postgresql.conf`.
+pub fn own_postgres_with(settings: &[(&str, &str)]) -> Postgres {
+    start_postgres(std::env::var_os("WALLEX_POSTGRES_BIN").map(PathBuf::from), settings)
+}
+
+/// The versions that `scripts/lib/prepare.sh` fetches.
+const MAJORS: [(u32, &str); 3] = [(16, "16.4.0"), (17, "17.6.0"), (18, "18.1.0")];
+
+/// A PostgreSQL of one of these majors, gone when dropped: as `scripts/test` fetches them beside
+/// Kafka, or as `WALLEX_POSTGRES_16` and so on name the folder of their programs.
+pub fn own_postgres_of(major: u32) -> Postgres {
+    let (_, version) = MAJORS.into_iter().find(|(known, _)| *known == major).unwrap();
+    let name = format!("WALLEX_POSTGRES_{major}");
+    let bin = std::env::var_os(&name).map(PathBuf::from).unwrap_or_else(|| {
+        let kafka = std::env::var_os("WALLEX_KAFKA_HOME").unwrap_or_default();
+        Path::new(&kafka).with_file_name(format!("postgres-{version}")).join("bin")
+    });
+    assert!(
+        bin.join("initdb").exists() && bin.join("psql").exists(),
+        "there is no PostgreSQL {major} in {}: run scripts/test (for 16 and 17: scripts/test --full), \
+         which fetches it, or set {name} to the folder of its programs, psql among them",
+        bin.display(),
+    );
     let folder = temporary_folder("pg");
+    // Root's own folders are closed to the user that the server runs as.
+    let programs = folder.join("programs");
+    let home = bin.parent().unwrap();
+    let copied = Command::new("cp").args(["-RL"]).arg(home).arg(&programs).status().unwrap();
+    assert!(copied.success());
+    start_postgres_in(folder, Some(programs.join("bin")), &[])
+}
+
+/// A copy of the server as it stands, in recovery and with nobody to follow. The server itself is
+/// stopped.
+pub fn standby_of(primary: &mut Postgres) -> Postgres {
+    primary.stop();
+    let folder = temporary_folder("pg");
+    let data = folder.join("data");
+    let copied = Command::new("cp").arg("-Rp").arg(&primary.data).arg(&data).status().unwrap();
+    assert!(copied.success());
+    std::fs::write(data.join("standby.signal"), "").unwrap();
+    start_postgres_in(folder, Some(primary.bin.clone()), &[])
+}
+
+/// A physical standby that streams from a running server; gone when dropped.
+pub fn streaming_standby_of(primary: &Postgres) -> Postgres {
+    let folder = temporary_folder("standby");
+    // The servers' user owns the data, also where the tests run as root.
+    let owner = std::fs::metadata(&primary.data).unwrap();
+    std::os::unix::fs::chown(&folder, Some(owner.uid()), Some(owner.gid())).unwrap();
+    let from = format!("host=127.0.0.1 port={} user=postgres", primary.port);
+    let mut backup = Command::new(primary.bin.join("pg_basebackup"));
+    backup.args(["-R", "-X", "stream", "-c", "fast", "--no-sync", "-d", &from, "-D"]);
+    backup.arg(folder.join("data")).current_dir(&folder).uid(owner.uid()).gid(owner.gid());
+    let output = backup.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    start_postgres_in(folder, Some(primary.bin.clone()), &[])
+}
+
+fn start_postgres(bin: Option<PathBuf>, settings: &[(&str, &str)]) -> Postgres {
+    start_postgres_in(temporary_folder("pg"), bin, settings)
+}
+
+fn start_postgres_in(folder: PathBuf, bin: Option<PathBuf>, settings: &[(&str, &str)]) -> Postgres {
     let mut options = postgres::Options::new(0, &folder.join("data"), &folder.join("postgres.log"));
-    options.bin = std::env::var_os("WALLEX_POSTGRES_BIN").map(PathBuf::from);
+    options.bin = bin;
     options.settings = vec![("max_connections".to_owned(), "300".to_owned())];
+    let more = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    options.settings.extend(more);
     options.remove = Some(folder.clone());
     Postgres::start(options).unwrap_or_else(|error| {
         let _ = std::fs::remove_dir_all(folder);

@@ -92,17 +92,22 @@ async fn the_ledger_shows_every_entry_by_wallet_reference_and_time() {
     assert_eq!(unknown, expected);
 
     let found = golden.of(get(&app, "/ledger/reference/ref%2F1%20%C3%BC").await);
-    let expected = json!({"referenceId": "ref/1 ü", "count": 1, "transactions": [entry(3)]});
+    let expected = json!({
+        "referenceId": "ref/1 ü", "count": 1, "transactions": [entry(3)], "nextCursor": null,
+    });
     assert_eq!(found, expected);
     let transfer = get(&app, "/ledger/wallet/b").await["transactions"][0]["referenceId"].clone();
     let both = get(&app, &format!("/ledger/reference/{}", transfer.as_str().unwrap())).await;
     // Both sides are of one moment: the later made event stands first.
     let expected = json!({
         "referenceId": "#3", "count": 2, "transactions": [arrival(), entry(5)],
+        "nextCursor": null,
     });
     assert_eq!(golden.of(both), expected);
     let none = get(&app, "/ledger/reference/none").await;
-    assert_eq!(none, json!({"referenceId": "none", "count": 0, "transactions": []}));
+    let expected =
+        json!({"referenceId": "none", "count": 0, "transactions": [], "nextCursor": null});
+    assert_eq!(none, expected);
 
     let all = golden.of(get(&app, "/ledger/transactions").await);
     let entries = [arrival(), entry(5), entry(4), entry(3), entry(2)];

@@ -1,0 +1,50 @@
+//! What commands print. A reader that has seen enough (`| head`) ends the command without a word, as
+//! it ends any other tool; std's macros would panic.
+
+use std::fmt::Arguments;
+use std::io::{ErrorKind, Write as _};
+
+/// What a shell sees of a program that SIGPIPE ended.
+const BROKEN_PIPE: i32 = 128 + 13;
+
+/// In place of std's.
+macro_rules! println {
+    () => { $crate::cli::output::line(format_args!("")) };
+    ($($text:tt)*) => { $crate::cli::output::line(format_args!($($text)*)) };
+}
+
+/// In place of std's: nobody to tell is no reason to fail.
+macro_rules! eprintln {
+    ($($text:tt)*) => { $crate::cli::output::aside(format_args!($($text)*), "\n") };
+}
+
+/// In place of std's.
+macro_rules! eprint {
+    ($($text:tt)*) => { $crate::cli::output::aside(format_args!($($text)*), "") };
+}
+
+pub fn line(text: Arguments<'_>) {
+    end_unless(writeln!(std::io::stdout(), "{text}"));
+}
+
+/// A whole document as it is.
+pub fn write(document: &[u8]) {
+    let mut output = std::io::stdout();
+    end_unless(output.write_all(document).and_then(|()| output.flush()));
+}
+
+pub fn aside(text: Arguments<'_>, end: &str) {
+    let _ = write!(std::io::stderr(), "{text}{end}");
+}
+
+/// Ends the process where nothing more can be printed.
+fn end_unless(written: std::io::Result<()>) {
+    match written {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(BROKEN_PIPE),
+        Err(error) => {
+            aside(format_args!("wallex: the output cannot be written: {error}"), "\n");
+            std::process::exit(1);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Is a session one session? A pooler that gives its server's sessions to clients by turns (PgBouncer
+//! with `pool_mode = transaction` or `statement`, and what is made like it) loses or hands on all
+//! that the service's guarantees stand on: time limits, the role that cannot change the books, plans,
+//! the listening session and its lock. The service asks before it uses one, and refuses it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::Connection as _;
+use tokio::sync::OnceCell;
+
+use super::super::{Error, Result, bounded};
+use super::session::Session;
+use crate::config::Secret;
+use crate::store::Connection;
+
+/// Between two idle clients of such a pooler the first round tells; others may come between.
+const ROUNDS: usize = 4;
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why such a way is refused, and what to do.
+pub const SHARED: &str = "the database is behind a pooler that gives one session to several clients by \
+     turns (PgBouncer's pool_mode = transaction or statement). Time limits, the role that cannot change \
+     the books and the listening session do not survive that. Connect to PostgreSQL itself, or through a pool with \
+     pool_mode = session: docs/OPERATIONS.md, Poolers";
+
+/// The way to the database of one login, looked at before it is first used. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Way(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    url: Secret,
+    checked: OnceCell<()>,
+}
+
+impl Way {
+    pub fn new(url: &Secret) -> Self {
+        Self(Arc::new(Parts { url: url.clone(), checked: OnceCell::new() }))
+    }
+
+    pub(in super::super) fn url(&self) -> &Secret {
+        &self.0.url
+    }
+
+    /// Whether sessions are what they seem. Asks once; an error of [`Error::is_refusal`] is final.
+    pub async fn check(&self) -> Result<()> {
+        // Boxed: it is asked once, and its callers are many.
+        let asked = || Box::pin(bounded(PATIENCE, self.compare()));
+        self.0.checked.get_or_try_init(asked).await.map(drop)
+    }
+
+    /// Of two clients each must keep its own process of the server. One by turns gets the other's
+    /// as soon as that is idle, or another one than before.
+    async fn compare(&self) -> Result<()> {
+        let options = Session::new("wallex-check").options(&self.0.url)?;
+        let mut first = Connection::connect_with(&options).await?;
+        let mut second = Connection::connect_with(&options).await?;
+        for _ in 0..ROUNDS {
+            let before = process(&mut first).await?;
+            // A pooler by statements knows no transactions.
+            let began = sqlx::raw_sql("begin").execute(&mut second).await.map_err(Error::from);
+            if began.as_ref().is_err_and(|error| error.sqlstate().is_some()) {
+                return Err(Error::refused(SHARED));
+            }
+            began?;
+            let other = process(&mut second).await?;
+            if other == before || process(&mut first).await? != before {
+                return Err(Error::refused(SHARED));
+            }
+            sqlx::raw_sql("rollback").execute(&mut second).await?;
+        }
+        // They are of no use any more, whether they can say goodbye or not.
+        let _ = (first.close().await, second.close().await);
+        Ok(())
+    }
+}
+
+/// The server's process behind a connection. As a simple query: a prepared one would stay behind.
+async fn process(connection: &mut Connection) -> Result<i32> {
+    use sqlx::Row as _;
+    let asked = sqlx::raw_sql("select pg_backend_pid() as process");
+    Ok(sqlx::Executor::fetch_one(connection, asked).await?.try_get("process")?)
+}
