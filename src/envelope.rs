@@ -11,9 +11,6 @@ use uuid::Uuid;
 /// What every event of a wallet is an event of.
 pub const AGGREGATE_TYPE: &str = "Wallet";
 
-/// The newest form of an event's `data` that this version reads and writes.
-pub const SCHEMA_VERSION: i16 = 1;
-
 /// Headers of a replayed dead letter: which one it is, and the how-manieth replay.
 pub const DEAD_LETTER_ID: &str = "dead-letter-id";
 pub const REPLAY_COUNT: &str = "replay-count";

@@ -4,29 +4,29 @@
 //! a DEBIT on `external`, the outside world. Between the two events of a transfer the money stands
 //! on `transfers_in_flight`.
 
-use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use uuid::Uuid;
 
-use crate::wallet::{EventData, Metadata, TenantId, WalletId};
+use crate::wallet::{ChangeType, Event, EventKind, Metadata, WalletId};
 
-/// The account of the outside world, where money comes from and goes to.
-pub const EXTERNAL: &str = "external";
-/// The account of transfers between their two events.
-pub const TRANSFERS_IN_FLIGHT: &str = "transfers_in_flight";
-/// The account of every wallet; `wallet_id` says which.
-pub const WALLET: &str = "wallet";
+/// Where money stands. System accounts have no row: no command queues for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Account {
+    /// The wallet of the event.
+    Wallet,
+    /// The outside world, where money comes from and goes to.
+    External,
+    /// Transfers between their two events.
+    TransfersInFlight,
+}
 
-/// An event as it is recorded: the input of every projection.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RecordedEvent {
-    pub tenant: TenantId,
-    pub wallet_id: WalletId,
-    pub version: i64,
-    pub event_id: Uuid,
-    pub transaction_id: Uuid,
-    pub data: EventData,
-    pub created_at: DateTime<Utc>,
+/// One movement of an event's money; those of an event sum to zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Posting {
+    pub account: Account,
+    pub side: Side,
+    /// Greater than zero, in the event's currency.
+    pub amount: Decimal,
 }
 
 /// The side of the books that an entry stands on.
@@ -50,7 +50,7 @@ pub enum TransactionType {
 pub struct Entry {
     /// Derived from event and leg: a rebuilt ledger has the same ids.
     pub id: Uuid,
-    pub account: &'static str,
+    pub account: Account,
     /// Set on the wallet's own leg only.
     pub wallet_id: Option<WalletId>,
     pub related_wallet_id: Option<String>,
@@ -58,7 +58,7 @@ pub struct Entry {
     pub side: Side,
     /// Greater than zero.
     pub amount: Decimal,
-    pub currency: String,
+    pub currency: &'static str,
     /// Before and after, on the wallet's own leg only.
     pub balances: Option<(Decimal, Decimal)>,
     pub description: Option<String>,
@@ -66,6 +66,16 @@ pub struct Entry {
     pub reference_id: String,
     pub metadata: Option<Metadata>,
     pub leg: i16,
+}
+
+impl Account {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Wallet => "wallet",
+            Self::External => "external",
+            Self::TransfersInFlight => "transfers_in_flight",
+        }
+    }
 }
 
 /// What entries of one wallet add to its totals: in units of 10^-8, the last decimal that an amount has.
@@ -134,85 +144,57 @@ impl TransactionType {
     }
 }
 
-/// The entries of one event: none for a creation, else the wallet's leg and its counterpart.
-pub fn entries(event: &RecordedEvent) -> Vec<Entry> {
-    let leg = match &event.data {
-        EventData::WalletCreated(_) => return Vec::new(),
-        EventData::WalletCredited(change) | EventData::WalletDebited(change) => Leg {
-            kind: match event.data {
-                EventData::WalletCredited(_) => TransactionType::Credit,
-                _ => TransactionType::Debit,
-            },
-            balances: (change.previous_balance, change.new_balance),
-            amount: change.change_amount,
-            currency: &change.currency,
-            description: change.reason.as_ref(),
-            reference: change.reference.as_ref(),
-            metadata: change.metadata.as_ref(),
-            related: None,
-        },
-        EventData::WalletTransferInitiated(change) | EventData::WalletTransferCompleted(change) => {
-            let out = matches!(event.data, EventData::WalletTransferInitiated(_));
-            let (kind, related) = if out {
-                (TransactionType::TransferOut, &change.to_wallet_id)
-            } else {
-                (TransactionType::TransferIn, &change.from_wallet_id)
-            };
-            Leg {
-                kind,
-                balances: (change.previous_balance, change.new_balance),
-                amount: change.change_amount,
-                currency: &change.currency,
-                description: change.reason.as_ref(),
-                reference: change.reference.as_ref(),
-                metadata: change.metadata.as_ref(),
-                related: Some(related),
-            }
+/// How an event moves money: none for a creation, else the wallet's posting and its counterpart.
+pub fn postings(event: &Event) -> Vec<Posting> {
+    let counterpart = match event.body.kind {
+        EventKind::Created { .. } => return Vec::new(),
+        EventKind::Credited | EventKind::Debited => Account::External,
+        EventKind::TransferInitiated { .. } | EventKind::TransferCompleted { .. } => {
+            Account::TransfersInFlight
         }
     };
-    vec![leg.entry(event, 0), leg.entry(event, 1)]
+    let amount = event.body.change.amount;
+    let side = match event.body.change.direction {
+        ChangeType::Credit => Side::Credit,
+        ChangeType::Debit => Side::Debit,
+    };
+    vec![
+        Posting { account: Account::Wallet, side, amount },
+        Posting { account: counterpart, side: side.opposite(), amount },
+    ]
 }
 
-/// What both entries of an event share.
-struct Leg<'a> {
-    kind: TransactionType,
-    balances: (Decimal, Decimal),
-    amount: Decimal,
-    currency: &'a str,
-    description: Option<&'a String>,
-    reference: Option<&'a String>,
-    metadata: Option<&'a Metadata>,
-    related: Option<&'a String>,
-}
-
-impl Leg<'_> {
-    fn entry(&self, event: &RecordedEvent, leg: i16) -> Entry {
-        let (wallet_side, system_account) = match self.kind {
-            TransactionType::Credit => (Side::Credit, EXTERNAL),
-            TransactionType::Debit => (Side::Debit, EXTERNAL),
-            TransactionType::TransferOut => (Side::Debit, TRANSFERS_IN_FLIGHT),
-            TransactionType::TransferIn => (Side::Credit, TRANSFERS_IN_FLIGHT),
-        };
-        let own = leg == 0;
+/// The entries of one event: a line for each of its postings, numbered as legs.
+pub fn entries(event: &Event) -> Vec<Entry> {
+    let body = &event.body;
+    let (transaction_type, related) = match &body.kind {
+        EventKind::Created { .. } => return Vec::new(),
+        EventKind::Credited => (TransactionType::Credit, None),
+        EventKind::Debited => (TransactionType::Debit, None),
+        EventKind::TransferInitiated { to } => (TransactionType::TransferOut, Some(to)),
+        EventKind::TransferCompleted { from } => (TransactionType::TransferIn, Some(from)),
+    };
+    let reference = || event.transaction_id.to_string();
+    let entry = |(leg, posting): (i16, Posting)| {
+        // What the caller noted stands on the wallet's own line only.
+        let own = posting.account == Account::Wallet;
         Entry {
             id: Uuid::new_v5(&event.event_id, &leg.to_be_bytes()),
-            account: if own { WALLET } else { system_account },
+            account: posting.account,
             wallet_id: own.then(|| event.wallet_id.clone()),
-            related_wallet_id: if own { self.related.cloned() } else { None },
-            transaction_type: self.kind,
-            side: if own { wallet_side } else { wallet_side.opposite() },
-            amount: self.amount,
-            currency: self.currency.to_owned(),
-            balances: own.then_some(self.balances),
-            description: self.description.cloned().filter(|_| own),
-            reference_id: self
-                .reference
-                .cloned()
-                .unwrap_or_else(|| event.transaction_id.to_string()),
-            metadata: self.metadata.cloned().filter(|_| own),
+            related_wallet_id: related.filter(|_| own).map(|id| id.as_str().to_owned()),
+            transaction_type,
+            side: posting.side,
+            amount: posting.amount,
+            currency: body.currency.code(),
+            balances: own.then_some((body.change.previous_balance, body.after.balance)),
+            description: body.reason.clone().filter(|_| own),
+            reference_id: body.reference.clone().unwrap_or_else(reference),
+            metadata: body.metadata.clone().filter(|_| own),
             leg,
         }
-    }
+    };
+    (0..).zip(postings(event)).map(entry).collect()
 }
 
 #[cfg(test)]
@@ -220,45 +202,39 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wallet::{BalanceChange, ChangeType, EventType, TransferChange, WalletCreated};
+    use chrono::DateTime;
+
+    use crate::wallet::{Change, Currency, EventBody, Origin, Status, TenantId, WalletState};
 
     const TRANSACTION: Uuid = Uuid::from_u128(7);
 
     #[test]
     fn totals_are_exact_in_every_scale_and_beyond_what_an_amount_may_be() {
-        let change = |amount: &str, kind: ChangeType| BalanceChange {
-            transaction_id: TRANSACTION,
-            previous_balance: Decimal::ZERO,
-            new_balance: amount.parse().unwrap(),
-            change_amount: amount.parse().unwrap(),
-            change_type: kind,
-            reason: None,
-            currency: "USD".to_owned(),
-            reference: None,
-            metadata: None,
+        let entry = |kind: EventKind, amount: &str| {
+            entries(&recorded(moved(kind, Decimal::ZERO, amount.parse().unwrap(), None))).remove(0)
         };
         let mut totals = Totals::default();
         for amount in
             ["0.1", "12", "99999999999999999999.99999999", "99999999999999999999.00000001"]
         {
-            let credited = EventData::WalletCredited(change(amount, ChangeType::Credit));
-            totals.add(&entries(&recorded(credited))[0]);
+            totals.add(&entry(EventKind::Credited, amount));
         }
-        let debited = EventData::WalletDebited(change("0.00000001", ChangeType::Debit));
-        totals.add(&entries(&recorded(debited))[0]);
+        totals.add(&entry(EventKind::Debited, "0.00000001"));
         assert_eq!(Totals::text(totals.credits), "200000000000000000011.10000000");
         assert_eq!((Totals::text(totals.debits).as_str(), totals.entries), ("0.00000001", 5));
     }
 
-    fn recorded(data: EventData) -> RecordedEvent {
-        RecordedEvent {
+    fn recorded(body: EventBody) -> Event {
+        Event {
             tenant: TenantId::default_tenant(),
             wallet_id: WalletId::stored("a"),
             version: 3,
             event_id: Uuid::from_u128(42),
             transaction_id: TRANSACTION,
-            data,
+            partition: 0,
             created_at: DateTime::UNIX_EPOCH,
+            origin: std::sync::Arc::new(Origin::default()),
+            body,
         }
     }
 
@@ -268,64 +244,39 @@ mod tests {
 
     /// An event of a kind that moves a balance from `before` by `amount`.
     fn moved(
-        kind: EventType,
+        kind: EventKind,
         before: Decimal,
         amount: Decimal,
         reference: Option<&str>,
-    ) -> EventData {
-        let up = matches!(kind, EventType::WalletCredited | EventType::WalletTransferCompleted);
-        let after = if up { before + amount } else { before - amount };
-        let change_type = if up { ChangeType::Credit } else { ChangeType::Debit };
-        let change = BalanceChange {
-            transaction_id: TRANSACTION,
-            previous_balance: before,
-            new_balance: after,
-            change_amount: amount,
-            change_type,
+    ) -> EventBody {
+        let up = matches!(kind, EventKind::Credited | EventKind::TransferCompleted { .. });
+        let balance = if up { before + amount } else { before - amount };
+        let direction = if up { ChangeType::Credit } else { ChangeType::Debit };
+        EventBody {
+            kind,
+            change: Change { previous_balance: before, amount, direction },
+            after: WalletState {
+                balance,
+                held_balance: Decimal::ZERO,
+                available_balance: None,
+                status: Status::Active,
+            },
+            currency: Currency::USD,
             reason: Some("rent".to_owned()),
-            currency: "USD".to_owned(),
             reference: reference.map(str::to_owned),
             metadata: metadata(),
-        };
-        let side = |change: BalanceChange| TransferChange {
-            transfer_id: TRANSACTION,
-            from_wallet_id: if up { "b" } else { "a" }.to_owned(),
-            to_wallet_id: if up { "a" } else { "b" }.to_owned(),
-            previous_balance: change.previous_balance,
-            new_balance: change.new_balance,
-            change_amount: change.change_amount,
-            change_type,
-            reason: change.reason,
-            currency: change.currency,
-            reference: change.reference,
-            metadata: change.metadata,
-        };
-        match kind {
-            EventType::WalletCreated => EventData::WalletCreated(WalletCreated {
-                transaction_id: TRANSACTION,
-                owner_id: "ann".to_owned(),
-                currency: "USD".to_owned(),
-                overdraft_limit: Decimal::ZERO,
-                previous_balance: Decimal::ZERO,
-                new_balance: Decimal::ZERO,
-                change_amount: Decimal::ZERO,
-                change_type,
-                reason: None,
-                metadata: None,
-            }),
-            EventType::WalletCredited => EventData::WalletCredited(change),
-            EventType::WalletDebited => EventData::WalletDebited(change),
-            EventType::WalletTransferInitiated => EventData::WalletTransferInitiated(side(change)),
-            EventType::WalletTransferCompleted => EventData::WalletTransferCompleted(side(change)),
         }
     }
 
-    const MOVING: [EventType; 4] = [
-        EventType::WalletCredited,
-        EventType::WalletDebited,
-        EventType::WalletTransferInitiated,
-        EventType::WalletTransferCompleted,
-    ];
+    fn moving() -> [EventKind; 4] {
+        let b = WalletId::stored("b");
+        [
+            EventKind::Credited,
+            EventKind::Debited,
+            EventKind::TransferInitiated { to: b.clone() },
+            EventKind::TransferCompleted { from: b },
+        ]
+    }
 
     fn cents(n: i64) -> Decimal {
         Decimal::new(n, 2)
@@ -334,24 +285,25 @@ mod tests {
     #[test]
     fn each_type_of_event_has_its_type_of_entry_sides_and_counterpart() {
         use {Side::Credit as Cr, Side::Debit as Dr};
+        let [credited, debited, out, into] = moving();
         let table = [
-            (MOVING[0], TransactionType::Credit, Cr, EXTERNAL, None),
-            (MOVING[1], TransactionType::Debit, Dr, EXTERNAL, None),
-            (MOVING[2], TransactionType::TransferOut, Dr, TRANSFERS_IN_FLIGHT, Some("b")),
-            (MOVING[3], TransactionType::TransferIn, Cr, TRANSFERS_IN_FLIGHT, Some("b")),
+            (credited, TransactionType::Credit, Cr, Account::External, None),
+            (debited, TransactionType::Debit, Dr, Account::External, None),
+            (out, TransactionType::TransferOut, Dr, Account::TransfersInFlight, Some("b")),
+            (into, TransactionType::TransferIn, Cr, Account::TransfersInFlight, Some("b")),
         ];
         for (event, transaction_type, side, counterpart, related) in table {
             let event = recorded(moved(event, cents(1000), cents(250), Some("r-1")));
-            let after = event.data.new_balance();
+            let after = event.body.after.balance;
             let own = Entry {
                 id: Uuid::new_v5(&event.event_id, &[0, 0]),
-                account: WALLET,
+                account: Account::Wallet,
                 wallet_id: Some(WalletId::stored("a")),
                 related_wallet_id: related.map(str::to_owned),
                 transaction_type,
                 side,
                 amount: cents(250),
-                currency: "USD".to_owned(),
+                currency: "USD",
                 balances: Some((cents(1000), after)),
                 description: Some("rent".to_owned()),
                 reference_id: "r-1".to_owned(),
@@ -376,22 +328,23 @@ mod tests {
 
     #[test]
     fn a_creation_has_no_entries() {
-        let event = moved(EventType::WalletCreated, Decimal::ZERO, Decimal::ZERO, None);
+        let kind = EventKind::Created { owner_id: "ann".into(), overdraft_limit: Decimal::ZERO };
+        let event = moved(kind, Decimal::ZERO, Decimal::ZERO, None);
         assert_eq!(entries(&recorded(event)), []);
     }
 
     #[test]
     fn without_a_reference_both_sides_of_a_transfer_share_its_id() {
-        for kind in MOVING {
+        for kind in moving() {
             let entries = entries(&recorded(moved(kind, cents(900), cents(1), None)));
-            assert!(entries.iter().all(|e| e.reference_id == TRANSACTION.to_string()), "{kind:?}");
+            assert!(entries.iter().all(|e| e.reference_id == TRANSACTION.to_string()));
         }
     }
 
     /// Pinned: a ledger rebuilt by any later version must have the ids that callers have seen.
     #[test]
     fn ids_of_entries_never_change() {
-        let ids = entries(&recorded(moved(MOVING[0], cents(0), cents(1), None)));
+        let ids = entries(&recorded(moved(EventKind::Credited, cents(0), cents(1), None)));
         let ids: Vec<String> = ids.iter().map(|entry| entry.id.to_string()).collect();
         assert_eq!(
             ids,
@@ -402,7 +355,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_entries_of_every_event_sum_to_zero(
-            kind in prop::sample::select(MOVING.to_vec()),
+            kind in prop::sample::select(moving().to_vec()),
             before in -1_000_000_000_000_i64..1_000_000_000_000,
             amount in 1_i64..=1_000_000_000_000,
         ) {
@@ -418,7 +371,7 @@ mod tests {
             prop_assert_eq!(own.len(), 1);
             let (from, to) = own[0].balances.unwrap();
             prop_assert_eq!(to - from, signed(own[0]));
-            prop_assert_eq!((from, to), (cents(before), event.data.new_balance()));
+            prop_assert_eq!((from, to), (cents(before), event.body.after.balance));
         }
     }
 }

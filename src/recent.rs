@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
-use crate::ledger::RecordedEvent;
+use crate::wallet::Event;
 
 /// Events kept, at most: a second of a busy service.
 const KEPT: usize = 10_000;
@@ -27,21 +27,21 @@ pub struct Recent(Arc<Mutex<Kept>>);
 struct Kept {
     /// The server that committed them, as [`crate::store::commands::Begun`] has it.
     server: Option<i64>,
-    events: HashMap<Uuid, (i32, RecordedEvent)>,
+    events: HashMap<Uuid, Event>,
     order: VecDeque<Uuid>,
 }
 
 impl Recent {
-    /// Keeps events that `server` has committed, each with its partition; none that is large.
-    pub fn keep(&self, server: i64, events: impl IntoIterator<Item = (i32, RecordedEvent)>) {
+    /// Keeps events that `server` has committed; none that is large.
+    pub fn keep(&self, server: i64, events: impl IntoIterator<Item = Event>) {
         let mut kept = self.lock();
         if kept.server != Some(server) {
             *kept = Kept { server: Some(server), ..Kept::default() };
         }
-        let small = |event: &RecordedEvent| event.data.caller_bytes() <= CALLER_BYTES_MAX;
-        for (partition, event) in events.into_iter().filter(|(_, event)| small(event)) {
+        let small = |event: &Event| event.body.caller_bytes() <= CALLER_BYTES_MAX;
+        for event in events.into_iter().filter(small) {
             kept.order.push_back(event.event_id);
-            kept.events.insert(event.event_id, (partition, event));
+            kept.events.insert(event.event_id, event);
             if kept.order.len() > KEPT
                 && let Some(oldest) = kept.order.pop_front()
             {
@@ -54,11 +54,11 @@ impl Recent {
     pub fn look(
         &self,
         named: impl Iterator<Item = (Uuid, i32)>,
-    ) -> (Option<i64>, Vec<Option<RecordedEvent>>) {
+    ) -> (Option<i64>, Vec<Option<Event>>) {
         let kept = self.lock();
         let of = |(id, partition): (Uuid, i32)| {
-            let (stands, event) = kept.events.get(&id)?;
-            (*stands == partition).then(|| event.clone())
+            let event = kept.events.get(&id)?;
+            (event.partition == partition).then(|| event.clone())
         };
         (kept.server, named.map(of).collect())
     }
@@ -80,32 +80,35 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::wallet::{EventData, EventType, TenantId, WalletId};
+    use crate::wallet::{EventBody, TenantId, WalletId};
 
-    fn event(number: u128) -> RecordedEvent {
+    fn event(number: u128) -> Event {
         event_of(number, "")
     }
 
-    fn event_of(number: u128, reason: &str) -> RecordedEvent {
+    /// In partition 3.
+    fn event_of(number: u128, reason: &str) -> Event {
         let change = json!({
             "transactionId": Uuid::nil(), "previousBalance": "0.00", "newBalance": "1.00",
             "changeAmount": "1.00", "changeType": "CREDIT", "currency": "USD", "reason": reason,
         });
-        RecordedEvent {
+        Event {
             tenant: TenantId::default_tenant(),
             wallet_id: WalletId::stored("w"),
             version: 1,
             event_id: Uuid::from_u128(number),
             transaction_id: Uuid::nil(),
-            data: EventData::from_json(EventType::WalletCredited, &change.to_string()).unwrap(),
+            partition: 3,
             created_at: DateTime::default(),
+            origin: Arc::default(),
+            body: EventBody::from_data("WalletCredited", 1, &change.to_string()).unwrap(),
         }
     }
 
     #[test]
     fn what_is_kept_is_found_in_its_partition_and_the_oldest_goes_first() {
         let recent = Recent::default();
-        recent.keep(1, [(3, event(1)), (3, event(2))]);
+        recent.keep(1, [event(1), event(2)]);
         let found = |id: u128, partition| {
             recent.look([(Uuid::from_u128(id), partition)].into_iter()).1.remove(0)
         };
@@ -113,7 +116,7 @@ mod tests {
         assert!(found(1, 4).is_none(), "a record of another partition names another event");
         assert!(found(9, 3).is_none());
         let many = u128::try_from(KEPT).unwrap();
-        recent.keep(1, (3..many + 2).map(|number| (3, event(number))));
+        recent.keep(1, (3..many + 2).map(event));
         assert!(found(1, 3).is_none());
         assert!(found(2, 3).is_some());
         assert_eq!(recent.lock().events.len(), KEPT);
@@ -123,7 +126,7 @@ mod tests {
     fn what_callers_made_large_is_not_kept() {
         let recent = Recent::default();
         let large = "x".repeat(CALLER_BYTES_MAX + 1);
-        recent.keep(1, [(3, event_of(1, &large)), (3, event_of(2, &large[1..]))]);
+        recent.keep(1, [event_of(1, &large), event_of(2, &large[1..])]);
         let (_, found) = recent.look([1, 2].map(|id| (Uuid::from_u128(id), 3)).into_iter());
         assert_eq!(found.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true]);
     }
@@ -135,9 +138,9 @@ mod tests {
             let (server, found) = recent.look([(Uuid::from_u128(id), 3)].into_iter());
             (server, found[0].is_some())
         };
-        recent.keep(1, [(3, event(1))]);
+        recent.keep(1, [event(1)]);
         assert_eq!(found(1), (Some(1), true));
-        recent.keep(2, [(3, event(2))]);
+        recent.keep(2, [event(2)]);
         assert_eq!((found(1), found(2)), ((Some(2), false), (Some(2), true)));
         recent.forget();
         assert_eq!(found(2), (None, false));

@@ -1,7 +1,7 @@
 //! The domain, pure: what a wallet is, which commands it takes, what they do to it.
 //!
 //! A command and the state it meets are folded by [`decide`](decide::decide) into events or a
-//! [`Rejection`]; [`Wallet::apply`] folds events into state. Nothing here knows time, ids,
+//! [`Rejection`]; an event carries the state that it left, which [`Wallet::apply`] copies. Nothing here knows time, ids,
 //! Postgres, Kafka or HTTP: they are arguments.
 
 mod amount;
@@ -13,13 +13,17 @@ mod id;
 mod metadata;
 mod rejection;
 mod state;
+mod wire;
 
 pub use amount::{AMOUNT_MAX, Amount, AmountError, BALANCE_MAX, parse_decimal};
 pub use command::{Command, CreateWallet, Details, Expected, IdOrigin, Movement, Transfer};
 pub use currency::Currency;
-pub use decide::{NewEvent, decide};
-pub use event::{BalanceChange, ChangeType, EventData, EventType, TransferChange, WalletCreated};
+pub use decide::decide;
+pub use event::{
+    Change, ChangeType, Event, EventBody, EventKind, EventType, NewEvent, Origin, WalletState,
+};
 pub use id::{ID_CHARS_MAX, TenantId, WalletId, is_addressable, is_visible};
 pub use metadata::{METADATA_BYTES_MAX, Metadata, MetadataError};
 pub use rejection::Rejection;
 pub use state::{Status, Wallet};
+pub use wire::{BalanceChange, DataError, SCHEMA_VERSION, TransferChange, WalletCreated};

@@ -7,13 +7,12 @@ use uuid::Uuid;
 
 use super::fold::{Fold, Folded, Known};
 use super::{Job, Outcomes, Shared};
-use crate::ledger::RecordedEvent;
 use crate::store::commands::{
     Begun, Kept, Locking, Past, Taken, batch_claim, claim_and_read, wallets_at, wallets_existing,
     write_batch,
 };
 use crate::store::{self, Connection};
-use crate::wallet::{TenantId, WalletId};
+use crate::wallet::{Event, TenantId, WalletId};
 
 /// A session of a lane with what it has to know.
 #[derive(Debug)]
@@ -32,8 +31,8 @@ pub(super) struct Prepared {
     pub skipped: HashSet<WalletId>,
     /// Nothing to commit: only refusals and replays.
     pub read_only: bool,
-    /// What is to be known of, once it is committed, with the partition of each.
-    pub events: Vec<(i32, RecordedEvent)>,
+    /// Events to keep for the projectors, once they are committed.
+    pub events: Vec<Event>,
     /// The server that has them, then.
     pub server: i64,
 }
@@ -124,7 +123,7 @@ impl Session {
             places => wallets_at(connection, tenant, places).await?,
         };
         let known = Known { now, taken, past };
-        let fold = Fold::new(wallets, &skipped, known, self.partitions);
+        let fold = Fold::new(wallets, &skipped, known, tenant, self.partitions);
         let Folded { outcomes, mut writes } = fold.run(jobs);
         let read_only = writes.is_empty();
         #[cfg(feature = "seeded-bugs")]
@@ -132,8 +131,7 @@ impl Session {
         if !read_only {
             write_batch(connection, tenant, &shared.topic.name, now, &mut writes).await?;
         }
-        let events = writes.events.into_iter().map(|event| event.recorded(tenant)).collect();
-        Ok(Prepared { outcomes, skipped, read_only, events, server })
+        Ok(Prepared { outcomes, skipped, read_only, events: writes.events, server })
     }
 }
 

@@ -3,6 +3,7 @@
 //! Each command sees what the ones before it did. Refusals leave no trace on their neighbours.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -12,8 +13,10 @@ use super::{Context, Failure, Job, Key, Operation, Outcome, Outcomes, Reply, Req
 use crate::answer::{Answer, Problem};
 use crate::envelope::partition_of;
 use crate::request::place;
-use crate::store::commands::{Kept, KeptAs, KeyWrite, Locked, Past, Stamped, Taken, Writes};
-use crate::wallet::{Command, EventData, IdOrigin, NewEvent, Rejection, Wallet, WalletId, decide};
+use crate::store::commands::{Kept, KeptAs, KeyWrite, Locked, Past, Taken, Writes};
+use crate::wallet::{
+    Command, Event, IdOrigin, NewEvent, Origin, Rejection, TenantId, Wallet, WalletId, decide,
+};
 
 /// What a batch comes to, before anything of it is written.
 #[derive(Debug, Default)]
@@ -40,6 +43,7 @@ pub(super) struct Fold<'a> {
     /// Wallets that exist and are locked by somebody else.
     skipped: &'a HashSet<WalletId>,
     pub(super) known: Known,
+    tenant: &'a TenantId,
     partitions: i32,
     pub(super) touched: HashMap<WalletId, Touch>,
     /// Outcomes that this batch has given to keys.
@@ -65,10 +69,11 @@ impl<'a> Fold<'a> {
         wallets: Locked,
         skipped: &'a HashSet<WalletId>,
         known: Known,
+        tenant: &'a TenantId,
         partitions: i32,
     ) -> Self {
         let (touched, given, writes) = Default::default();
-        Self { wallets, skipped, known, partitions, touched, given, writes }
+        Self { wallets, skipped, known, tenant, partitions, touched, given, writes }
     }
 
     /// Runs all jobs and hands over what is to be written.
@@ -143,8 +148,7 @@ impl<'a> Fold<'a> {
             return Decided { outcome, is_kept: true };
         }
         let transaction_id = Uuid::now_v7();
-        let (answer, is_outcome) = match decide(command, |id| self.wallets.get(id), transaction_id)
-        {
+        let (answer, is_outcome) = match decide(command, |id| self.wallets.get(id)) {
             Ok(events) => (self.record(command, context, events, transaction_id), true),
             Err(rejection) => refused(&rejection, context),
         };
@@ -221,37 +225,39 @@ impl<'a> Fold<'a> {
         // One time for all events of a command, never below a wallet's previous event.
         let latest = events.iter().filter_map(|event| self.wallets.get(&event.wallet_id));
         let at = latest.map(|wallet| wallet.updated_at).fold(self.known.now, DateTime::max);
-        for event in events {
-            self.apply(&event, command, at);
-            self.writes.events.push(Stamped {
-                partition: partition_of(event.wallet_id.as_str(), self.partitions),
-                event,
+        let origin = Arc::new(Origin {
+            actor: context.actor.clone(),
+            correlation_id: context.correlation_id.clone(),
+            causation_id: context.causation_id.clone(),
+            traceparent: context.traceparent.clone(),
+        });
+        for NewEvent { wallet_id, version, body } in events {
+            let event = Event {
+                tenant: self.tenant.clone(),
+                partition: partition_of(wallet_id.as_str(), self.partitions),
+                wallet_id,
+                version,
                 event_id: Uuid::now_v7(),
                 transaction_id,
-                at,
-                actor: context.actor.clone(),
-                correlation_id: context.correlation_id.clone(),
-                causation_id: context.causation_id.clone(),
-                traceparent: context.traceparent.clone(),
-            });
+                created_at: at,
+                origin: Arc::clone(&origin),
+                body,
+            };
+            self.apply(&event);
+            self.writes.events.push(event);
         }
         self.answer(command, transaction_id)
     }
 
-    fn apply(&mut self, event: &NewEvent, command: &Command, at: DateTime<Utc>) {
-        let id = &event.wallet_id;
-        match (&event.data, command) {
-            (EventData::WalletCreated(data), Command::Create(create)) => {
-                let wallet = Wallet::open(id.clone(), create.currency, data, at);
-                self.wallets.insert(id.clone(), wallet);
-                self.touched.insert(id.clone(), Touch::Opened);
-            }
-            _ => {
-                if let Some(wallet) = self.wallets.get_mut(id) {
-                    wallet.apply(&event.data, at);
-                    self.touched.entry(id.clone()).or_insert(Touch::Moved);
-                }
-            }
+    /// Copies the state that the event left into its wallet.
+    fn apply(&mut self, event: &Event) {
+        let (id, at) = (&event.wallet_id, event.created_at);
+        if let Some(wallet) = Wallet::opened(id.clone(), &event.body, at) {
+            self.wallets.insert(id.clone(), wallet);
+            self.touched.insert(id.clone(), Touch::Opened);
+        } else if let Some(wallet) = self.wallets.get_mut(id) {
+            wallet.apply(event.version, &event.body.after, at);
+            self.touched.entry(id.clone()).or_insert(Touch::Moved);
         }
     }
 

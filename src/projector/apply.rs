@@ -10,14 +10,13 @@ use super::Job;
 use super::chunk::{Chunk, Feed, Seen, dead_letter, of_another, unknown};
 use super::narrow::{Reason, give_up, narrow};
 use super::project::{AtHand, Known, Projected, Targets, project};
-use crate::ledger::RecordedEvent;
 use crate::recent::Recent;
 use crate::seeded::{self, Bug};
 use crate::store::checkpoints::{Advance, Checkpoint};
 use crate::store::dead_letters::{DeadLetter, Source, letter};
 use crate::store::recorded::{Claim, Recorded, Unreadable};
 use crate::store::{self, Blame, Connection};
-use crate::wallet::{TenantId, WalletId};
+use crate::wallet::{Event, TenantId, WalletId};
 
 /// Events in one transaction, at most. A longer gap is healed in several.
 pub const EVENTS_MAX: i64 = 5000;
@@ -149,7 +148,7 @@ async fn named(
     let tenant = &job.subscription.tenant;
     let (server, kept) =
         job.recent.look(claims.iter().map(|(_, _, id, partition)| (*id, *partition)));
-    let is_it = |event: &RecordedEvent, (wallet, version, _, _): &Claim<'_>| {
+    let is_it = |event: &Event, (wallet, version, _, _): &Claim<'_>| {
         event.tenant == *tenant && event.wallet_id.as_str() == *wallet && event.version == *version
     };
     let kept = kept.into_iter().zip(claims);

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::envelope::{DEPLOYMENT, EnvelopeHead, SCHEMA_VERSION};
+use crate::envelope::{DEPLOYMENT, EnvelopeHead};
 use crate::kafka::Fetched;
 use crate::store::checkpoints::Advance;
 use crate::store::dead_letters::DeadLetter;
 use crate::store::dead_letters::letter::Original;
 use crate::store::recorded::Recorded;
-use crate::wallet::{EventType, TenantId, WalletId};
+use crate::wallet::{EventType, SCHEMA_VERSION, TenantId, WalletId};
 
 /// Where a chunk comes from, and so which of a checkpoint's two places it moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -2,16 +2,16 @@
 
 use std::collections::HashMap;
 
-use crate::ledger::{RecordedEvent, Totals, entries};
+use crate::ledger::{Totals, entries};
 use crate::store::{self, Connection};
-use crate::wallet::{TenantId, WalletId};
+use crate::wallet::{Event, TenantId, WalletId};
 
 /// Adds the entries of some events. Must run in the transaction that notes them as applied. Returns what
 /// they add to the totals of each wallet that has some.
 pub async fn write(
     connection: &mut Connection,
     tenant: &TenantId,
-    events: &[RecordedEvent],
+    events: &[Event],
 ) -> store::Result<HashMap<WalletId, Totals>> {
     let lines: Vec<_> = events
         .iter()

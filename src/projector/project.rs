@@ -7,12 +7,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Job, Kind, ledger, read_model, report};
-use crate::ledger::RecordedEvent;
 use crate::store::checkpoints::{Advance, Reached};
 use crate::store::parked::Cause;
 use crate::store::recorded::{Range, Recorded, Unreadable};
 use crate::store::{self, Connection};
-use crate::wallet::WalletId;
+use crate::wallet::{Event, WalletId};
 
 /// The version that each wallet is to be brought to.
 pub type Targets = BTreeMap<WalletId, i64>;
@@ -101,7 +100,7 @@ pub async fn stretch(
         return Ok(Stretch::default());
     }
     let found = read(connection, job, ranges, at_hand.events).await?;
-    let (mut events, mut refused) = readable(job.kind, ranges, found);
+    let (mut events, mut refused) = readable(ranges, found);
     let (mut written, mut totals) = (0, None);
     match job.kind {
         Kind::Ledger => {
@@ -192,18 +191,14 @@ pub fn ranges(
 
 /// The events that can be applied, each wallet's up to its first that cannot. A version that is
 /// missing from the books counts as one that cannot.
-fn readable(
-    kind: Kind,
-    ranges: &[Range],
-    found: Vec<Recorded>,
-) -> (Vec<RecordedEvent>, Vec<Unreadable>) {
+fn readable(ranges: &[Range], found: Vec<Recorded>) -> (Vec<Event>, Vec<Unreadable>) {
     let mut next: HashMap<WalletId, i64> =
         ranges.iter().map(|range| (range.wallet_id.clone(), range.after + 1)).collect();
     let mut stopped: HashSet<WalletId> = HashSet::new();
     let mut events = Vec::with_capacity(found.len());
     let mut refused = Vec::new();
     for event in found {
-        let event = event.and_then(|event| match objection(kind, &event, &next) {
+        let event = event.and_then(|event| match objection(&event, &next) {
             None => Ok(event),
             Some(cause) => Err(Unreadable {
                 version: next.get(&event.wallet_id).copied().unwrap_or(event.version),
@@ -236,13 +231,7 @@ fn readable(
     (events, refused)
 }
 
-fn objection(kind: Kind, event: &RecordedEvent, next: &HashMap<WalletId, i64>) -> Option<String> {
+fn objection(event: &Event, next: &HashMap<WalletId, i64>) -> Option<String> {
     let expected = next.get(&event.wallet_id).copied().unwrap_or(event.version);
-    if event.version != expected {
-        return Some(format!("version {expected} is missing in events"));
-    }
-    match kind {
-        Kind::Ledger => None,
-        Kind::ReadModel => read_model::objection(event),
-    }
+    (event.version != expected).then(|| format!("version {expected} is missing in events"))
 }

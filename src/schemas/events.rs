@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{names, root};
-use crate::envelope::{AGGREGATE_TYPE, DEPLOYMENT, Envelope, SCHEMA_VERSION};
-use crate::wallet::{BalanceChange, EventType, ID_CHARS_MAX, TransferChange, WalletCreated};
+use crate::envelope::{AGGREGATE_TYPE, DEPLOYMENT, Envelope};
+use crate::wallet::{
+    BalanceChange, EventType, ID_CHARS_MAX, SCHEMA_VERSION, TransferChange, WalletCreated,
+};
 
 /// The whole value of a record.
 pub(super) fn schema(kind: EventType) -> Value {
@@ -46,11 +48,11 @@ pub(super) fn headers() -> Value {
 
 fn properties(kind: EventType) -> Value {
     let data = match kind {
-        EventType::WalletCreated => data::<WalletCreated>("CREDIT"),
-        EventType::WalletCredited => data::<BalanceChange>("CREDIT"),
-        EventType::WalletDebited => data::<BalanceChange>("DEBIT"),
-        EventType::WalletTransferInitiated => data::<TransferChange>("DEBIT"),
-        EventType::WalletTransferCompleted => data::<TransferChange>("CREDIT"),
+        EventType::WalletCreated => data::<WalletCreated<'_>>("CREDIT"),
+        EventType::WalletCredited => data::<BalanceChange<'_>>("CREDIT"),
+        EventType::WalletDebited => data::<BalanceChange<'_>>("DEBIT"),
+        EventType::WalletTransferInitiated => data::<TransferChange<'_>>("DEBIT"),
+        EventType::WalletTransferCompleted => data::<TransferChange<'_>>("CREDIT"),
     };
     let maybe_text = json!({"type": ["string", "null"]});
     json!({

@@ -11,7 +11,7 @@ pub use read::{
     Begun, Kept, KeyRow, Locked, Past, Taken, batch_claim, claim_and_read, wallets_at,
     wallets_existing,
 };
-pub use write::{KeptAs, KeyWrite, Stamped, Writes, write_batch};
+pub use write::{KeptAs, KeyWrite, Writes, write_batch};
 
 /// What to do about a wallet that another transaction holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::checkpoints::Subscription;
 use super::{Connection, Error, Result};
-use crate::ledger::{Entry, RecordedEvent, TransactionType};
-use crate::wallet::{Currency, Metadata, TenantId, WalletId};
+use crate::ledger::{Entry, TransactionType};
+use crate::wallet::{Currency, Event, Metadata, TenantId, WalletId};
 
 /// A wallet's own side of one event, as callers read it. Amounts are in the currency's scale.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,7 +88,7 @@ const OF_TENANT: &str = " from ledger_entries where wallet_id is not null and te
 pub async fn insert(
     connection: &mut Connection,
     tenant: &TenantId,
-    entries: &[(&RecordedEvent, Entry)],
+    entries: &[(&Event, Entry)],
 ) -> Result<()> {
     macro_rules! column {
         (|$event:ident, $entry:ident| $value:expr) => {
@@ -108,13 +108,13 @@ pub async fn insert(
     .bind(tenant.as_str())
     .bind(column!(|_event, e| e.id))
     .bind(column!(|event, _e| event.transaction_id))
-    .bind(column!(|_event, e| e.account))
+    .bind(column!(|_event, e| e.account.as_str()))
     .bind(column!(|_event, e| e.wallet_id.as_ref().map(WalletId::as_str)))
     .bind(column!(|_event, e| e.related_wallet_id.as_deref()))
     .bind(column!(|_event, e| e.transaction_type.as_str()))
     .bind(column!(|_event, e| e.side.as_str()))
     .bind(column!(|_event, e| e.amount))
-    .bind(column!(|_event, e| e.currency.as_str()))
+    .bind(column!(|_event, e| e.currency))
     .bind(column!(|_event, e| e.balances.map(|(before, _)| before)))
     .bind(column!(|_event, e| e.balances.map(|(_, after)| after)))
     .bind(column!(|_event, e| e.description.as_deref()))

@@ -8,14 +8,14 @@ use serde_json::value::RawValue;
 use sqlx::{Postgres, QueryBuilder};
 
 use super::{Connection, Error, Result};
-use crate::wallet::{Currency, Metadata, Status, TenantId, Wallet, WalletId};
+use crate::wallet::{Currency, Metadata, Status, TenantId, Wallet, WalletId, WalletState};
 
 /// What some events left of a wallet that is in the table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
     pub wallet_id: WalletId,
-    pub balance: Decimal,
     pub version: i64,
+    pub after: WalletState,
     pub updated_at: DateTime<Utc>,
 }
 
@@ -90,20 +90,26 @@ pub async fn change(
     changes: &[Change],
 ) -> Result<HashSet<WalletId>> {
     let changed: Vec<String> = sqlx::query_scalar(
-        "update wallets_read_model w set balance = c.balance, version = c.version, \
+        "update wallets_read_model w set balance = c.balance, held_balance = c.held_balance, \
+             overdraft_limit = coalesce(c.overdraft_limit, w.overdraft_limit), \
+             status = c.status, version = c.version, \
              updated_at = greatest(w.updated_at, c.updated_at) \
-         from (select c.balance, c.version, c.updated_at, found.place \
-             from unnest($2::text[], $3::numeric[], $4::bigint[], $5::timestamptz[]) \
-                 c(id, balance, version, updated_at) \
+         from (select c.*, found.place \
+             from unnest($2::text[], $3::bigint[], $4::timestamptz[], $5::numeric[], \
+                     $6::numeric[], $7::numeric[], $8::text[]) \
+                 c(id, version, updated_at, balance, held_balance, overdraft_limit, status) \
              cross join lateral (select ctid as place from wallets_read_model \
                  where tenant_id = $1 and id = c.id limit 1) found) c \
          where w.ctid = c.place returning w.id",
     )
     .bind(tenant.as_str())
     .bind(changes.iter().map(|c| c.wallet_id.as_str()).collect::<Vec<_>>())
-    .bind(changes.iter().map(|c| c.balance).collect::<Vec<_>>())
     .bind(changes.iter().map(|c| c.version).collect::<Vec<_>>())
     .bind(changes.iter().map(|c| c.updated_at).collect::<Vec<_>>())
+    .bind(changes.iter().map(|c| c.after.balance).collect::<Vec<_>>())
+    .bind(changes.iter().map(|c| c.after.held_balance).collect::<Vec<_>>())
+    .bind(changes.iter().map(|c| c.after.overdraft_limit()).collect::<Vec<_>>())
+    .bind(changes.iter().map(|c| c.after.status.as_str()).collect::<Vec<_>>())
     .fetch_all(connection)
     .await?;
     Ok(changed.iter().map(|id| WalletId::stored(id)).collect())

@@ -1,13 +1,13 @@
 //! Events as projections read them: which one does a record name, and what does a wallet's next
 //! stretch say. Never writes events.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{Connection, Result};
-use crate::envelope::SCHEMA_VERSION;
-use crate::ledger::RecordedEvent;
-use crate::wallet::{EventData, EventType, TenantId, WalletId};
+use crate::wallet::{Event, EventBody, TenantId, WalletId};
 
 /// An event that is in the books and cannot be read as one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +27,7 @@ impl Unreadable {
 }
 
 /// An event of the books, where it can be read.
-pub type Recorded = std::result::Result<RecordedEvent, Unreadable>;
+pub type Recorded = std::result::Result<Event, Unreadable>;
 
 /// A wallet's versions to read: above `after`, up to and with `up_to`.
 #[derive(Debug, Clone)]
@@ -50,7 +50,8 @@ pub async fn named(
         "select r.place, e.* from unnest($2::text[], $3::bigint[], $4::uuid[], $5::int[]) \
              with ordinality r(wallet_id, version, event_id, partition, place) \
          cross join lateral (select e.wallet_id, e.version, e.event_id, e.event_type, \
-                e.schema_version, e.payload::text as payload, e.transaction_id, e.created_at \
+                e.schema_version, e.payload::text as payload, e.transaction_id, e.partition, \
+                e.created_at \
              from events e where e.tenant_id = $1 and e.wallet_id = r.wallet_id \
                and e.version = r.version and e.event_id = r.event_id \
                and e.partition = r.partition limit 1) e",
@@ -89,6 +90,7 @@ struct EventRow {
     schema_version: i16,
     payload: String,
     transaction_id: Uuid,
+    partition: i32,
     created_at: DateTime<Utc>,
 }
 
@@ -118,7 +120,8 @@ pub async fn recorded(
         "select e.* from unnest($2::text[], $3::bigint[], $4::bigint[]) \
              r(wallet_id, after_version, up_to) \
          cross join lateral (select e.wallet_id, e.version, e.event_id, e.event_type, \
-                e.schema_version, e.payload::text as payload, e.transaction_id, e.created_at \
+                e.schema_version, e.payload::text as payload, e.transaction_id, e.partition, \
+                e.created_at \
              from events e where e.tenant_id = $1 and e.wallet_id = r.wallet_id \
                and e.version > r.after_version and e.version <= r.up_to \
              order by e.version limit 1000000) e \
@@ -136,29 +139,22 @@ pub async fn recorded(
 impl EventRow {
     fn event(self, tenant: &TenantId) -> Recorded {
         let wallet_id = WalletId::stored(&self.wallet_id);
-        let known = EventType::parse(&self.event_type);
-        // Written by a newer version of the service: what it means is not known here.
-        let newer = known.is_none() || self.schema_version > SCHEMA_VERSION;
-        let data = match known {
-            Some(_) if newer => {
-                Err(format!("schema version {} is not yet known", self.schema_version))
-            }
-            Some(kind) => {
-                EventData::from_json(kind, &self.payload).map_err(|error| error.to_string())
-            }
-            None => Err(format!("unknown event type {}", self.event_type)),
-        };
-        match data {
-            Ok(data) => Ok(RecordedEvent {
+        match EventBody::from_data(&self.event_type, self.schema_version, &self.payload) {
+            Ok(body) => Ok(Event {
                 tenant: tenant.clone(),
                 wallet_id,
                 version: self.version,
                 event_id: self.event_id,
                 transaction_id: self.transaction_id,
-                data,
+                partition: self.partition,
                 created_at: self.created_at,
+                origin: Arc::default(),
+                body,
             }),
-            Err(cause) => Err(Unreadable { wallet_id, version: self.version, cause, newer }),
+            Err(error) => {
+                let (cause, newer) = (error.to_string(), error.is_newer());
+                Err(Unreadable { wallet_id, version: self.version, cause, newer })
+            }
         }
     }
 }

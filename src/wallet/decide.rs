@@ -1,52 +1,35 @@
 //! State + command → events or a rejection. The one place that refuses for reasons of the domain.
 
 use rust_decimal::Decimal;
-use uuid::Uuid;
 
 use super::{
-    Amount, BALANCE_MAX, BalanceChange, ChangeType, Command, CreateWallet, Currency, Details,
-    EventData, Expected, Rejection, Status, Transfer, TransferChange, Wallet, WalletCreated,
-    WalletId,
+    Amount, BALANCE_MAX, Change, ChangeType, Command, CreateWallet, Currency, Details, EventBody,
+    EventKind, Expected, NewEvent, Rejection, Status, Transfer, Wallet, WalletId, WalletState,
 };
 
-/// An event to be: the wallet's next version and what it says.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NewEvent {
-    pub wallet_id: WalletId,
-    pub version: i64,
-    pub data: EventData,
-}
-
 /// Decides one command on the wallets as they stand. `wallets` answers with the state of an id, or
-/// none where there is no such wallet; `transaction_id` names what happens, if it does.
+/// none where there is no such wallet.
 pub fn decide<'a>(
     command: &Command,
     wallets: impl Fn(&WalletId) -> Option<&'a Wallet>,
-    transaction_id: Uuid,
 ) -> Result<Vec<NewEvent>, Rejection> {
     match command {
-        Command::Create(create) => open(create, wallets(&create.id.0), transaction_id),
+        Command::Create(create) => open(create, wallets(&create.id.0)),
         Command::Credit(movement) => {
             let wallet = usable(&movement.wallet_id, &wallets, movement.expected_version.as_ref())?;
-            let change = changed(wallet, movement.amount, ChangeType::Credit)?;
-            let data = balance_change(wallet, &change, &movement.details, transaction_id);
-            Ok(vec![next(wallet, EventData::WalletCredited(data))])
+            let up = changed(wallet, movement.amount, ChangeType::Credit)?;
+            Ok(vec![next(wallet, EventKind::Credited, up, &movement.details)])
         }
         Command::Debit(movement) => {
             let wallet = usable(&movement.wallet_id, &wallets, movement.expected_version.as_ref())?;
-            let change = changed(wallet, movement.amount, ChangeType::Debit)?;
-            let data = balance_change(wallet, &change, &movement.details, transaction_id);
-            Ok(vec![next(wallet, EventData::WalletDebited(data))])
+            let down = changed(wallet, movement.amount, ChangeType::Debit)?;
+            Ok(vec![next(wallet, EventKind::Debited, down, &movement.details)])
         }
-        Command::Transfer(order) => transfer(order, &wallets, transaction_id),
+        Command::Transfer(transfer) => move_between(transfer, &wallets),
     }
 }
 
-fn open(
-    create: &CreateWallet,
-    existing: Option<&Wallet>,
-    transaction_id: Uuid,
-) -> Result<Vec<NewEvent>, Rejection> {
+fn open(create: &CreateWallet, existing: Option<&Wallet>) -> Result<Vec<NewEvent>, Rejection> {
     let (id, currency) = (&create.id.0, create.currency);
     if existing.is_some() {
         return Err(Rejection::WalletExists { wallet: id.clone() });
@@ -55,96 +38,75 @@ fn open(
         return Err(Rejection::AmountScale { currency });
     }
     let zero = currency.scaled(Decimal::ZERO);
-    let mut events = vec![NewEvent {
+    let event = |version, kind, amount: Decimal, reason: &str, metadata| NewEvent {
         wallet_id: id.clone(),
-        version: 1,
-        data: EventData::WalletCreated(WalletCreated {
-            transaction_id,
-            owner_id: create.owner_id.clone(),
-            currency: currency.code().to_owned(),
-            overdraft_limit: currency.scaled(create.overdraft_limit),
-            previous_balance: zero,
-            new_balance: zero,
-            change_amount: zero,
-            change_type: ChangeType::Credit,
-            reason: Some("wallet created".to_owned()),
-            metadata: create.metadata.clone(),
-        }),
-    }];
+        version,
+        body: EventBody {
+            kind,
+            change: Change { previous_balance: zero, amount, direction: ChangeType::Credit },
+            after: WalletState {
+                balance: amount,
+                held_balance: zero,
+                available_balance: None,
+                status: Status::Active,
+            },
+            currency,
+            reason: Some(reason.to_owned()),
+            reference: None,
+            metadata,
+        },
+    };
+    let overdraft_limit = currency.scaled(create.overdraft_limit);
+    let kind = EventKind::Created { owner_id: create.owner_id.clone(), overdraft_limit };
+    let mut events = vec![event(1, kind, zero, "wallet created", create.metadata.clone())];
     if let Some(amount) = create.initial_balance {
         let amount = in_scale(amount, currency)?;
-        events.push(NewEvent {
-            wallet_id: id.clone(),
-            version: 2,
-            data: EventData::WalletCredited(BalanceChange {
-                transaction_id,
-                previous_balance: zero,
-                new_balance: amount,
-                change_amount: amount,
-                change_type: ChangeType::Credit,
-                reason: Some("initial balance".to_owned()),
-                currency: currency.code().to_owned(),
-                reference: None,
-                metadata: None,
-            }),
-        });
+        events.push(event(2, EventKind::Credited, amount, "initial balance", None));
     }
     Ok(events)
 }
 
-fn transfer<'a>(
-    order: &Transfer,
+fn move_between<'a>(
+    transfer: &Transfer,
     wallets: &impl Fn(&WalletId) -> Option<&'a Wallet>,
-    transfer_id: Uuid,
 ) -> Result<Vec<NewEvent>, Rejection> {
-    if order.from == order.to {
+    let Transfer { from, to, amount, details, expected_version } = transfer;
+    if from == to {
         return Err(Rejection::SameWallet);
     }
-    let from = usable(&order.from, wallets, order.expected_version.as_ref())?;
-    let to = usable(&order.to, wallets, None)?;
-    if from.currency != to.currency {
-        return Err(Rejection::CurrencyMismatch { from: from.currency, to: to.currency });
+    let source = usable(from, wallets, expected_version.as_ref())?;
+    let destination = usable(to, wallets, None)?;
+    if source.currency != destination.currency {
+        let (from, to) = (source.currency, destination.currency);
+        return Err(Rejection::CurrencyMismatch { from, to });
     }
-    let out = changed(from, order.amount, ChangeType::Debit)?;
-    let into = changed(to, order.amount, ChangeType::Credit)?;
-    let data = |wallet: &Wallet, change: &Change| TransferChange {
-        transfer_id,
-        from_wallet_id: order.from.as_str().to_owned(),
-        to_wallet_id: order.to.as_str().to_owned(),
-        previous_balance: wallet.balance,
-        new_balance: change.new_balance,
-        change_amount: change.amount,
-        change_type: change.kind,
-        reason: order.details.description.clone(),
-        currency: wallet.currency.code().to_owned(),
-        reference: order.details.reference.clone(),
-        metadata: order.details.metadata.clone(),
-    };
-    Ok(vec![
-        next(from, EventData::WalletTransferInitiated(data(from, &out))),
-        next(to, EventData::WalletTransferCompleted(data(to, &into))),
-    ])
+    let out = changed(source, *amount, ChangeType::Debit)?;
+    let into = changed(destination, *amount, ChangeType::Credit)?;
+    let initiated = EventKind::TransferInitiated { to: to.clone() };
+    let completed = EventKind::TransferCompleted { from: from.clone() };
+    Ok(vec![next(source, initiated, out, details), next(destination, completed, into, details)])
 }
 
-/// A change of a balance that is allowed.
-struct Change {
-    amount: Decimal,
-    new_balance: Decimal,
-    kind: ChangeType,
-}
-
-fn changed(wallet: &Wallet, amount: Amount, kind: ChangeType) -> Result<Change, Rejection> {
+/// How an allowed change moves the balance, and the state that it leaves.
+fn changed(
+    wallet: &Wallet,
+    amount: Amount,
+    direction: ChangeType,
+) -> Result<(Change, WalletState), Rejection> {
     let amount = in_scale(amount, wallet.currency)?;
     let overflow = || Rejection::BalanceOverflow { wallet: wallet.id.clone() };
-    let new_balance = match kind {
+    let balance = match direction {
         ChangeType::Credit => wallet.balance.checked_add(amount),
         ChangeType::Debit if amount > wallet.available() => {
             return Err(Rejection::InsufficientFunds { available: wallet.available(), amount });
         }
         ChangeType::Debit => wallet.balance.checked_sub(amount),
     };
-    let new_balance = new_balance.filter(|b| b.abs() <= BALANCE_MAX).ok_or_else(overflow)?;
-    Ok(Change { amount, new_balance, kind })
+    let balance = balance.filter(|b| b.abs() <= BALANCE_MAX).ok_or_else(overflow)?;
+    let before = wallet.state();
+    let available_balance = before.available_balance.map(|a| a - before.balance + balance);
+    let after = WalletState { balance, available_balance, ..before };
+    Ok((Change { previous_balance: wallet.balance, amount, direction }, after))
 }
 
 fn in_scale(amount: Amount, currency: Currency) -> Result<Decimal, Rejection> {
@@ -152,25 +114,6 @@ fn in_scale(amount: Amount, currency: Currency) -> Result<Decimal, Rejection> {
         return Err(Rejection::AmountScale { currency });
     }
     Ok(currency.scaled(amount.value()))
-}
-
-fn balance_change(
-    wallet: &Wallet,
-    change: &Change,
-    details: &Details,
-    transaction_id: Uuid,
-) -> BalanceChange {
-    BalanceChange {
-        transaction_id,
-        previous_balance: wallet.balance,
-        new_balance: change.new_balance,
-        change_amount: change.amount,
-        change_type: change.kind,
-        reason: details.description.clone(),
-        currency: wallet.currency.code().to_owned(),
-        reference: details.reference.clone(),
-        metadata: details.metadata.clone(),
-    }
 }
 
 fn usable<'a>(
@@ -192,8 +135,25 @@ fn usable<'a>(
     }
 }
 
-fn next(wallet: &Wallet, data: EventData) -> NewEvent {
-    NewEvent { wallet_id: wallet.id.clone(), version: wallet.version + 1, data }
+fn next(
+    wallet: &Wallet,
+    kind: EventKind,
+    (change, after): (Change, WalletState),
+    details: &Details,
+) -> NewEvent {
+    NewEvent {
+        wallet_id: wallet.id.clone(),
+        version: wallet.version + 1,
+        body: EventBody {
+            kind,
+            change,
+            after,
+            currency: wallet.currency,
+            reason: details.description.clone(),
+            reference: details.reference.clone(),
+            metadata: details.metadata.clone(),
+        },
+    }
 }
 
 #[cfg(test)]

@@ -1,23 +1,88 @@
-//! What happened to a wallet: the `data` of a published event, field for field.
+//! What happened to a wallet: one type from the decision to the last projection.
 //!
-//! Amounts are decimals already in their currency's scale, so they print as `"150.00"`. The JSON
-//! Schema of each type is generated from these structs; docs/EVENTS.md explains them.
+//! An event carries the state that it left. Whoever keeps wallets (the write side, the read model,
+//! a first answer that is given again) copies that state and knows no kinds of event. What is
+//! published and stored of an event is made from it in [`super::wire`].
 
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Metadata;
+use super::{Currency, Metadata, Status, TenantId, WalletId};
 
-/// The five kinds of event, under their published names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum EventType {
-    WalletCreated,
-    WalletCredited,
-    WalletDebited,
-    WalletTransferInitiated,
-    WalletTransferCompleted,
+/// One event of one wallet, as it is recorded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    pub tenant: TenantId,
+    pub wallet_id: WalletId,
+    /// 1..n without a gap.
+    pub version: i64,
+    pub event_id: Uuid,
+    /// Shared by all events of one command; a transfer's id.
+    pub transaction_id: Uuid,
+    /// The partition of its topic, fixed when it is recorded.
+    pub partition: i32,
+    pub created_at: DateTime<Utc>,
+    /// Empty where a projection reads the event: it needs none of it.
+    pub origin: Arc<Origin>,
+    pub body: EventBody,
+}
+
+/// The request that an event comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    pub actor: Option<String>,
+    pub correlation_id: Option<String>,
+    pub causation_id: Option<String>,
+    /// W3C Trace Context.
+    pub traceparent: Option<String>,
+}
+
+/// What happened and what it left, without the ids and times that recording adds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventBody {
+    pub kind: EventKind,
+    pub change: Change,
+    pub after: WalletState,
+    pub currency: Currency,
+    /// The caller's description.
+    pub reason: Option<String>,
+    /// The caller's reference.
+    pub reference: Option<String>,
+    pub metadata: Option<Metadata>,
+}
+
+/// The kinds of event, each with what only it has.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EventKind {
+    /// A wallet was opened, at zero: an opening balance is a credit of its own.
+    Created {
+        owner_id: String,
+        overdraft_limit: Decimal,
+    },
+    Credited,
+    Debited,
+    /// The source's side of a transfer.
+    TransferInitiated {
+        to: WalletId,
+    },
+    /// The destination's side of a transfer.
+    TransferCompleted {
+        from: WalletId,
+    },
+}
+
+/// How the balance moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    pub previous_balance: Decimal,
+    /// At least 0.
+    pub amount: Decimal,
+    pub direction: ChangeType,
 }
 
 /// Whether the balance went up or down.
@@ -28,83 +93,62 @@ pub enum ChangeType {
     Debit,
 }
 
-/// One event's facts. Serialized bare: the type travels beside it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(untagged)]
-pub enum EventData {
-    WalletCreated(WalletCreated),
-    WalletCredited(BalanceChange),
-    WalletDebited(BalanceChange),
-    /// The source's side of a transfer.
-    WalletTransferInitiated(TransferChange),
-    /// The destination's side of a transfer.
-    WalletTransferCompleted(TransferChange),
+/// The state of a wallet after an event: all that an event can change of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WalletState {
+    pub balance: Decimal,
+    /// Reserved for open holds, at least 0.
+    pub held_balance: Decimal,
+    /// What may be spent, the overdraft included. None: nothing is held and the overdraft limit is
+    /// the one that the wallet was created with.
+    pub available_balance: Option<Decimal>,
+    pub status: Status,
 }
 
-/// A wallet was opened. Its balance starts at zero: an opening balance is a credit of its own.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct WalletCreated {
-    pub transaction_id: Uuid,
-    pub owner_id: String,
-    /// ISO 4217 code.
-    pub currency: String,
-    #[schemars(with = "String", regex(pattern = r"^[0-9]+(\.[0-9]+)?$"))]
-    pub overdraft_limit: Decimal,
-    #[schemars(with = "String", regex(pattern = r"^-?[0-9]+(\.[0-9]+)?$"))]
-    pub previous_balance: Decimal,
-    #[schemars(with = "String", regex(pattern = r"^-?[0-9]+(\.[0-9]+)?$"))]
-    pub new_balance: Decimal,
-    #[schemars(with = "String", regex(pattern = r"^[0-9]+(\.[0-9]+)?$"))]
-    pub change_amount: Decimal,
-    pub change_type: ChangeType,
-    pub reason: Option<String>,
-    pub metadata: Option<Metadata>,
+/// An event to be: the wallet's next version and what it says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewEvent {
+    pub wallet_id: WalletId,
+    pub version: i64,
+    pub body: EventBody,
 }
 
-/// A wallet's balance changed against the outside world.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct BalanceChange {
-    pub transaction_id: Uuid,
-    #[schemars(with = "String", regex(pattern = r"^-?[0-9]+(\.[0-9]+)?$"))]
-    pub previous_balance: Decimal,
-    #[schemars(with = "String", regex(pattern = r"^-?[0-9]+(\.[0-9]+)?$"))]
-    pub new_balance: Decimal,
-    #[schemars(with = "String", regex(pattern = r"^[0-9]+(\.[0-9]+)?$"))]
-    pub change_amount: Decimal,
-    pub change_type: ChangeType,
-    /// The caller's description.
-    pub reason: Option<String>,
-    /// ISO 4217 code.
-    pub currency: String,
-    /// The caller's reference.
-    pub reference: Option<String>,
-    pub metadata: Option<Metadata>,
+/// The published name of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EventType {
+    WalletCreated,
+    WalletCredited,
+    WalletDebited,
+    WalletTransferInitiated,
+    WalletTransferCompleted,
 }
 
-/// One side of a transfer between two wallets.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct TransferChange {
-    /// Shared by both sides.
-    pub transfer_id: Uuid,
-    pub from_wallet_id: String,
-    pub to_wallet_id: String,
-    #[schemars(with = "String", regex(pattern = r"^-?[0-9]+(\.[0-9]+)?$"))]
-    pub previous_balance: Decimal,
-    #[schemars(with = "String", regex(pattern = r"^-?[0-9]+(\.[0-9]+)?$"))]
-    pub new_balance: Decimal,
-    #[schemars(with = "String", regex(pattern = r"^[0-9]+(\.[0-9]+)?$"))]
-    pub change_amount: Decimal,
-    pub change_type: ChangeType,
-    /// The caller's description.
-    pub reason: Option<String>,
-    /// ISO 4217 code.
-    pub currency: String,
-    /// The caller's reference.
-    pub reference: Option<String>,
-    pub metadata: Option<Metadata>,
+impl WalletState {
+    /// None: the one that the wallet was created with.
+    pub fn overdraft_limit(&self) -> Option<Decimal> {
+        Some(self.available_balance? - self.balance + self.held_balance)
+    }
+}
+
+impl EventBody {
+    /// Bytes of what the caller wrote at will: description, reference and metadata.
+    pub fn caller_bytes(&self) -> usize {
+        let texts = [&self.reason, &self.reference].into_iter().flatten();
+        let texts = texts.map(String::len).sum::<usize>();
+        texts + self.metadata.as_ref().map_or(0, |metadata| metadata.as_str().len())
+    }
+}
+
+impl EventKind {
+    pub fn event_type(&self) -> EventType {
+        match self {
+            Self::Created { .. } => EventType::WalletCreated,
+            Self::Credited => EventType::WalletCredited,
+            Self::Debited => EventType::WalletDebited,
+            Self::TransferInitiated { .. } => EventType::WalletTransferInitiated,
+            Self::TransferCompleted { .. } => EventType::WalletTransferCompleted,
+        }
+    }
 }
 
 impl EventType {
@@ -128,58 +172,5 @@ impl EventType {
 
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == name)
-    }
-}
-
-impl EventData {
-    pub fn event_type(&self) -> EventType {
-        match self {
-            Self::WalletCreated(_) => EventType::WalletCreated,
-            Self::WalletCredited(_) => EventType::WalletCredited,
-            Self::WalletDebited(_) => EventType::WalletDebited,
-            Self::WalletTransferInitiated(_) => EventType::WalletTransferInitiated,
-            Self::WalletTransferCompleted(_) => EventType::WalletTransferCompleted,
-        }
-    }
-
-    /// Reads `data` back as the type that travelled beside it.
-    pub fn from_json(kind: EventType, json: &str) -> Result<Self, serde_json::Error> {
-        Ok(match kind {
-            EventType::WalletCreated => Self::WalletCreated(serde_json::from_str(json)?),
-            EventType::WalletCredited => Self::WalletCredited(serde_json::from_str(json)?),
-            EventType::WalletDebited => Self::WalletDebited(serde_json::from_str(json)?),
-            EventType::WalletTransferInitiated => {
-                Self::WalletTransferInitiated(serde_json::from_str(json)?)
-            }
-            EventType::WalletTransferCompleted => {
-                Self::WalletTransferCompleted(serde_json::from_str(json)?)
-            }
-        })
-    }
-
-    /// Bytes of what the caller wrote at will: description, reference and metadata.
-    pub fn caller_bytes(&self) -> usize {
-        let (reason, reference, metadata) = match self {
-            Self::WalletCreated(created) => (&created.reason, &None, &created.metadata),
-            Self::WalletCredited(change) | Self::WalletDebited(change) => {
-                (&change.reason, &change.reference, &change.metadata)
-            }
-            Self::WalletTransferInitiated(change) | Self::WalletTransferCompleted(change) => {
-                (&change.reason, &change.reference, &change.metadata)
-            }
-        };
-        let texts = [reason, reference].into_iter().flatten().map(String::len).sum::<usize>();
-        texts + metadata.as_ref().map_or(0, |metadata| metadata.as_str().len())
-    }
-
-    /// The balance that the event left behind.
-    pub fn new_balance(&self) -> Decimal {
-        match self {
-            Self::WalletCreated(created) => created.new_balance,
-            Self::WalletCredited(change) | Self::WalletDebited(change) => change.new_balance,
-            Self::WalletTransferInitiated(change) | Self::WalletTransferCompleted(change) => {
-                change.new_balance
-            }
-        }
     }
 }

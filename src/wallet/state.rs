@@ -3,10 +3,15 @@
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 
-use super::{Currency, EventData, Metadata, WalletCreated, WalletId};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Currency, EventBody, EventKind, Metadata, WalletId, WalletState};
 
 /// Where a wallet is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
 pub enum Status {
     Active,
     Frozen,
@@ -49,28 +54,42 @@ impl Status {
 }
 
 impl Wallet {
-    /// The wallet that a `WalletCreated` opens. The currency is the event's, already known.
-    pub fn open(id: WalletId, currency: Currency, data: &WalletCreated, at: DateTime<Utc>) -> Self {
-        Self {
+    /// The wallet that an event of kind `Created` opens; none for any other kind.
+    pub fn opened(id: WalletId, body: &EventBody, at: DateTime<Utc>) -> Option<Self> {
+        let EventKind::Created { owner_id, overdraft_limit } = &body.kind else { return None };
+        Some(Self {
             id,
-            owner_id: data.owner_id.clone(),
-            currency,
-            status: Status::Active,
-            balance: data.new_balance,
-            held_balance: currency.scaled(Decimal::ZERO),
-            overdraft_limit: data.overdraft_limit,
+            owner_id: owner_id.clone(),
+            currency: body.currency,
+            status: body.after.status,
+            balance: body.after.balance,
+            held_balance: body.after.held_balance,
+            overdraft_limit: *overdraft_limit,
             version: 1,
-            metadata: data.metadata.clone(),
+            metadata: body.metadata.clone(),
             created_at: at,
             updated_at: at,
-        }
+        })
     }
 
-    /// Takes the wallet's next event. Events of one wallet never go back in time.
-    pub fn apply(&mut self, data: &EventData, at: DateTime<Utc>) {
-        self.balance = data.new_balance();
-        self.version += 1;
+    /// Takes the state that an event of this wallet left. Events of one wallet never go back in time.
+    pub fn apply(&mut self, version: i64, after: &WalletState, at: DateTime<Utc>) {
+        self.balance = after.balance;
+        self.held_balance = after.held_balance;
+        self.overdraft_limit = after.overdraft_limit().unwrap_or(self.overdraft_limit);
+        self.status = after.status;
+        self.version = version;
         self.updated_at = self.updated_at.max(at);
+    }
+
+    /// The state as an event records it.
+    pub fn state(&self) -> WalletState {
+        WalletState {
+            balance: self.balance,
+            held_balance: self.held_balance,
+            available_balance: (!self.held_balance.is_zero()).then(|| self.available()),
+            status: self.status,
+        }
     }
 
     /// What may be spent now: balance − held + overdraft.

@@ -168,8 +168,17 @@ fn the_tables_on_the_page_of_events_are_the_schemas() {
     assert_eq!(named, keys(&parts["WalletCreated"]["properties"]), "the envelope");
 
     // What the text below the table of the envelope says of every type.
-    let common =
-        ["previousBalance", "newBalance", "changeAmount", "changeType", "reason", "metadata"];
+    let common = [
+        "previousBalance",
+        "newBalance",
+        "changeAmount",
+        "changeType",
+        "reason",
+        "metadata",
+        "heldBalance",
+        "availableBalance",
+        "status",
+    ];
     let types = table("## The types");
     let mut before: Vec<&str> = Vec::new();
     for row in &types {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::Locking;
 use crate::store::{Connection, Error, Result, server};
-use crate::wallet::{Currency, EventData, EventType, Metadata, Status, TenantId, Wallet, WalletId};
+use crate::wallet::{Currency, EventBody, Metadata, Status, TenantId, Wallet, WalletId};
 
 /// The wallets of a batch as they stand under lock.
 pub type Locked = HashMap<WalletId, Wallet>;
@@ -169,45 +169,64 @@ fn key_of(row: &PgRow) -> Result<KeyRow> {
     })
 }
 
-/// The wallets as these of their events left them. What no event changes is read from `wallets`
-/// here, not taken from the rows locked before: a key may have come with a wallet of its own since.
+/// The wallets as these of their events left them, from events alone: from the one that opened the
+/// wallet and the one that is meant.
 pub async fn wallets_at(
     connection: &mut Connection,
     tenant: &TenantId,
     places: &[(&WalletId, i64)],
 ) -> Result<Past> {
-    let rows = sqlx::query(
-        "select w.*, e.version as event_version, e.event_type, e.payload::text as payload, \
-             e.created_at as event_at \
+    let rows: Vec<PastRow> = sqlx::query_as(
+        "select p.wallet_id, e.version, e.event_type, e.schema_version, e.payload, e.created_at, \
+             o.event_type as opening_type, o.schema_version as opening_schema_version, \
+             o.payload as opening_payload, o.created_at as opened_at \
          from unnest($2::text[], $3::bigint[]) as p(wallet_id, version) \
-         cross join lateral (select version, event_type, payload, created_at from events \
+         cross join lateral (select version, event_type, schema_version, payload::text as payload, \
+                 created_at from events \
              where tenant_id = $1 and wallet_id = p.wallet_id and version = p.version limit 1) e \
-         cross join lateral (select id, owner_id, currency, status, balance, held_balance, \
-                overdraft_limit, version, metadata, created_at, updated_at from wallets \
-             where tenant_id = $1 and id = p.wallet_id limit 1) w",
+         cross join lateral (select event_type, schema_version, payload::text as payload, \
+                 created_at from events \
+             where tenant_id = $1 and wallet_id = p.wallet_id and version = 1 limit 1) o",
     )
     .bind(tenant.as_str())
     .bind(places.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>())
     .bind(places.iter().map(|(_, version)| *version).collect::<Vec<_>>())
     .fetch_all(connection)
     .await?;
-    rows.iter().map(past_of).collect()
+    rows.into_iter().map(PastRow::wallet).collect()
 }
 
-/// A success found its wallet active, and the event says what it left.
-fn past_of(row: &PgRow) -> Result<((WalletId, i64), Wallet)> {
-    let name: &str = row.try_get("event_type")?;
-    let kind = EventType::parse(name).ok_or_else(|| Error::corrupt(format!("event {name}")))?;
-    let data = EventData::from_json(kind, row.try_get("payload")?).map_err(Error::corrupt)?;
-    let now = wallet_of(row)?;
-    let past = Wallet {
-        balance: now.currency.scaled(data.new_balance()),
-        version: row.try_get("event_version")?,
-        updated_at: row.try_get("event_at")?,
-        status: Status::Active,
-        ..now
-    };
-    Ok(((past.id.clone(), past.version), past))
+/// An event and the one that opened its wallet.
+#[derive(sqlx::FromRow)]
+struct PastRow {
+    wallet_id: String,
+    version: i64,
+    event_type: String,
+    schema_version: i16,
+    payload: String,
+    created_at: DateTime<Utc>,
+    opening_type: String,
+    opening_schema_version: i16,
+    opening_payload: String,
+    opened_at: DateTime<Utc>,
+}
+
+impl PastRow {
+    /// The wallet as the event left it, with its id and version.
+    fn wallet(self) -> Result<((WalletId, i64), Wallet)> {
+        let (kind, version) = (&self.opening_type, self.opening_schema_version);
+        let opening = EventBody::from_data(kind, version, &self.opening_payload);
+        let opening = opening.map_err(Error::corrupt)?;
+        let id = WalletId::stored(&self.wallet_id);
+        let mut wallet = Wallet::opened(id.clone(), &opening, self.opened_at)
+            .ok_or_else(|| Error::corrupt(format!("the first event of {id} opens no wallet")))?;
+        if self.version > 1 {
+            let (kind, version) = (&self.event_type, self.schema_version);
+            let body = EventBody::from_data(kind, version, &self.payload);
+            wallet.apply(self.version, &body.map_err(Error::corrupt)?.after, self.created_at);
+        }
+        Ok(((id, self.version), wallet))
+    }
 }
 
 /// A row of `wallets` or `wallets_read_model`.

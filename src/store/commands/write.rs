@@ -4,42 +4,8 @@ use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use uuid::Uuid;
 
-use crate::ledger::RecordedEvent;
 use crate::store::{Connection, Error, Result};
-use crate::wallet::{Metadata, NewEvent, TenantId, Wallet};
-
-/// An event with what the write path stamps on it.
-#[derive(Debug, Clone)]
-pub struct Stamped {
-    pub event: NewEvent,
-    pub event_id: Uuid,
-    pub transaction_id: Uuid,
-    pub at: DateTime<Utc>,
-    pub partition: i32,
-    pub actor: Option<String>,
-    pub correlation_id: Option<String>,
-    pub causation_id: Option<String>,
-    pub traceparent: Option<String>,
-}
-
-impl Stamped {
-    /// As it will be read, with its partition.
-    pub fn recorded(self, tenant: &TenantId) -> (i32, RecordedEvent) {
-        let NewEvent { wallet_id, version, data } = self.event;
-        let (event_id, transaction_id) = (self.event_id, self.transaction_id);
-        let (tenant, created_at) = (tenant.clone(), self.at);
-        let event = RecordedEvent {
-            tenant,
-            wallet_id,
-            version,
-            event_id,
-            transaction_id,
-            data,
-            created_at,
-        };
-        (self.partition, event)
-    }
-}
+use crate::wallet::{Event, Metadata, SCHEMA_VERSION, TenantId, Wallet};
 
 /// A key and the outcome that it has from now on.
 #[derive(Debug, Clone)]
@@ -81,7 +47,7 @@ pub struct Writes {
     pub opened: Vec<Wallet>,
     /// Wallets that did, in their final state.
     pub moved: Vec<Wallet>,
-    pub events: Vec<Stamped>,
+    pub events: Vec<Event>,
     pub keys: Vec<KeyWrite>,
 }
 
@@ -95,9 +61,7 @@ impl Writes {
         self.keys.sort_by_key(|key| key.scope);
         self.opened.sort_by(|a, b| a.id.cmp(&b.id));
         self.moved.sort_by(|a, b| a.id.cmp(&b.id));
-        self.events.sort_by(|a, b| {
-            (&a.event.wallet_id, a.event.version).cmp(&(&b.event.wallet_id, b.event.version))
-        });
+        self.events.sort_by(|a, b| (&a.wallet_id, a.version).cmp(&(&b.wallet_id, b.version)));
     }
 }
 
@@ -127,20 +91,23 @@ opened as (
         as w(id, owner_id, currency, balance, overdraft_limit, version, metadata, at)
 ),
 moved as (
-    update wallets w set balance = m.balance, version = m.version, updated_at = m.at
-    from (select m.balance, m.version, m.at, found.place
-        from unnest($16::text[], $17::numeric[], $18::int8[], $19::timestamptz[])
-            as m(id, balance, version, at)
+    update wallets w set balance = m.balance, held_balance = m.held_balance,
+        overdraft_limit = m.overdraft_limit, status = m.status, version = m.version,
+        updated_at = m.at
+    from (select m.*, found.place
+        from unnest($16::text[], $17::numeric[], $18::int8[], $19::timestamptz[], $36::numeric[],
+                $37::numeric[], $38::text[])
+            as m(id, balance, version, at, held_balance, overdraft_limit, status)
         cross join lateral (
             select ctid as place from wallets where tenant_id = $1 and id = m.id limit 1) found) m
     where w.ctid = m.place
     returning 1
 ),
 recorded as (
-    insert into events (tenant_id, wallet_id, version, event_id, event_type, payload,
-        transaction_id, actor, correlation_id, causation_id, traceparent, partition, created_at)
-    select $1, id, version, event_id, kind, payload::json,
-        transaction_id, actor, correlation_id, causation_id, traceparent, partition, at
+    insert into events (tenant_id, wallet_id, version, event_id, event_type, schema_version,
+        payload, transaction_id, actor, correlation_id, causation_id, traceparent, partition, created_at)
+    select $1, id, version, event_id, kind, $35, payload::json, transaction_id,
+        actor, correlation_id, causation_id, traceparent, partition, at
     from unnest($20::text[], $21::int8[], $22::uuid[], $23::text[], $24::text[], $25::uuid[],
             $26::text[], $27::text[], $28::text[], $29::text[], $30::int4[], $31::timestamptz[])
         as e(id, version, event_id, kind, payload, transaction_id, actor, correlation_id,
@@ -168,7 +135,7 @@ pub async fn write_batch(
     let (keys, opened, moved, events) =
         (&writes.keys, &writes.opened, &writes.moved, &writes.events);
     // As text: a json parameter would travel as jsonb and lose its bytes.
-    let payloads = events.iter().map(|e| serde_json::to_string(&e.event.data));
+    let payloads = events.iter().map(|e| e.body.to_data(&e.wallet_id, e.transaction_id));
     let payloads = payloads.collect::<serde_json::Result<Vec<_>>>().map_err(Error::corrupt)?;
     let query = sqlx::query_scalar::<_, i64>(WRITE)
         .bind(tenant.as_str())
@@ -190,21 +157,25 @@ pub async fn write_batch(
         .bind(column::<_, Decimal>(moved, |w| w.balance))
         .bind(column(moved, |w| w.version))
         .bind(column(moved, |w| w.updated_at))
-        .bind(column(events, |e| e.event.wallet_id.as_str()))
-        .bind(column(events, |e| e.event.version))
+        .bind(column(events, |e| e.wallet_id.as_str()))
+        .bind(column(events, |e| e.version))
         .bind(column(events, |e| e.event_id))
-        .bind(column(events, |e| e.event.data.event_type().as_str()))
+        .bind(column(events, |e| e.body.kind.event_type().as_str()))
         .bind(payloads)
         .bind(column(events, |e| e.transaction_id))
-        .bind(column(events, |e| e.actor.as_deref()))
-        .bind(column(events, |e| e.correlation_id.as_deref()))
-        .bind(column(events, |e| e.causation_id.as_deref()))
-        .bind(column(events, |e| e.traceparent.as_deref()))
+        .bind(column(events, |e| e.origin.actor.as_deref()))
+        .bind(column(events, |e| e.origin.correlation_id.as_deref()))
+        .bind(column(events, |e| e.origin.causation_id.as_deref()))
+        .bind(column(events, |e| e.origin.traceparent.as_deref()))
         .bind(column(events, |e| e.partition))
-        .bind(column(events, |e| e.at))
+        .bind(column(events, |e| e.created_at))
         .bind(topic)
         .bind(column(keys, |k| k.versions().0))
-        .bind(column(keys, |k| k.versions().1));
+        .bind(column(keys, |k| k.versions().1))
+        .bind(SCHEMA_VERSION)
+        .bind(column(moved, |w| w.held_balance))
+        .bind(column(moved, |w| w.overdraft_limit))
+        .bind(column(moved, |w| w.status.as_str()));
     let updated = query.fetch_one(connection).await?;
     // Checked before COMMIT: a wallet that was not updated would be money out of nowhere.
     if usize::try_from(updated).ok() != Some(moved.len()) {

@@ -59,26 +59,47 @@ const CHAIN: &str = r"
        or (event_type in ('WalletDebited', 'WalletTransferInitiated')
             and payload ->> 'changeType' <> 'DEBIT')";
 
-const WALLETS: &str = r"
+/// The state that an event left (its payload: `last`), as a lateral subquery `state`. What an event
+/// leaves out is as the wallet was opened (`first`).
+macro_rules! state_after {
+    () => {
+        r"
+    left join lateral (select balance, held,
+            case when last.payload ->> 'availableBalance' is null then opened
+                when last.payload ->> 'availableBalance' ~ '^-?[0-9]+(\.[0-9]+)?$'
+                then (last.payload ->> 'availableBalance')::numeric - balance + held end as overdraft,
+            coalesce(last.payload ->> 'status', 'active') as status
+        from (select case when last.payload ->> 'newBalance' ~ '^-?[0-9]+(\.[0-9]+)?$'
+                    then (last.payload ->> 'newBalance')::numeric end as balance,
+                case when coalesce(last.payload ->> 'heldBalance', '0') ~ '^[0-9]+(\.[0-9]+)?$'
+                    then coalesce(last.payload ->> 'heldBalance', '0')::numeric end as held,
+                case when first.payload ->> 'overdraftLimit' ~ '^[0-9]+(\.[0-9]+)?$'
+                    then (first.payload ->> 'overdraftLimit')::numeric end as opened) read) state
+        on true"
+    };
+}
+
+const WALLETS: &str = concat!(
+    r"
     select format('wallet %s: %s %s with overdraft %s, its events left %s %s with overdraft %s',
         w.id, w.balance, w.currency, w.overdraft_limit, last.payload ->> 'newBalance',
-        first.payload ->> 'currency', first.payload ->> 'overdraftLimit') as finding
+        first.payload ->> 'currency', state.overdraft) as finding
     from wallets w
     left join events first on first.tenant_id = w.tenant_id and first.wallet_id = w.id
         and first.version = 1
     left join events last on last.tenant_id = w.tenant_id and last.wallet_id = w.id
-        and last.version = w.version
+        and last.version = w.version",
+    state_after!(),
+    r"
     where w.tenant_id = $1
-      and (w.balance::text is distinct from case
-                when last.payload ->> 'newBalance' ~ '^-?[0-9]+(\.[0-9]+)?$'
-                then (last.payload ->> 'newBalance')::numeric(28,8)::text end
-        or w.overdraft_limit::text is distinct from case
-                when first.payload ->> 'overdraftLimit' ~ '^[0-9]+(\.[0-9]+)?$'
-                then (first.payload ->> 'overdraftLimit')::numeric(28,8)::text end
+      and (w.balance is distinct from state.balance
+        or w.held_balance is distinct from state.held
+        or w.overdraft_limit is distinct from state.overdraft
+        or w.status is distinct from state.status
         or w.currency is distinct from first.payload ->> 'currency'
         or w.owner_id is distinct from first.payload ->> 'ownerId'
-        or w.created_at is distinct from first.created_at
-        or w.held_balance <> 0)";
+        or w.created_at is distinct from first.created_at)"
+);
 
 const ENTRIES: &str = r"
     select case
@@ -187,34 +208,35 @@ const CURRENCY_BALANCE: &str = "
     from ledger_entries where tenant_id = $1 group by currency
     having sum(case side when 'DEBIT' then amount else -amount end) <> 0";
 
-const READ_MODEL: &str = r"
+const READ_MODEL: &str = concat!(
+    r"
     select format('wallet %s: read model has %s %s at version %s, its events left %s %s at '
         'version %s', coalesce(r.id, x.wallet_id), coalesce(r.balance::text, 'no row'),
         coalesce(r.currency, ''), coalesce(r.version::text, '-'), coalesce(x.closing, 'nothing'),
-        coalesce(x.currency, ''), coalesce(x.version::text, '-')) as finding
+        coalesce(x.facts ->> 'currency', ''), coalesce(x.version::text, '-')) as finding
     from (select v.wallet_id, v.version, last.payload ->> 'newBalance' as closing,
             last.created_at as changed, first.created_at as opened, first.payload as facts,
-            first.payload ->> 'currency' as currency
+            state.*
         from projected_versions v
         left join events first on first.tenant_id = v.tenant_id
             and first.wallet_id = v.wallet_id and first.version = 1
         left join events last on last.tenant_id = v.tenant_id
-            and last.wallet_id = v.wallet_id and last.version = v.version
+            and last.wallet_id = v.wallet_id and last.version = v.version",
+    state_after!(),
+    r"
         where v.tenant_id = $1 and v.projector = $3 and v.version > 0) x
     full join (select * from wallets_read_model where tenant_id = $1) r on r.id = x.wallet_id
     where r.version is distinct from x.version
-       or r.balance::text is distinct from case when x.closing ~ '^-?[0-9]+(\.[0-9]+)?$'
-            then x.closing::numeric(28,8)::text end
-       or r.overdraft_limit::text is distinct from case
-            when x.facts ->> 'overdraftLimit' ~ '^[0-9]+(\.[0-9]+)?$'
-            then (x.facts ->> 'overdraftLimit')::numeric(28,8)::text end
-       or r.currency is distinct from x.currency
+       or r.balance is distinct from x.balance
+       or r.held_balance is distinct from x.held
+       or r.overdraft_limit is distinct from x.overdraft
+       or r.status is distinct from x.status
+       or r.currency is distinct from x.facts ->> 'currency'
        or r.owner_id is distinct from x.facts ->> 'ownerId'
        or r.metadata::text is distinct from nullif((x.facts -> 'metadata')::text, 'null')
        or r.created_at is distinct from x.opened
-       or r.updated_at is distinct from x.changed
-       or r.status is distinct from 'active'
-       or r.held_balance is distinct from 0";
+       or r.updated_at is distinct from x.changed"
+);
 
 // Processed rows are purged by age: what is younger than the purge mark must have its row. Rows that
 // send an event again (their ids are negative) may stand beside the first one.

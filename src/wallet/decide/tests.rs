@@ -8,8 +8,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::wallet::{IdOrigin, Metadata, Movement};
 
-const ID: Uuid = Uuid::from_u128(7);
-
 /// The wallets that some events left.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Given(BTreeMap<WalletId, Wallet>);
@@ -17,12 +15,11 @@ struct Given(BTreeMap<WalletId, Wallet>);
 impl Given {
     fn apply(&mut self, event: &NewEvent) {
         let at = DateTime::<Utc>::UNIX_EPOCH;
-        if let EventData::WalletCreated(data) = &event.data {
-            let currency = Currency::parse(&data.currency).unwrap();
-            let wallet = Wallet::open(event.wallet_id.clone(), currency, data, at);
-            assert_eq!(self.0.insert(event.wallet_id.clone(), wallet), None, "opened twice");
+        let id = event.wallet_id.clone();
+        if let Some(wallet) = Wallet::opened(id.clone(), &event.body, at) {
+            assert_eq!(self.0.insert(id, wallet), None, "opened twice");
         } else {
-            self.0.get_mut(&event.wallet_id).unwrap().apply(&event.data, at);
+            self.0.get_mut(&id).unwrap().apply(event.version, &event.body.after, at);
         }
     }
 
@@ -42,7 +39,7 @@ impl Given {
     }
 
     fn when(&self, command: &Command) -> Result<Vec<NewEvent>, Rejection> {
-        decide(command, |id| self.0.get(id), ID)
+        decide(command, |id| self.0.get(id))
     }
 }
 
@@ -107,54 +104,50 @@ fn three() -> Given {
     Given::default().and(&commands)
 }
 
-fn change(from: &str, to: &str, by: &str, change_type: ChangeType) -> BalanceChange {
+/// A movement in dollars of a wallet that holds nothing.
+fn body(kind: EventKind, from: &str, to: &str, by: &str) -> EventBody {
     let Details { description: reason, reference, metadata } = details();
-    BalanceChange {
-        transaction_id: ID,
-        previous_balance: dec(from),
-        new_balance: dec(to),
-        change_amount: dec(by),
-        change_type,
+    let up = dec(to) >= dec(from);
+    let direction = if up { ChangeType::Credit } else { ChangeType::Debit };
+    EventBody {
+        kind,
+        change: Change { previous_balance: dec(from), amount: dec(by), direction },
+        after: WalletState {
+            balance: dec(to),
+            held_balance: dec("0.00"),
+            available_balance: None,
+            status: Status::Active,
+        },
+        currency: Currency::USD,
         reason,
-        currency: "USD".to_owned(),
         reference,
         metadata,
     }
 }
 
-fn event(wallet: &str, version: i64, data: EventData) -> NewEvent {
-    NewEvent { wallet_id: id(wallet), version, data }
+fn event(wallet: &str, version: i64, body: EventBody) -> NewEvent {
+    NewEvent { wallet_id: id(wallet), version, body }
 }
 
 #[test]
 fn a_wallet_opens_at_zero_and_its_opening_balance_is_a_credit_of_its_own() {
-    let created = event(
-        "w",
-        1,
-        EventData::WalletCreated(WalletCreated {
-            transaction_id: ID,
-            owner_id: "ann".to_owned(),
-            currency: "KWD".to_owned(),
-            overdraft_limit: dec("1.500"),
-            previous_balance: dec("0.000"),
-            new_balance: dec("0.000"),
-            change_amount: dec("0.000"),
-            change_type: ChangeType::Credit,
-            reason: Some("wallet created".to_owned()),
-            metadata: Metadata::parse(r#"{"tier":"gold"}"#).ok(),
-        }),
-    );
-    let credited = event(
-        "w",
-        2,
-        EventData::WalletCredited(BalanceChange {
-            reason: Some("initial balance".to_owned()),
-            currency: "KWD".to_owned(),
-            reference: None,
-            metadata: None,
-            ..change("0.000", "2.125", "2.125", ChangeType::Credit)
-        }),
-    );
+    let currency = Currency::parse("KWD").unwrap();
+    let kind = EventKind::Created { owner_id: "ann".to_owned(), overdraft_limit: dec("1.500") };
+    let created = EventBody {
+        currency,
+        reason: Some("wallet created".to_owned()),
+        reference: None,
+        metadata: Metadata::parse(r#"{"tier":"gold"}"#).ok(),
+        ..body(kind, "0.000", "0.000", "0.000")
+    };
+    let credited = EventBody {
+        currency,
+        reason: Some("initial balance".to_owned()),
+        reference: None,
+        metadata: None,
+        ..body(EventKind::Credited, "0.000", "2.125", "2.125")
+    };
+    let (created, credited) = (event("w", 1, created), event("w", 2, credited));
     let nothing = Given::default();
     assert_eq!(nothing.when(&create("w", "KWD", "0", "1.5")), Ok(vec![created.clone()]));
     assert_eq!(nothing.when(&create("w", "KWD", "2.125", "1.5")), Ok(vec![created, credited]));
@@ -162,34 +155,32 @@ fn a_wallet_opens_at_zero_and_its_opening_balance_is_a_credit_of_its_own() {
 
 #[test]
 fn a_credit_and_a_debit_move_the_balance_by_their_amount() {
-    let up = EventData::WalletCredited(change("100.00", "100.50", "0.50", ChangeType::Credit));
+    let up = body(EventKind::Credited, "100.00", "100.50", "0.50");
     assert_eq!(three().when(&credit("a", "0.5")), Ok(vec![event("a", 3, up)]));
-    let down = EventData::WalletDebited(change("100.00", "99.00", "1.00", ChangeType::Debit));
+    let down = body(EventKind::Debited, "100.00", "99.00", "1.00");
     assert_eq!(three().when(&debit("a", "1")), Ok(vec![event("a", 3, down)]));
 }
 
 #[test]
 fn a_transfer_is_one_event_on_each_side() {
-    let side = |previous: &str, new: &str, change_type| {
-        let base = change(previous, new, "40.00", change_type);
-        TransferChange {
-            transfer_id: ID,
-            from_wallet_id: "a".to_owned(),
-            to_wallet_id: "b".to_owned(),
-            previous_balance: base.previous_balance,
-            new_balance: base.new_balance,
-            change_amount: base.change_amount,
-            change_type,
-            reason: base.reason,
-            currency: base.currency,
-            reference: base.reference,
-            metadata: base.metadata,
-        }
-    };
-    let out = EventData::WalletTransferInitiated(side("100.00", "60.00", ChangeType::Debit));
-    let into = EventData::WalletTransferCompleted(side("5.00", "45.00", ChangeType::Credit));
+    let out = body(EventKind::TransferInitiated { to: id("b") }, "100.00", "60.00", "40.00");
+    let into = body(EventKind::TransferCompleted { from: id("a") }, "5.00", "45.00", "40.00");
     let events = vec![event("a", 3, out), event("b", 3, into)];
     assert_eq!(three().when(&transfer("a", "b", "40")), Ok(events));
+}
+
+#[test]
+fn an_event_carries_the_whole_state_that_it_leaves() {
+    let given = three().but("a", |wallet| wallet.held_balance = dec("30.00"));
+    let events = given.when(&debit("a", "1")).unwrap();
+    let after = events[0].body.after;
+    // 99.00 of which 30.00 is held, and 20.00 may be owed.
+    assert_eq!(after.available_balance, Some(dec("89.00")));
+    assert_eq!((after.held_balance, after.overdraft_limit()), (dec("30.00"), Some(dec("20.00"))));
+    let mut wallet = three().0[&id("a")].clone();
+    wallet.apply(3, &after, DateTime::UNIX_EPOCH);
+    assert_eq!(wallet.available(), dec("89.00"));
+    assert_eq!((wallet.version, wallet.overdraft_limit), (3, dec("20.00")));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, SubsecRound, Utc};
 use rust_decimal::Decimal;
+use serde_json::value::RawValue;
 use sqlx::PgConnection;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -24,8 +25,8 @@ use wallex::store::checkpoints::{Subscription, load};
 use wallex::store::reconcile::Report;
 use wallex::store::{self, Pool};
 use wallex::wallet::{
-    Amount, Command, CreateWallet, Currency, Details, EventData, IdOrigin, Metadata, Movement,
-    NewEvent, TenantId, Transfer, Wallet, WalletId, decide,
+    Amount, Command, CreateWallet, Currency, Details, IdOrigin, Metadata, Movement, NewEvent,
+    SCHEMA_VERSION, TenantId, Transfer, Wallet, WalletId, decide,
 };
 
 use crate::support::servers;
@@ -90,14 +91,14 @@ impl Books {
         let mut rows: Vec<(NewEvent, Uuid, Uuid)> = Vec::new();
         for command in commands {
             let transaction = Uuid::now_v7();
-            for event in decide(command, |id| self.wallets.get(id), transaction).unwrap() {
+            for event in decide(command, |id| self.wallets.get(id)).unwrap() {
                 self.apply(&event, at);
                 rows.push((event, Uuid::now_v7(), transaction));
             }
         }
         for (event, event_id, transaction) in &rows {
             insert_event(connection, event, *event_id, *transaction, at).await;
-            let record = record(event, *event_id, at);
+            let record = record(event, *event_id, *transaction, at);
             self.unpublished.push((partition(&event.wallet_id), record));
         }
         let touched: BTreeSet<&WalletId> = rows.iter().map(|row| &row.0.wallet_id).collect();
@@ -109,11 +110,10 @@ impl Books {
 
     fn apply(&mut self, event: &NewEvent, at: DateTime<Utc>) {
         let id = &event.wallet_id;
-        if let EventData::WalletCreated(created) = &event.data {
-            let currency = Currency::parse(&created.currency).unwrap();
-            self.wallets.insert(id.clone(), Wallet::open(id.clone(), currency, created, at));
+        if let Some(wallet) = Wallet::opened(id.clone(), &event.body, at) {
+            self.wallets.insert(id.clone(), wallet);
         } else {
-            self.wallets.get_mut(id).unwrap().apply(&event.data, at);
+            self.wallets.get_mut(id).unwrap().apply(event.version, &event.body.after, at);
         }
     }
 
@@ -344,15 +344,20 @@ pub fn some_history() -> Vec<Command> {
     commands
 }
 
-fn record(event: &NewEvent, event_id: Uuid, at: DateTime<Utc>) -> Fetched {
-    let data = serde_json::value::to_raw_value(&event.data).unwrap();
+/// The event's data as it is stored and published.
+fn data(event: &NewEvent, transaction: Uuid) -> String {
+    event.body.to_data(&event.wallet_id, transaction).unwrap()
+}
+
+fn record(event: &NewEvent, event_id: Uuid, transaction: Uuid, at: DateTime<Utc>) -> Fetched {
+    let data = RawValue::from_string(data(event, transaction)).unwrap();
     let envelope = Envelope {
         event_id,
-        event_type: event.data.event_type().as_str(),
+        event_type: event.body.kind.event_type().as_str(),
         aggregate_type: AGGREGATE_TYPE,
         aggregate_id: event.wallet_id.as_str(),
         aggregate_version: event.version,
-        schema_version: 1,
+        schema_version: SCHEMA_VERSION,
         tenant_id: "default",
         timestamp: timestamp(at),
         correlation_id: None,
@@ -385,8 +390,8 @@ async fn insert_event(
     .bind(event.wallet_id.as_str())
     .bind(event.version)
     .bind(event_id)
-    .bind(event.data.event_type().as_str())
-    .bind(serde_json::to_string(&event.data).unwrap())
+    .bind(event.body.kind.event_type().as_str())
+    .bind(data(event, transaction))
     .bind(transaction)
     .bind(partition(&event.wallet_id))
     .bind(at)
