@@ -88,7 +88,7 @@ fn done(written: &Written<'_>, said: &Said, bytes: usize) -> Problem {
         false => format!(" Its operations: {}.", counts.join(", ")),
     };
     let detail = format!(
-        "the command took effect (status {status}); do not send it under another id. Its result of \
+        "the command was executed (status {status}); do not send it under another id. Its result of \
          {bytes} bytes is larger than the topic takes.{operations} Its events have the causationId \
          {command_id}: GET /wallets/{{id}}/events. With a larger max.message.bytes, the same command \
          again brings the whole result"

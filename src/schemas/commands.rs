@@ -139,7 +139,7 @@ pub(super) fn result() -> Value {
             "body": {
                 "description": "The wallet, both wallets of a transfer, the results of several \
                                 operations, or the problem. With the status 201 the problem is \
-                                result_too_large: the command took effect",
+                                result_too_large: the command was executed",
                 "anyOf": bodies,
             },
         },
