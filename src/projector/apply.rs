@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use uuid::Uuid;
+
 use super::Job;
 use super::chunk::{Chunk, Feed, Seen, dead_letter, of_another, unknown};
 use super::narrow::{Reason, give_up, narrow};
@@ -177,6 +179,8 @@ async fn singly(
     tenant: &TenantId,
     claims: &[Claim<'_>],
 ) -> store::Result<Vec<Option<Recorded>>> {
+    // Of no event at all: fails where it would for each.
+    store::recorded::named(connection, tenant, &[("", 0, Uuid::nil(), 0)]).await?;
     let (mut found, mut read) = (Vec::with_capacity(claims.len()), false);
     for claim in claims {
         match store::recorded::named(connection, tenant, &[*claim]).await {

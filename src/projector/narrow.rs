@@ -85,6 +85,7 @@ async fn statements(connection: &mut Connection, job: &Job) -> store::Result<()>
     let of = &job.subscription;
     store::checkpoints::versions_lock(connection, of, &[]).await?;
     store::parked::among(connection, of, &[]).await?;
+    store::recorded::recorded(connection, &of.tenant, &[]).await?;
     match job.kind {
         Kind::Ledger => ledger::probe(connection, &of.tenant).await?,
         Kind::ReadModel => read_model::probe(connection, &of.tenant).await?,

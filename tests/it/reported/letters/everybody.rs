@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use wallex::projector::{Kind, Projector};
 
@@ -149,4 +150,25 @@ async fn without_kafka_a_projection_that_cannot_go_on_is_told_as_well() {
         error.contains("permission denied").then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn books_that_may_not_be_read_park_nobody() {
+    let mut app = Setup::shared().start().await;
+    for n in 0..5 {
+        app.open(&format!("w{n}"), "1.00").await;
+    }
+    app.drain().await;
+    app.kill(Signal::SIGKILL);
+    // All of it is to be applied again, from the topic, by a service that remembers nothing.
+    run(&app, "delete from projected_versions; update projector_checkpoints set next_offset = 0")
+        .await;
+    run(&app, "revoke select on events from wallex_app").await;
+    app.restart().await;
+    degraded(&app, "ledger-projector", "permission denied").await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(parked(&app).await, 0);
+    run(&app, "grant select on events to wallex_app").await;
+    app.drain().await;
+    app.assert_reconciled();
 }
