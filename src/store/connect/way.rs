@@ -14,8 +14,9 @@ use super::session::Session;
 use crate::config::Secret;
 use crate::store::Connection;
 
-/// Between two idle clients of such a pooler the first round tells; others may come between.
-const ROUNDS: usize = 4;
+/// Between two clients of an idle pooler the first round tells. Where others come between, each round
+/// that shows nothing was a game of chance.
+const ROUNDS: usize = 6;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why such a way is refused, and what to do.
@@ -31,48 +32,55 @@ pub struct Way(Arc<Parts>);
 #[derive(Debug)]
 struct Parts {
     url: Secret,
-    checked: OnceCell<()>,
+    shared: OnceCell<bool>,
 }
 
 impl Way {
     pub fn new(url: &Secret) -> Self {
-        Self(Arc::new(Parts { url: url.clone(), checked: OnceCell::new() }))
+        Self(Arc::new(Parts { url: url.clone(), shared: OnceCell::new() }))
     }
 
     pub(in super::super) fn url(&self) -> &Secret {
         &self.0.url
     }
 
-    /// Whether sessions are what they seem. Asks once; an error of [`Error::is_refusal`] is final.
+    /// Whether sessions are what they seem. Asked once: the verdict is final, an error of
+    /// [`Error::is_refusal`] where it is no.
     pub async fn check(&self) -> Result<()> {
         // Boxed: it is asked once, and its callers are many.
-        let asked = || Box::pin(bounded(PATIENCE, self.compare()));
-        self.0.checked.get_or_try_init(asked).await.map(drop)
+        let asked = || Box::pin(bounded(PATIENCE, self.is_shared()));
+        match self.0.shared.get_or_try_init(asked).await? {
+            true => Err(Error::refused(SHARED)),
+            false => Ok(()),
+        }
     }
 
-    /// Of two clients each must keep its own process of the server. One by turns gets the other's
-    /// as soon as that is idle, or another one than before.
-    async fn compare(&self) -> Result<()> {
+    /// Two clients each keep their own process of the server, from the first question to the last.
+    /// By turns, one gets the other's as soon as that is idle, or another one than before.
+    async fn is_shared(&self) -> Result<bool> {
         let options = Session::new("wallex-check").options(&self.0.url)?;
         let mut first = Connection::connect_with(&options).await?;
         let mut second = Connection::connect_with(&options).await?;
+        let (own, other) = (process(&mut first).await?, process(&mut second).await?);
+        let mut shared = own == other;
         for _ in 0..ROUNDS {
-            let before = process(&mut first).await?;
+            if shared {
+                break;
+            }
             // A pooler by statements knows no transactions.
             let began = sqlx::raw_sql("begin").execute(&mut second).await.map_err(Error::from);
             if began.as_ref().is_err_and(|error| error.sqlstate().is_some()) {
-                return Err(Error::refused(SHARED));
+                return Ok(true);
             }
             began?;
-            let other = process(&mut second).await?;
-            if other == before || process(&mut first).await? != before {
-                return Err(Error::refused(SHARED));
-            }
+            shared |= process(&mut second).await? != other;
+            shared |= process(&mut first).await? != own;
             sqlx::raw_sql("rollback").execute(&mut second).await?;
+            shared |= process(&mut first).await? != own;
         }
         // They are of no use any more, whether they can say goodbye or not.
         let _ = (first.close().await, second.close().await);
-        Ok(())
+        Ok(shared)
     }
 }
 
