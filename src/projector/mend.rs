@@ -78,6 +78,7 @@ impl Mend {
                 next: place,
                 records: Vec::new(),
                 dead: Vec::new(),
+                foreign: None,
                 server: None,
                 foreign: None,
             });
