@@ -4,11 +4,13 @@
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::Settings;
+use crate::store::Pools;
 
-/// Runtimes, standard streams, the listener, secrets and files that are read now and then.
-const OWN: usize = 48;
-/// A lane's runtime and session, the session in doubt beside it included.
-const OF_A_LANE: usize = 8;
+/// Runtimes, standard streams, the listener, the session that listens, files that are read now and
+/// then.
+const OWN: usize = 64;
+/// A lane's runtime and session, and the sessions that wait for wallets or settle COMMITs beside it.
+const OF_A_LANE: usize = 16;
 /// Clients of one cluster: several, each with a connection to each broker.
 const OF_A_CLUSTER: usize = 64;
 /// However few descriptors there are, so many clients must get in: an operator among them.
@@ -18,8 +20,8 @@ const CLIENTS_LEAST: usize = 16;
 pub(super) fn connections(settings: &Settings) -> usize {
     let granted = raised();
     let clusters = usize::from(settings.kafka.enabled) + usize::from(settings.second.is_some());
-    let pool = usize::try_from(settings.database.max_connections).unwrap_or(0);
-    let kept = OWN + OF_A_LANE * settings.commands.lanes + pool + OF_A_CLUSTER * clusters;
+    let sessions = usize::try_from(Pools::sessions(&settings.database)).unwrap_or(0);
+    let kept = OWN + OF_A_LANE * settings.commands.lanes + sessions + OF_A_CLUSTER * clusters;
     let room = granted.saturating_sub(kept);
     let wanted = settings.http.max_connections;
     if room < CLIENTS_LEAST {
