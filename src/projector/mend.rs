@@ -80,7 +80,6 @@ impl Mend {
                 dead: Vec::new(),
                 foreign: None,
                 server: None,
-                foreign: None,
             });
             let event_id = uuid::Uuid::nil();
             chunk.records.push(Seen { wallet, version, event_id, record: None, event: None });
