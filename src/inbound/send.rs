@@ -67,7 +67,8 @@ pub(super) async fn send(
         }
     }
     let results = deliver_all(shared, &shared.results, partition, results, shorter, stop);
-    let letters = deliver_all(shared, &shared.dead_letters, partition, letters, record::lighter_letter, stop);
+    let letters =
+        deliver_all(shared, &shared.dead_letters, partition, letters, record::lighter_letter, stop);
     let (results, letters) = futures_util::future::join(results, letters).await;
     for (topic, left) in [(&shared.results, results?), (&shared.dead_letters, letters?)] {
         for one in left.into_iter().filter_map(|at| handled.get(at)) {

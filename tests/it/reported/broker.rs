@@ -1,1 +1,5 @@
 //! The breaker, hints, groups and republications, against real and fake brokers.
+
+mod breaker;
+mod groups;
+mod republished;

@@ -63,8 +63,7 @@ async fn two_deployments_that_began_together_are_kept_apart() {
     open_many(&second, "w", 20).await;
     for app in [&first, &second] {
         app.drain().await;
-        let problem =
-            eventually("the page says it", PATIENCE, async || problem(app).await).await;
+        let problem = eventually("the page says it", PATIENCE, async || problem(app).await).await;
         assert!(problem.contains("another deployment"), "{problem}");
         assert_eq!(health(app).await["status"], "degraded");
         assert_eq!(dead_letters(app).await, 0);
