@@ -120,6 +120,10 @@ async fn ask(settings: &KafkaSettings, admin: &mut Option<Admin>) -> Result<Clus
         let host = format!("{}:{}", broker.host, broker.port);
         brokers.push(BrokerStatus { id: broker.id, host, latency_ms });
     }
+    if !brokers.is_empty() && brokers.iter().all(|broker| broker.latency_ms.is_none()) {
+        let addresses: Vec<String> = brokers.into_iter().map(|broker| broker.host).collect();
+        return Err(Error::advertised(&addresses));
+    }
     let topics = topics.into_iter().map(|topic| TopicStatus {
         under_replicated: topic.under_replicated(),
         offline: topic.offline(),

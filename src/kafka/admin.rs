@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use krafka::KrafkaError;
@@ -64,6 +65,8 @@ pub struct Admin {
     wait: Duration,
     /// None: a probe's, or an operator's, who may ask at any time.
     breaker: Option<Arc<Breaker>>,
+    /// Something was answered: the address that a broker gave for itself can be reached.
+    answered: AtomicBool,
 }
 
 impl Admin {
@@ -80,7 +83,8 @@ impl Admin {
 
     /// Over a client that is connected; no call takes longer than `wait`.
     pub(super) fn of(kafka: &krafka::Kafka, wait: Duration) -> Self {
-        Self { client: kafka.admin().default_api_timeout(wait), wait, breaker: None }
+        let client = kafka.admin().default_api_timeout(wait);
+        Self { client, wait, breaker: None, answered: AtomicBool::new(false) }
     }
 
     /// From now on nothing is asked while `breaker` is open.
@@ -318,9 +322,19 @@ impl Admin {
         call: impl Future<Output = krafka::Result<T>>,
     ) -> Result<T, Error> {
         let wait = self.wait.saturating_add(Duration::from_millis(500));
-        match timeout(wait, call).await {
+        let answer = match timeout(wait, call).await {
             Ok(answer) => answer.map_err(|error| Error::from_krafka(&error)),
             Err(_) => Err(Error::timeout(what, wait)),
+        };
+        match answer {
+            Err(error) if error.is_outage() && !self.answered.load(Ordering::Relaxed) => {
+                // A broker of the settings did let us in: what fails is where it sent us.
+                Err(error.behind_advertised())
+            }
+            answer => {
+                self.answered.store(true, Ordering::Relaxed);
+                answer
+            }
         }
     }
 }

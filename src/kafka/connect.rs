@@ -114,7 +114,8 @@ impl Connection {
             Ok(Err(Closed::Missing(error))) => return Err(error),
             Ok(Err(Closed::Failed(error))) => error,
             Err(_) => Error::timeout("connecting to the partition's leader", wait),
-        };
+        }
+        .behind_advertised();
         count_failure(&error);
         self.discard(&client, &error).await;
         Err(error)
