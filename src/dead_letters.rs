@@ -18,7 +18,6 @@ use uuid::Uuid;
 
 use crate::config::{Codec, KafkaSettings};
 use crate::envelope::partition_of;
-use crate::kafka::admin::Admin;
 use crate::kafka::topics::TopicSpec;
 use crate::kafka::{self, Connection, Copied, ProduceError, Producer};
 use crate::store::dead_letters::delivery::{self, Due};
@@ -302,7 +301,7 @@ impl Sender {
 
     async fn ensure_topic(&mut self) -> Result<i32, kafka::Error> {
         let spec = TopicSpec::dead_letters(&self.settings, self.codec);
-        let admin = Admin::connect(&self.settings).await?;
+        let admin = self.connection.admin().await?;
         let partitions = match admin.partitions(&spec.name).await? {
             Some(partitions) => partitions,
             None => {

@@ -3,7 +3,7 @@
 //! Value: the JSON envelope of docs/EVENTS.md. Key: the wallet's id, hashed to a partition as the
 //! Java client hashes it, so that any producer of the same key meets the same partition.
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -106,6 +106,18 @@ pub fn timestamp(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
+/// How far back a record's own time may lie. The broker counts a topic's retention from it, and may
+/// refuse what is too old.
+const BACK_MAX: TimeDelta = TimeDelta::hours(1);
+
+/// The time that a record is given when it is sent: the event's. One that waited for longer than
+/// an hour is dated an hour back instead, which keeps the order of times, and one that is sent `again`
+/// is dated now: else the broker's next check would remove what has just been asked for. The event's
+/// time itself is in the envelope.
+pub fn record_time(event: DateTime<Utc>, again: bool, now: DateTime<Utc>) -> DateTime<Utc> {
+    event.max(if again { now } else { now - BACK_MAX })
+}
+
 /// The partition of a key among `partitions`, as Kafka's default partitioner computes it.
 pub fn partition_of(key: impl AsRef<[u8]>, partitions: i32) -> i32 {
     let positive = murmur2(key.as_ref()) & 0x7fff_ffff;
@@ -139,6 +151,19 @@ fn murmur2(data: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_is_never_dated_so_far_back_that_retention_takes_it_at_once() {
+        let now = DateTime::from_timestamp_millis(1_800_000_000_000).unwrap();
+        let ago = |minutes| now - TimeDelta::minutes(minutes);
+        assert_eq!(record_time(ago(0), false, now), now);
+        assert_eq!(record_time(ago(59), false, now), ago(59), "an outage");
+        assert_eq!(record_time(ago(61), false, now), ago(60));
+        assert_eq!(record_time(ago(43_200), false, now), ago(60), "never behind a later event");
+        assert_eq!(record_time(ago(43_200), true, now), now);
+        assert_eq!(record_time(ago(1), true, now), now);
+        assert_eq!(record_time(ago(-1), true, now), ago(-1), "the database's clock is ahead");
+    }
 
     #[test]
     fn keys_hash_as_in_the_java_client() {

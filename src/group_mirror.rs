@@ -18,7 +18,6 @@ use futures_util::FutureExt as _;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::KafkaSettings;
 use crate::instance::{Instance, Term};
 use crate::kafka::admin::Admin;
 use crate::kafka::{self, Connection, OffsetsWatch};
@@ -57,7 +56,6 @@ pub struct Parts {
     pub group: String,
     pub tenant: String,
     pub topic: String,
-    pub kafka: KafkaSettings,
     pub connection: Arc<Connection>,
     pub pool: Pool,
     pub instance: Arc<Instance>,
@@ -158,10 +156,11 @@ impl GroupMirror {
         let Some(written) = looked else { return Ok(()) };
         for (partition, offset) in written? {
             let known = session.known.entry(partition).or_default();
-            if known.wrote(offset) {
-                continue;
+            match offset {
+                None => known.deleted(),
+                Some(offset) if known.wrote(offset) => {}
+                Some(offset) => self.reset(partition, offset).await?,
             }
-            self.reset(partition, offset).await?;
         }
         if Instant::now() >= session.due && !self.copy(&mut session, stop).await? {
             return Ok(());
@@ -200,7 +199,6 @@ impl GroupMirror {
     /// Reads what Kafka has, and honours what somebody set while nobody looked. None: to be told to
     /// stop.
     async fn open(&self, stop: &CancellationToken) -> Result<Option<Session>, Failure> {
-        self.parts.connection.breaker().allows()?;
         let Some(read) = stop.run_until_cancelled(self.read()).await else { return Ok(None) };
         let (admin, watch, offsets) = read?;
         let now = Instant::now();
@@ -229,7 +227,7 @@ impl GroupMirror {
         &self,
     ) -> Result<(Admin, Option<OffsetsWatch>, BTreeMap<i32, i64>), kafka::Error> {
         let Parts { group, topic, connection, .. } = &self.parts;
-        let admin = Admin::connect(&self.parts.kafka).await?;
+        let admin = connection.admin().await?;
         let mut watch = match OffsetsWatch::open(&admin, Arc::clone(connection), group, topic).await
         {
             Ok(watch) => Some(watch),
@@ -246,7 +244,12 @@ impl GroupMirror {
         let mut offsets = admin.group_offsets(group, topic).await?;
         // Written since the watch began, before or after the reading: the last one counts.
         if let Some(watch) = &mut watch {
-            offsets.extend(watch.next(Duration::ZERO).await?);
+            for (partition, offset) in watch.next(Duration::ZERO).await? {
+                match offset {
+                    Some(offset) => offsets.insert(partition, offset),
+                    None => offsets.remove(&partition),
+                };
+            }
         }
         Ok((admin, watch, offsets))
     }
@@ -263,7 +266,10 @@ impl GroupMirror {
         if session.watch.is_none() {
             let reading = session.admin.group_offsets(group, topic);
             let Some(offsets) = stop.run_until_cancelled(reading).await else { return Ok(true) };
-            for (partition, offset) in offsets? {
+            let offsets = offsets?;
+            let gone = session.known.iter_mut().filter(|(n, _)| !offsets.contains_key(n));
+            gone.for_each(|(_, known)| known.deleted());
+            for (partition, offset) in offsets {
                 if session.known.entry(partition).or_default().differs(offset) {
                     self.reset(partition, offset).await?;
                 }

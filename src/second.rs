@@ -159,6 +159,9 @@ impl Follower {
                 }
                 Err(trouble) => {
                     self.failed(&trouble);
+                    if self.breaker.state() != BreakerState::Closed {
+                        self.pause.rest_until(self.breaker.probe_due());
+                    }
                     self.pause.until().unwrap_or(begun + poll)
                 }
             };
@@ -197,14 +200,16 @@ impl Follower {
         Ok(more)
     }
 
-    /// While the breaker is open only a cheap question is asked.
+    /// While the breaker is open only a cheap question is asked, when it is due.
     async fn knock(&mut self) -> Result<(), Trouble> {
         if self.breaker.state() == BreakerState::Closed {
             return Ok(());
         }
-        let asked = Admin::connect(&self.parts.second.kafka).await.map(drop);
-        self.breaker.probed(asked.as_ref().copied());
-        asked?;
+        if Instant::now() >= self.breaker.probe_due() {
+            let asked = Admin::connect(&self.parts.second.kafka).await.map(drop);
+            self.breaker.probed(asked.as_ref().copied());
+            asked?;
+        }
         Ok(self.breaker.allows()?)
     }
 
@@ -212,9 +217,7 @@ impl Follower {
     async fn prepare(&mut self) -> Result<(), Trouble> {
         let kafka = &self.parts.second.kafka;
         let spec = TopicSpec::events(kafka, self.parts.producer.compression, self.parts.partitions);
-        let admin = Admin::connect(kafka).await;
-        self.breaker.tried(admin.as_ref().map(drop));
-        let admin = admin?;
+        let admin = self.connection.admin().await?;
         match admin.ensure_topics(&[spec]).await {
             Ok(report) => report.created.iter().for_each(|topic| {
                 tracing::info!(topic, "second topic created");

@@ -15,9 +15,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::config::{Cleanup, Codec, KafkaSettings, Settings, is_topic_part};
-use crate::kafka;
 use crate::kafka::admin::Admin;
 use crate::kafka::topics::{Drift, PartitionState, Topic, TopicSpec};
+use crate::kafka::{self, Connection};
 use crate::schemas::{self, ChannelTopic};
 use crate::store::topics::{self as known, Known};
 use crate::store::{self, Pool};
@@ -140,6 +140,15 @@ impl Topics {
             return Err(TopicsError::Disabled);
         }
         let admin = Admin::connect(&wiring.kafka).await?;
+        Ok(Self { wiring: wiring.clone(), admin })
+    }
+
+    /// Behind the breaker of the connection: for what no operator has asked for.
+    pub async fn open_behind(
+        wiring: &Wiring,
+        connection: &Connection,
+    ) -> Result<Self, TopicsError> {
+        let admin = connection.admin().await?;
         Ok(Self { wiring: wiring.clone(), admin })
     }
 

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use tokio::time::timeout;
 
 use crate::config::{KafkaSettings, SaslMechanism};
+use crate::kafka::Class;
 use crate::kafka::admin::Admin;
 use crate::topics::{Seen, Topics, Wiring};
 
@@ -26,10 +27,17 @@ pub(super) async fn check(settings: &KafkaSettings) -> anyhow::Result<()> {
         return Ok(());
     }
     let cluster = async { Admin::connect(settings).await?.describe().await };
-    let cluster = cluster.await.context(
-        "KAFKA_VALIDATE_ON_STARTUP: Kafka does not let the service in; `wallex verify-kafka` walks \
-         the way step by step",
-    )?;
+    let cluster = cluster.await.map_err(|error| {
+        let what = match error.class {
+            Class::Auth => "Kafka does not let the service in",
+            Class::Topic | Class::Refused => "Kafka refuses to say what it is",
+            _ => "Kafka is out of reach",
+        };
+        let context = format!(
+            "KAFKA_VALIDATE_ON_STARTUP: {what}; `wallex verify-kafka` walks the way step by step"
+        );
+        anyhow::Error::new(error).context(context)
+    })?;
     tracing::info!(cluster = cluster.id, brokers = cluster.brokers.len(), "Kafka lets us in");
     Ok(())
 }

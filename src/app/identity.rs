@@ -1,10 +1,12 @@
 //! Looks now and then at the topic of the events: makes it again where it is gone, and notices one that
 //! was deleted and made anew under its name, whose offsets nobody else would tell from the old ones'.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::kafka::Connection;
 use crate::status::{COMMANDS, Problem, Status};
 use crate::topics::{Seen, Tended, Topics, TopicsError, Wiring};
 
@@ -13,12 +15,20 @@ const EVERY: Duration = Duration::from_secs(5);
 const SOON: Duration = Duration::from_secs(1);
 
 /// Runs until told to stop. `seen`: of the topic at the start.
-pub(super) async fn watch(wiring: Wiring, status: Status, mut seen: Seen, stop: CancellationToken) {
+pub(super) async fn watch(
+    wiring: Wiring,
+    connection: Arc<Connection>,
+    status: Status,
+    mut seen: Seen,
+    stop: CancellationToken,
+) {
     let mut open = None;
     loop {
         // Who cannot be reached is asked by the watch of the cluster; one of them is enough.
         let asked = match status.snapshot().connected {
-            true => stop.run_until_cancelled(look(&wiring, &mut open, &mut seen)).await,
+            true => {
+                stop.run_until_cancelled(look(&wiring, &connection, &mut open, &mut seen)).await
+            }
             false => Some(Ok(Tended::default())),
         };
         let pause = match asked {
@@ -42,12 +52,13 @@ pub(super) async fn watch(wiring: Wiring, status: Status, mut seen: Seen, stop: 
 
 async fn look(
     wiring: &Wiring,
+    connection: &Connection,
     open: &mut Option<Topics>,
     seen: &mut Seen,
 ) -> Result<Tended, TopicsError> {
     let topics = match open.take() {
         Some(topics) => topics,
-        None => Topics::open(wiring).await?,
+        None => Topics::open_behind(wiring, connection).await?,
     };
     let tended = topics.tend(seen).await?;
     *open = Some(topics);

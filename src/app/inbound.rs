@@ -44,7 +44,6 @@ impl Background {
             group: format!("{}{COMMANDS}", settings.consumer.group_prefix),
             tenant: TenantId::default_tenant().as_str().to_owned(),
             topic: settings.kafka.inbound.topic.clone(),
-            kafka: settings.kafka.clone(),
             connection: Arc::clone(connection),
             pool: self.pools.pipeline.clone(),
             instance: Arc::clone(&self.instance),

@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Background;
 use super::pipeline::{Books, books};
-use crate::config::{KafkaSettings, Settings};
-use crate::kafka::admin::Admin;
+use crate::config::Settings;
+use crate::kafka::Connection;
 use crate::second::{self, Follower};
 use crate::store::second::sides::{Sides, change, take_back};
 use crate::store::{self, Pool};
@@ -19,14 +19,13 @@ use crate::wallet::TenantId;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs once before the publisher: has the destinations changed sides? Ends when that is settled.
-pub(super) async fn settle(pool: &Pool, kafka: &KafkaSettings, stop: &CancellationToken) {
+pub(super) async fn settle(pool: &Pool, kafka: &Connection, topic: &str, stop: &CancellationToken) {
     let mut told = false;
     while !stop.is_cancelled() {
-        let waits = match stop.run_until_cancelled(ask(pool, kafka)).await {
+        let waits = match stop.run_until_cancelled(ask(pool, kafka, topic)).await {
             None => return,
             Some(Ok(Sides::Same)) => return,
             Some(Ok(Sides::Changed { missing })) => {
-                let topic = &kafka.events_topic;
                 tracing::info!(topic, missing, "the second topic is the first from now on");
                 return;
             }
@@ -43,19 +42,18 @@ pub(super) async fn settle(pool: &Pool, kafka: &KafkaSettings, stop: &Cancellati
     }
 }
 
-async fn ask(pool: &Pool, kafka: &KafkaSettings) -> Result<Sides, String> {
+async fn ask(pool: &Pool, kafka: &Connection, topic: &str) -> Result<Sides, String> {
     let tenant = TenantId::default_tenant();
     let asking = store::second::known_topic(pool, &tenant);
     let second = store::bounded(store::SILENT, asking).await.map_err(|error| error.to_string())?;
     let Some(second) = second else { return Ok(Sides::Same) };
     // Another name is another topic; the same may be another cluster's.
-    if second != kafka.events_topic {
-        let taking = take_back(pool, &tenant, &kafka.events_topic, &second);
+    if second != topic {
+        let taking = take_back(pool, &tenant, topic, &second);
         let taken = store::bounded(store::SILENT, taking).await;
         return taken.map(|()| Sides::Same).map_err(|error| error.to_string());
     }
-    let admin = Admin::connect(kafka).await.map_err(|error| error.to_string())?;
-    let topic = &kafka.events_topic;
+    let admin = kafka.admin().await.map_err(|error| error.to_string())?;
     let id = admin.topic_id(topic).await.map_err(|error| error.to_string())?;
     // One that is not there yet was no second.
     let Some(id) = id else { return Ok(Sides::Same) };
@@ -74,7 +72,12 @@ async fn ask(pool: &Pool, kafka: &KafkaSettings) -> Result<Sides, String> {
 
 impl Background {
     /// Follows events into the second destination, once the first is known to be the first.
-    pub(super) fn spawn_second(&self, settings: &Settings, settled: &CancellationToken) {
+    pub(super) fn spawn_second(
+        &self,
+        settings: &Settings,
+        kafka: &Arc<Connection>,
+        settled: &CancellationToken,
+    ) {
         let Some(second) = settings.second.clone() else { return };
         let parts = second::Parts {
             pool: self.pools.pipeline.clone(),
@@ -91,13 +94,13 @@ impl Background {
             pressure: self.pressure.clone(),
         };
         let (stop, settled) = (self.stop.clone(), settled.clone());
-        let wiring = self.topics(settings);
+        let (wiring, kafka) = (self.topics(settings), Arc::clone(kafka));
         self.supervise("second publisher", async move {
             if stop.run_until_cancelled(settled.cancelled()).await.is_none() {
                 return;
             }
             if let Some(Books { partitions, deployment }) =
-                books(&wiring, &parts.status, &stop, || {}).await
+                books(&wiring, &kafka, &parts.status, &stop, || {}).await
             {
                 Follower::new(second::Parts { partitions, deployment, ..parts }).run(stop).await;
             }

@@ -30,11 +30,11 @@ impl Background {
         let breaker = Breaker::new(&settings.kafka.breaker);
         let enabled = settings.kafka.enabled;
         let kafka = enabled.then(|| Connection::behind(&settings.kafka, Arc::clone(&breaker)));
-        if kafka.is_some() {
+        if let Some(kafka) = &kafka {
             let settled = CancellationToken::new();
-            self.spawn_watches(settings, &breaker, &settled, seen);
-            self.spawn_second(settings, &settled);
-            self.spawn_publisher(settings, breaker, settled);
+            self.spawn_watches(settings, &breaker, kafka, &settled, seen);
+            self.spawn_second(settings, kafka, &settled);
+            self.spawn_publisher(settings, breaker, kafka, settled);
             let republisher = Republisher {
                 pool: self.pools.upkeep.clone(),
                 tenant: TenantId::default_tenant(),
@@ -68,21 +68,23 @@ impl Background {
         &self,
         settings: &Settings,
         breaker: &Arc<Breaker>,
+        kafka: &Arc<Connection>,
         settled: &CancellationToken,
         seen: Seen,
     ) {
         let (status, stop) = (self.status.clone(), self.stop.clone());
         let watch = watch::watch(settings.kafka.clone(), Arc::clone(breaker), status, stop);
         self.supervise("kafka watch", watch);
-        let (wiring, status, stop) =
-            (self.topics(settings), self.status.clone(), self.stop.clone());
-        self.supervise("topic health", topic_health::watch(wiring, status, stop));
-        let (wiring, status) = (self.topics(settings), self.status.clone());
+        let (wiring, connection) = (self.topics(settings), Arc::clone(kafka));
+        let (status, stop) = (self.status.clone(), self.stop.clone());
+        self.supervise("topic health", topic_health::watch(wiring, connection, status, stop));
+        let (wiring, status, kafka) =
+            (self.topics(settings), self.status.clone(), Arc::clone(kafka));
         let (sides, stop) = (settled.clone(), self.stop.clone());
         self.supervise("topic watch", async move {
             // Another cluster's topic of the same name is not one that was made anew.
             stop.run_until_cancelled(sides.cancelled()).await;
-            identity::watch(wiring, status, seen, stop).await;
+            identity::watch(wiring, kafka, status, seen, stop).await;
         });
     }
 
@@ -90,18 +92,19 @@ impl Background {
         &self,
         settings: &Settings,
         breaker: Arc<Breaker>,
+        kafka: &Arc<Connection>,
         settled: CancellationToken,
     ) {
         let (parts, stop) = (self.publisher_parts(settings, breaker), self.stop.clone());
-        let wiring = self.topics(settings);
+        let (wiring, kafka) = (self.topics(settings), Arc::clone(kafka));
         self.supervise("publisher", async move {
-            moving::settle(&parts.pool, &parts.kafka, &stop).await;
+            moving::settle(&parts.pool, &kafka, &parts.kafka.events_topic, &stop).await;
             settled.cancel();
             // It runs, and has nothing to do before the first event.
             parts.status.update(|pipeline| pipeline.publisher.running = true);
             let waits = || metrics::counter!("kafka_producer_init_failures_total").increment(1);
             if let Some(Books { partitions, deployment }) =
-                books(&wiring, &parts.status, &stop, waits).await
+                books(&wiring, &kafka, &parts.status, &stop, waits).await
             {
                 Publisher::new(Parts { partitions, deployment, ..parts }).run(stop).await;
             }
@@ -157,7 +160,6 @@ impl Background {
                 group: format!("{}{}", settings.consumer.group_prefix, kind.name()),
                 tenant: TenantId::default_tenant().as_str().to_owned(),
                 topic: settings.kafka.events_topic.clone(),
-                kafka: settings.kafka.clone(),
                 connection: Arc::clone(kafka),
                 pool: self.pools.pipeline.clone(),
                 instance: Arc::clone(&self.instance),
@@ -186,12 +188,13 @@ pub(super) struct Books {
 /// of each time that Kafka was away.
 pub(super) async fn books(
     wiring: &topics::Wiring,
+    kafka: &Connection,
     status: &Status,
     stop: &CancellationToken,
     waits: impl Fn(),
 ) -> Option<Books> {
     loop {
-        let asked = stop.run_until_cancelled(Box::pin(ask_books(wiring, status))).await?;
+        let asked = stop.run_until_cancelled(Box::pin(ask_books(wiring, kafka, status))).await?;
         match asked {
             Ok(Some(books)) => return Some(books),
             Ok(None) if status.snapshot().connection_error.is_some() => waits(),
@@ -202,12 +205,18 @@ pub(super) async fn books(
     }
 }
 
-async fn ask_books(wiring: &topics::Wiring, status: &Status) -> Result<Option<Books>, TopicsError> {
+async fn ask_books(
+    wiring: &topics::Wiring,
+    kafka: &Connection,
+    status: &Status,
+) -> Result<Option<Books>, TopicsError> {
     let (pool, tenant) = (&wiring.pool, TenantId::default_tenant());
     let topic = &wiring.kafka.events_topic;
     let partitions = match store::topics::frozen(pool, &tenant, topic).await? {
         Some((partitions, _)) => partitions,
-        None if status.snapshot().connected => Topics::open(wiring).await?.hashed_over().await?,
+        None if status.snapshot().connected => {
+            Topics::open_behind(wiring, kafka).await?.hashed_over().await?
+        }
         None => return Ok(None),
     };
     let mut connection = store::acquire(pool).await?;

@@ -1,10 +1,12 @@
 //! Compares every topic that should be there with what the cluster has, now and then: what is missing,
 //! offline, under-replicated or different is on the health pages and in the metrics.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::kafka::Connection;
 use crate::status::{Status, TopicHealth};
 use crate::topics::{Topics, TopicsError, View, Wiring};
 
@@ -13,12 +15,17 @@ const PAUSE: Duration = Duration::from_secs(10);
 const PAUSE_SHORT: Duration = Duration::from_secs(2);
 
 /// Runs until told to stop.
-pub(super) async fn watch(wiring: Wiring, status: Status, stop: CancellationToken) {
+pub(super) async fn watch(
+    wiring: Wiring,
+    connection: Arc<Connection>,
+    status: Status,
+    stop: CancellationToken,
+) {
     let mut open = None;
     loop {
         // Who cannot be reached is asked by the watch of the cluster; one of them is enough.
         let found = match status.snapshot().connected {
-            true => stop.run_until_cancelled(look(&wiring, &mut open)).await,
+            true => stop.run_until_cancelled(look(&wiring, &connection, &mut open)).await,
             false => Some(None),
         };
         let Some(found) = found else { return };
@@ -35,11 +42,15 @@ pub(super) async fn watch(wiring: Wiring, status: Status, stop: CancellationToke
 }
 
 /// None: Kafka or Postgres did not answer.
-async fn look(wiring: &Wiring, open: &mut Option<Topics>) -> Option<Vec<TopicHealth>> {
+async fn look(
+    wiring: &Wiring,
+    connection: &Connection,
+    open: &mut Option<Topics>,
+) -> Option<Vec<TopicHealth>> {
     let asked = async {
         let topics = match open.take() {
             Some(topics) => topics,
-            None => Topics::open(wiring).await?,
+            None => Topics::open_behind(wiring, connection).await?,
         };
         let views = topics.list().await?;
         *open = Some(topics);

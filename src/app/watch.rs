@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::KafkaSettings;
@@ -21,8 +22,20 @@ pub(super) async fn watch(
     let mut admin = None;
     let mut states = breaker.subscribe();
     while !stop.is_cancelled() {
-        let Some(answer) = stop.run_until_cancelled(ask(&settings, &mut admin)).await else {
-            break;
+        let was_open = breaker.state() == BreakerState::Open;
+        if breaker.state() != BreakerState::Closed {
+            // A probe is one attempt; a client of before would go on trying for seconds.
+            admin = None;
+        }
+        let answer = tokio::select! {
+            () = stop.cancelled() => break,
+            answer = ask(&settings, &mut admin) => answer,
+            // Opened by others while the brokers were asked: the client would go on trying.
+            () = opened(&mut states), if !was_open => {
+                admin = None;
+                rest(&status, &breaker, &mut states, &stop).await;
+                continue;
+            }
         };
         breaker.probed(answer.as_ref().map(drop));
         if answer.is_err() {
@@ -41,14 +54,31 @@ pub(super) async fn watch(
                 }
             }
         });
-        loop {
-            show(&status, &breaker);
-            tokio::select! {
-                () = stop.cancelled() => break,
-                () = tokio::time::sleep_until(breaker.probe_due()) => break,
-                // Opened or closed by others: the next probe is due at another time.
-                _ = states.changed() => {}
-            }
+        rest(&status, &breaker, &mut states, &stop).await;
+    }
+}
+
+async fn opened(states: &mut watch::Receiver<BreakerState>) {
+    // An error: the breaker is gone, and with it whoever could open it.
+    if states.wait_for(|state| *state == BreakerState::Open).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Until the next probe is due, or the service stops.
+async fn rest(
+    status: &Status,
+    breaker: &kafka::Breaker,
+    states: &mut watch::Receiver<BreakerState>,
+    stop: &CancellationToken,
+) {
+    loop {
+        show(status, breaker);
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep_until(breaker.probe_due()) => break,
+            // Opened or closed by others: the next probe is due at another time.
+            _ = states.changed() => {}
         }
     }
 }
@@ -89,6 +119,10 @@ async fn ask(settings: &KafkaSettings, admin: &mut Option<Admin>) -> Result<Clus
         let latency_ms = broker.latency().await.map(millis);
         let host = format!("{}:{}", broker.host, broker.port);
         brokers.push(BrokerStatus { id: broker.id, host, latency_ms });
+    }
+    if !brokers.is_empty() && brokers.iter().all(|broker| broker.latency_ms.is_none()) {
+        let addresses: Vec<String> = brokers.into_iter().map(|broker| broker.host).collect();
+        return Err(Error::advertised(&addresses));
     }
     let topics = topics.into_iter().map(|topic| TopicStatus {
         under_replicated: topic.under_replicated(),

@@ -53,6 +53,8 @@ pub struct KafkaSettings {
 pub struct SecondSettings {
     /// The first's settings, but for the topic, the cluster and the way into it.
     pub kafka: KafkaSettings,
+    /// On a cluster of its own, with settings of its own for the way in.
+    pub apart: bool,
     /// Where it is new: it gets events from now on only.
     pub from_now: bool,
 }
@@ -192,7 +194,8 @@ impl Reader {
         if !given.is_empty() {
             kafka.events_topic = legal(topic, given.clone())?;
         }
-        if self.text(list)?.is_empty() {
+        let apart = !self.text(list)?.is_empty();
+        if !apart {
             if given.is_empty() {
                 return Ok(None);
             }
@@ -216,7 +219,7 @@ impl Reader {
                 return Err(invalid(list, &kafka.brokers.join(","), problem));
             }
         }
-        Ok(Some(SecondSettings { kafka, from_now }))
+        Ok(Some(SecondSettings { kafka, apart, from_now }))
     }
 
     /// The topics of events and of dead letters.

@@ -6,11 +6,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use crate::envelope::{DEAD_LETTER_ID, REPLAY_COUNT, VALUE_LEFT_OUT, timestamp};
+use crate::envelope::{DEAD_LETTER_ID, REPLAY_COUNT, VALUE_LEFT_OUT, record_time, timestamp};
 use crate::kafka::Copied;
 use crate::store::dead_letters::delivery::Due;
 
-/// For the topic of the dead letters. Its time is that of the failure.
+/// For the topic of the dead letters. Its time is that of the failure, where that is not long ago.
 pub(super) fn outward(due: &Due) -> Copied {
     let mut headers = original(due.headers.as_deref());
     let facts = [
@@ -26,7 +26,8 @@ pub(super) fn outward(due: &Due) -> Copied {
     ];
     headers.extend(facts.map(|(name, text)| (name.to_owned(), text.into_bytes())));
     let (key, value) = (due.key.clone(), due.value.clone());
-    Copied { key, value, headers, timestamp: due.failed_at }
+    let timestamp = record_time(due.failed_at, false, due.now);
+    Copied { key, value, headers, timestamp }
 }
 
 /// The same for a topic that does not take it: without its value, then with what we know of it alone.

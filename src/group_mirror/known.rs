@@ -34,6 +34,12 @@ impl Known {
         !ours
     }
 
+    /// Deleted with the tools, or run out: that is no reset, and the next copy makes it anew. Copies
+    /// that the log has not shown yet may still appear.
+    pub fn deleted(&mut self) {
+        self.kafka = None;
+    }
+
     pub fn send(&mut self, offset: i64) {
         self.sent.push_back(offset);
     }
@@ -65,6 +71,22 @@ mod tests {
         known.send(12);
         assert!(known.wrote(12));
         assert!(!known.wrote(12));
+    }
+
+    #[test]
+    fn what_was_deleted_is_copied_again_and_a_reset_behind_it_is_still_one() {
+        let mut known = Known::read(Some(5), Some(5));
+        known.send(7);
+        known.answered(7, true);
+        known.deleted();
+        assert_eq!(known.kafka, None);
+        assert!(known.wrote(7), "sent before, written after");
+        known.deleted();
+        known.send(7);
+        known.answered(7, true);
+        assert!(known.wrote(7), "the copy that made it anew");
+        known.deleted();
+        assert!(!known.wrote(0), "set by somebody else");
     }
 
     #[test]

@@ -71,10 +71,9 @@ pub(super) async fn watch(shared: &Shared, admin: Admin, stop: &CancellationToke
 
 async fn look(shared: &Shared, admin: &mut Option<Admin>) -> Result<(), Failure> {
     let parts = &shared.parts;
-    parts.connection.breaker().allows()?;
     let connected = match admin.take() {
         Some(connected) => connected,
-        None => Admin::connect(&parts.kafka).await?,
+        None => parts.connection.admin().await?,
     };
     let specs = TopicSpec::inbound(&parts.kafka, parts.producer.compression);
     let names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();

@@ -4,6 +4,8 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use krafka::KrafkaError;
@@ -17,6 +19,7 @@ use krafka::error::ErrorCode;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
+use super::breaker::Breaker;
 use super::connect::{connect_krafka, count_failure};
 use super::error::Error;
 use super::topics::{Drift, PartitionState, Report, Topic, TopicSpec};
@@ -60,9 +63,15 @@ impl Broker {
 pub struct Admin {
     pub(super) client: AdminClient,
     wait: Duration,
+    /// None: a probe's, or an operator's, who may ask at any time.
+    breaker: Option<Arc<Breaker>>,
+    /// Something was answered: the address that a broker gave for itself can be reached.
+    answered: AtomicBool,
 }
 
 impl Admin {
+    /// Whatever a breaker says: for probes and for what operators ask. All others go through
+    /// [`Connection::admin`](super::Connection::admin).
     pub async fn connect(settings: &KafkaSettings) -> Result<Self, Error> {
         let wait = settings.connection_timeout;
         let kafka = timeout(wait, connect_krafka(settings))
@@ -74,7 +83,13 @@ impl Admin {
 
     /// Over a client that is connected; no call takes longer than `wait`.
     pub(super) fn of(kafka: &krafka::Kafka, wait: Duration) -> Self {
-        Self { client: kafka.admin().default_api_timeout(wait), wait }
+        let client = kafka.admin().default_api_timeout(wait);
+        Self { client, wait, breaker: None, answered: AtomicBool::new(false) }
+    }
+
+    /// From now on nothing is asked while `breaker` is open.
+    pub(super) fn behind(self, breaker: &Arc<Breaker>) -> Self {
+        Self { breaker: Some(Arc::clone(breaker)), ..self }
     }
 
     /// Creates those of `specs` that are missing and compares the others.
@@ -285,16 +300,41 @@ impl Admin {
         Ok(configs)
     }
 
-    /// The call's own bound should do; this one holds if it does not.
+    /// Asks where the breaker lets us. krafka connects anew until the call's time is over: where the
+    /// breaker opens meanwhile, that ends.
     pub(super) async fn bounded<T>(
         &self,
         what: &str,
         call: impl Future<Output = krafka::Result<T>>,
     ) -> Result<T, Error> {
+        let Some(breaker) = &self.breaker else { return self.ask(what, call).await };
+        breaker.allows()?;
+        tokio::select! {
+            answer = self.ask(what, call) => answer,
+            refusal = breaker.opened() => Err(refusal),
+        }
+    }
+
+    /// The call's own bound should do; this one holds if it does not.
+    async fn ask<T>(
+        &self,
+        what: &str,
+        call: impl Future<Output = krafka::Result<T>>,
+    ) -> Result<T, Error> {
         let wait = self.wait.saturating_add(Duration::from_millis(500));
-        match timeout(wait, call).await {
+        let answer = match timeout(wait, call).await {
             Ok(answer) => answer.map_err(|error| Error::from_krafka(&error)),
             Err(_) => Err(Error::timeout(what, wait)),
+        };
+        match answer {
+            Err(error) if error.is_outage() && !self.answered.load(Ordering::Relaxed) => {
+                // A broker of the settings did let us in: what fails is where it sent us.
+                Err(error.behind_advertised())
+            }
+            answer => {
+                self.answered.store(true, Ordering::Relaxed);
+                answer
+            }
         }
     }
 }

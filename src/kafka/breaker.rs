@@ -49,7 +49,7 @@ struct Inner {
     bad: u32,
     /// Half open for full attempts, not only for probes.
     full: bool,
-    /// The last full attempt, as far as it matters: from when it opened.
+    /// Since when it is open, or half open for full attempts.
     tried: Instant,
     probed: Instant,
     cause: Option<Error>,
@@ -113,14 +113,23 @@ impl Breaker {
         }
         if now.duration_since(inner.tried) >= self.settings.reset {
             inner.full = true;
+            inner.tried = now;
             self.enter(&mut inner, BreakerState::HalfOpen);
             return Ok(());
         }
-        let refusal = inner.cause.as_ref().map(|cause| {
-            let message = format!("not tried, the breaker is open: {}", cause.message);
-            Error { message, ..cause.clone() }
-        });
-        refusal.map_or(Ok(()), Err)
+        inner.refusal().map_or(Ok(()), Err)
+    }
+
+    /// Waits until it is open; then why. What was begun before does not go on trying.
+    pub(super) async fn opened(&self) -> Error {
+        let mut states = self.subscribe();
+        loop {
+            // The sender is this breaker's own: it does not go away while somebody waits here.
+            let _ = states.wait_for(|state| *state == BreakerState::Open).await;
+            if let Some(refusal) = self.lock().refusal() {
+                return refusal;
+            }
+        }
     }
 
     /// How a full attempt ended. Errors that Kafka gave as an answer show that it is there.
@@ -163,7 +172,9 @@ impl Breaker {
                 inner.bad = inner.bad.saturating_add(1);
                 inner.good = 0;
                 inner.cause = Some(error.clone());
-                if !inner.full {
+                // A full attempt that nobody has made by now does not keep the way open.
+                if !inner.full || now.duration_since(inner.tried) >= PROBE_LONGEST {
+                    (inner.full, inner.tried) = (false, now);
                     self.enter(&mut inner, BreakerState::Open);
                 }
             }
@@ -228,6 +239,16 @@ impl Breaker {
     // A panic while the lock was held leaves plain counters behind: still worth following.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// For whoever asks while it is open.
+    fn refusal(&self) -> Option<Error> {
+        self.cause.as_ref().map(|cause| {
+            let message = format!("not tried, the breaker is open: {}", cause.message);
+            Error { message, ..cause.clone() }
+        })
     }
 }
 
@@ -310,6 +331,20 @@ mod tests {
         assert!(breaker.allows_at(begun + RESET * 2).is_ok());
         breaker.tried_at(begun + RESET * 2, Ok(()));
         assert_eq!(breaker.state(), BreakerState::Closed);
+    }
+
+    #[test]
+    fn a_full_attempt_that_nobody_makes_does_not_keep_the_way_open() {
+        let begun = Instant::now();
+        let breaker = opened(begun);
+        let full = begun + RESET;
+        assert!(breaker.allows_at(full).is_ok());
+        breaker.probed_at(full + Duration::from_secs(1), Err(&outage()));
+        assert_eq!(breaker.state(), BreakerState::HalfOpen, "it may be on its way");
+        breaker.probed_at(full + PROBE_LONGEST, Err(&outage()));
+        assert_eq!(breaker.state(), BreakerState::Open);
+        assert!(breaker.allows_at(full + PROBE_LONGEST).is_err());
+        assert!(breaker.allows_at(full + PROBE_LONGEST + RESET).is_ok(), "and again after as long");
     }
 
     #[test]

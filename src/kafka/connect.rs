@@ -35,6 +35,8 @@ pub struct Connection {
     settings: KafkaSettings,
     breaker: Arc<Breaker>,
     state: Mutex<State>,
+    /// The last failure of an administration's connection, for the same reason as the client's.
+    admins: Mutex<Option<(Instant, Error)>>,
 }
 
 #[derive(Debug, Default)]
@@ -66,7 +68,8 @@ impl Connection {
 
     /// Behind a breaker that others stand behind, too.
     pub fn behind(settings: &KafkaSettings, breaker: Arc<Breaker>) -> Arc<Self> {
-        Arc::new(Self { settings: settings.clone(), breaker, state: Mutex::default() })
+        let (state, admins) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { settings: settings.clone(), breaker, state, admins })
     }
 
     pub fn breaker(&self) -> &Breaker {
@@ -78,8 +81,31 @@ impl Connection {
         self.settings.request_timeout.min(REQUEST_TIMEOUT_MAX)
     }
 
+    /// For topics and groups, behind the breaker: while that is open, nothing is connected to, and
+    /// whatever is asked through it fails at once. Whoever waited while another failed shares that
+    /// failure: else each would knock in turn.
+    pub async fn admin(&self) -> Result<Admin, Error> {
+        let asked = Instant::now();
+        let mut failed = self.admins.lock().await;
+        if let Some((at, error)) = &*failed
+            && *at >= asked
+        {
+            return Err(error.clone());
+        }
+        self.breaker.allows()?;
+        match Admin::connect(&self.settings).await {
+            Ok(admin) => Ok(admin.behind(&self.breaker)),
+            Err(error) => {
+                self.breaker.tried(Err(&error));
+                *failed = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
     /// A connection to the partition's leader as of now.
     pub(super) async fn leader(&self, topic: &str, partition: i32) -> Result<Leader, Error> {
+        self.breaker.allows()?;
         let client = self.client().await?;
         let wait = self.settings.connection_timeout;
         let error = match timeout(wait, client.open(topic, partition)).await {
@@ -88,7 +114,8 @@ impl Connection {
             Ok(Err(Closed::Missing(error))) => return Err(error),
             Ok(Err(Closed::Failed(error))) => error,
             Err(_) => Error::timeout("connecting to the partition's leader", wait),
-        };
+        }
+        .behind_advertised();
         count_failure(&error);
         self.discard(&client, &error).await;
         Err(error)
@@ -121,7 +148,7 @@ impl Connection {
         }
         self.breaker.allows()?;
         let wait = self.settings.connection_timeout;
-        let built = timeout(wait, connect(&self.settings))
+        let built = timeout(wait, connect(&self.settings, &self.breaker))
             .await
             .unwrap_or_else(|_| Err(Error::timeout("connecting", wait)));
         match built {
@@ -197,11 +224,12 @@ async fn connect_krafka_with(
     }
 }
 
-async fn connect(settings: &KafkaSettings) -> Result<Clients, Error> {
+async fn connect(settings: &KafkaSettings, breaker: &Arc<Breaker>) -> Result<Clients, Error> {
     let access = Access::read(settings).await?;
     // rskafka hides authentication and certificate errors behind silence: ask krafka first.
     let kafka = connect_krafka_with(settings, &access).await?;
-    let admin = Admin::of(&kafka, settings.connection_timeout.min(PRESENCE_TIMEOUT_MAX));
+    let wait = settings.connection_timeout.min(PRESENCE_TIMEOUT_MAX);
+    let admin = Admin::of(&kafka, wait).behind(breaker);
     let records = rskafka_builder(settings, &access).build().await;
     Ok(Clients { records: records.map_err(|error| Error::from_rskafka(&error))?, admin })
 }

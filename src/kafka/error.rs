@@ -1,5 +1,4 @@
-//! What an error of Kafka means, with a hint for whoever has to mend it. Reads the clients' errors;
-//! decides nothing about retries.
+//! What an error of Kafka means. Reads the clients' errors; decides nothing about retries.
 
 use std::error::Error as _;
 use std::fmt;
@@ -7,6 +6,8 @@ use std::fmt;
 use krafka::KrafkaError;
 use krafka::error::ErrorCode;
 use rskafka::client::error::{Error as RskafkaError, ProtocolError};
+
+use super::hint::{self, hint};
 
 /// What went wrong, by where to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +74,10 @@ impl Error {
 
     pub(super) fn from_krafka(error: &KrafkaError) -> Self {
         let class = match error {
+            // Not TLS at all: no certificate was seen.
+            KrafkaError::Auth { .. } if error.to_string().contains("corrupt message") => {
+                Class::Network
+            }
             KrafkaError::Auth { .. } => Class::Auth,
             // It tried again and again within its time: what kept it is in the text.
             KrafkaError::Timeout { .. } if error.to_string().contains("onnection refused") => {
@@ -91,7 +96,24 @@ impl Error {
             KrafkaError::Config { .. } => Class::Refused,
             _ => Class::Network,
         };
-        Self::new(class, error.to_string())
+        Self::new(class, hint::plain(&error.to_string()))
+    }
+
+    /// On the way to a broker whose address another broker gave: that one, not the settings, names it.
+    pub(super) fn behind_advertised(self) -> Self {
+        match self.class {
+            Class::Dns | Class::Network | Class::Timeout => {
+                Self { hint: Some(hint::ADVERTISED), ..self }
+            }
+            _ => self,
+        }
+    }
+
+    /// None of the addresses that the brokers give can be reached, though one of the settings can.
+    pub fn advertised(addresses: &[String]) -> Self {
+        let text =
+            format!("the brokers advertise {}: not reachable from here", addresses.join(", "));
+        Self::new(Class::Network, text).behind_advertised()
     }
 
     pub(super) fn from_rskafka(error: &RskafkaError) -> Self {
@@ -115,7 +137,7 @@ impl Error {
                 let detail = error_message.as_deref().unwrap_or("no detail given");
                 Self::new(class, format!("{protocol_error:?}: {detail}"))
             }
-            other => Self::new(class, other.to_string()),
+            other => Self::new(class, hint::plain(&other.to_string())),
         }
     }
 }
@@ -135,54 +157,6 @@ pub(super) fn unwrapped(error: &RskafkaError) -> &RskafkaError {
             .unwrap_or(error),
         other => other,
     }
-}
-
-fn hint(class: Class, message: &str) -> Option<&'static str> {
-    let says = |text: &str| message.contains(text);
-    Some(match class {
-        Class::Dns => "no broker of KAFKA_BROKERS has an address: check the names",
-        Class::Auth if says("_FILE") => "the file must be readable and hold what its name says",
-        Class::Auth if says("NotValidForName") || says("not valid for name") => {
-            "the broker's certificate is for other names: use one of them in KAFKA_BROKERS, and in \
-             the brokers' advertised.listeners"
-        }
-        Class::Auth if says("Expired") || says("expired") => "the broker's certificate has expired",
-        Class::Auth if says("ertificate") || says("UnknownIssuer") => {
-            "the broker's certificate is not trusted: set KAFKA_SSL_CA_FILE to the authority that \
-             signed it"
-        }
-        Class::Auth if says("IllegalSaslState") || says("UnsupportedSaslMechanism") => {
-            "the port does not offer this login: check KAFKA_SASL_MECHANISM and the port, or set \
-             KAFKA_SASL_ENABLED=false"
-        }
-        Class::Auth => {
-            "check KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and KAFKA_SASL_MECHANISM; a user is made \
-             for each mechanism apart"
-        }
-        Class::Network if says("onnection refused") => {
-            "nothing listens there: is Kafka running, and is KAFKA_BROKERS right?"
-        }
-        Class::Network if says("tls handshake eof") || says("InvalidContentType") => {
-            "the port does not seem to speak TLS: check the port, or set KAFKA_SSL=false"
-        }
-        Class::Network if says("exceeds maximum") || says("pre-authentication response length") => {
-            "the port seems to expect TLS: set KAFKA_SSL=true, and KAFKA_SSL_CA_FILE"
-        }
-        Class::Network if says("onnection closed") => {
-            "the port may expect a login (KAFKA_SASL_*) or TLS (KAFKA_SSL)"
-        }
-        Class::Timeout => "the broker is unreachable, frozen or overloaded",
-        Class::Topic if says("Authorization") => "the user lacks rights on the topic",
-        Class::Topic => {
-            "the topic or the partition does not exist: start the service, which makes its topics, or \
-             run `wallex topics ensure`"
-        }
-        Class::Refused if says("MessageTooLarge") => "the topic's max.message.bytes is too low",
-        Class::Refused if says("Authorization") => {
-            "the user lacks rights: docs/OPERATIONS.md lists what it needs"
-        }
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

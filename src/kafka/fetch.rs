@@ -116,6 +116,8 @@ impl Fetcher {
 
     async fn leader(&mut self) -> Result<Leader, Error> {
         if let Some(leader) = &self.leader {
+            // A connection that broke would be made anew.
+            self.connection.breaker().allows()?;
             return Ok(leader.clone());
         }
         let leader = self.connection.leader(&self.topic, self.partition).await?;

@@ -118,9 +118,9 @@ impl OffsetsWatch {
         Ok(Self { fetcher, group: group.to_owned(), topic: topic.to_owned(), position })
     }
 
-    /// What was written since the last call: partition and offset, in the order in which they count.
-    /// Waits up to `wait` where nothing was.
-    pub async fn next(&mut self, wait: Duration) -> Result<Vec<(i32, i64)>, Error> {
+    /// What was written since the last call: partition and offset, in the order in which they count;
+    /// none: the offset was deleted, alone or with its group. Waits up to `wait` where nothing was.
+    pub async fn next(&mut self, wait: Duration) -> Result<Vec<(i32, Option<i64>)>, Error> {
         let (records, end) = match self.fetcher.fetch(self.position, FETCH_BYTES, wait).await {
             Ok(fetched) => fetched,
             Err(FetchError::Kafka(error)) => return Err(error),
@@ -158,12 +158,12 @@ fn home_of(group: &str, partitions: i32) -> i32 {
     hash.checked_abs().unwrap_or(0) % partitions.max(1)
 }
 
-/// Group, topic, partition and offset of a committed offset. None: another kind of record, or one
-/// that deletes.
+/// Group, topic, partition and offset of a committed offset, without one where it was deleted. None:
+/// another kind of record.
 fn decode<'a>(
     key: Option<&'a [u8]>,
     value: Option<&[u8]>,
-) -> Option<(&'a [u8], &'a [u8], i32, i64)> {
+) -> Option<(&'a [u8], &'a [u8], i32, Option<i64>)> {
     let (version, rest) = key?.split_first_chunk::<2>()?;
     if !matches!(i16::from_be_bytes(*version), 0 | 1) {
         return None;
@@ -171,9 +171,10 @@ fn decode<'a>(
     let (group, rest) = string(rest)?;
     let (topic, rest) = string(rest)?;
     let partition = i32::from_be_bytes(*rest.first_chunk()?);
+    let Some(value) = value else { return Some((group, topic, partition, None)) };
     // Behind the value's version.
-    let offset = i64::from_be_bytes(*value?.get(2..)?.first_chunk()?);
-    Some((group, topic, partition, offset))
+    let offset = i64::from_be_bytes(*value.get(2..)?.first_chunk()?);
+    Some((group, topic, partition, Some(offset)))
 }
 
 fn string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -204,14 +205,16 @@ mod tests {
         value.extend(42_i64.to_be_bytes());
         value.extend([0, 0, 0, 0]);
         let found = decode(Some(&key), Some(&value));
-        assert_eq!(found, Some((&b"g1"[..], &b"t"[..], 7, 42)));
-        assert_eq!(decode(Some(&key), None), None, "deleted");
+        assert_eq!(found, Some((&b"g1"[..], &b"t"[..], 7, Some(42))));
+        let deleted = decode(Some(&key), None);
+        assert_eq!(deleted, Some((&b"g1"[..], &b"t"[..], 7, None)));
         assert_eq!(decode(None, Some(&value)), None);
         let mut group = key.clone();
         group[1] = 2;
         assert_eq!(decode(Some(&group), Some(&value)), None, "what the broker notes of a group");
         for cut in 0..key.len() {
             assert_eq!(decode(Some(&key[..cut]), Some(&value)), None, "cut at {cut}");
+            assert_eq!(decode(Some(&key[..cut]), None), None, "cut at {cut}");
         }
     }
 }

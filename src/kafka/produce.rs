@@ -119,8 +119,11 @@ impl Producer {
     }
 
     async fn leader(&self, partition: i32) -> Result<Leader, Error> {
-        if let Some(leader) = self.leaders().get(&partition) {
-            return Ok(leader.clone());
+        let known = self.leaders().get(&partition).cloned();
+        if let Some(leader) = known {
+            // A connection that broke would be made anew.
+            self.connection.breaker().allows()?;
+            return Ok(leader);
         }
         let leader = self.connection.leader(&self.topic, partition).await?;
         self.leaders().insert(partition, leader.clone());

@@ -18,6 +18,8 @@ use super::admin::Admin;
 use super::connect::{Connection, connect_krafka};
 use super::error::{Class, Error};
 use super::fetch::{FetchError, Fetcher};
+use super::hint;
+use super::peek::peek;
 use super::produce::{Outgoing, Producer};
 use super::secure::Access;
 use super::topics::{KeyStrategy, TopicSpec};
@@ -94,9 +96,12 @@ pub async fn walk(plan: Plan, mut tell: impl FnMut(Step)) -> bool {
             continue;
         }
         let begun = Instant::now();
-        let result = timeout(STEP_LIMIT, Box::pin(walk.step(step)))
+        let mut result = timeout(STEP_LIMIT, Box::pin(walk.step(step)))
             .await
             .unwrap_or_else(|_| Err(Error::timeout(step, STEP_LIMIT)));
+        if let Err(error) = &mut result {
+            walk.look_closer(step, error).await;
+        }
         let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         fine = result.is_ok();
         tell(match result {
@@ -148,6 +153,19 @@ impl Walk {
             FETCH => self.fetch().await,
             _ => self.offsets().await,
         }
+    }
+
+    /// Where a port takes connections and does not do what it should, its answers tell why.
+    async fn look_closer(&self, step: &str, error: &mut Error) {
+        let unclear = matches!(error.class, Class::Network | Class::Timeout)
+            && matches!(step, TLS | SASL | METADATA)
+            && error.hint != Some(hint::ADVERTISED);
+        let Some(broker) = self.open.first().filter(|_| unclear) else { return };
+        let Plan { kafka, .. } = &self.plan;
+        error.hint = match peek(broker).await {
+            Some(heard) => heard.hint(kafka.tls.is_some(), kafka.sasl.is_some()).or(error.hint),
+            None => Some(hint::CLOSES_ALWAYS),
+        };
     }
 
     /// One broker that answers is enough for the service; the others are told.
@@ -219,10 +237,7 @@ impl Walk {
             let name = format!("{} at {}:{}", broker.id, broker.host, broker.port);
             if broker.latency().await.is_none() {
                 let text = format!("broker {name} is advertised, but cannot be reached from here");
-                let mut error = Error::new(Class::Network, text);
-                error.hint =
-                    Some("advertised.listeners of the brokers must name what clients reach");
-                return Err(error);
+                return Err(Error::new(Class::Network, text).behind_advertised());
             }
             names.push(name);
         }

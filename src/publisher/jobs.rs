@@ -11,7 +11,6 @@ use tokio::time::Instant;
 use super::Parts;
 use super::read_back::{self, ReadBack};
 use super::send::{self, Form, Sent};
-use crate::kafka::admin::Admin;
 use crate::kafka::topics::{Report, TopicSpec};
 use crate::kafka::{self, Connection, Fetcher, Producer};
 use crate::store::leases::{self, Leased, Member, Standing};
@@ -59,7 +58,6 @@ pub struct Shared {
 }
 
 struct Settings {
-    kafka: crate::config::KafkaSettings,
     specs: Vec<TopicSpec>,
     form: Form,
 }
@@ -85,7 +83,6 @@ impl Shared {
                     TopicSpec::events(&parts.kafka, codec, parts.partitions),
                     TopicSpec::dead_letters(&parts.kafka, codec),
                 ],
-                kafka: parts.kafka,
                 form: Form {
                     max_bytes: parts.producer.max_request_bytes,
                     cloud_events: parts.producer.cloud_events,
@@ -102,12 +99,9 @@ impl Shared {
     }
 
     async fn ensure_topics(&self) -> Result<Report, kafka::Error> {
-        let breaker = self.connection.breaker();
-        let result = match Admin::connect(&self.parts.kafka).await {
-            Ok(admin) => admin.ensure_topics(&self.parts.specs).await,
-            Err(error) => Err(error),
-        };
-        breaker.tried(result.as_ref().map(drop));
+        let admin = self.connection.admin().await?;
+        let result = admin.ensure_topics(&self.parts.specs).await;
+        self.connection.breaker().tried(result.as_ref().map(drop));
         result
     }
 

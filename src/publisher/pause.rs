@@ -33,6 +33,11 @@ impl Pause {
         self.until = self.until.map(|until| until.min(Instant::now() + jittered(FIRST)));
     }
 
+    /// Rests as long as something else says.
+    pub fn rest_until(&mut self, until: Instant) {
+        self.until = Some(until);
+    }
+
     pub fn is_over(&self, now: Instant) -> bool {
         self.until.is_none_or(|until| until <= now)
     }

@@ -3,10 +3,11 @@
 
 use std::collections::HashSet;
 
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::envelope::{AGGREGATE_TYPE, DEPLOYMENT, Envelope, timestamp};
+use crate::envelope::{AGGREGATE_TYPE, DEPLOYMENT, Envelope, record_time, timestamp};
 use crate::kafka::{self, Outgoing, ProduceError, Producer};
 use crate::store::outbox::{Mark, OutboxRow, Refusal};
 
@@ -107,7 +108,7 @@ pub async fn send(
         if held.contains(&wallet(row)) {
             continue;
         }
-        let record = match outgoing(row, form) {
+        let record = match outgoing(row, form, now()) {
             Ok(record) => record,
             Err(error) => {
                 sent.refuse(row, format!("not a valid envelope: {error}"));
@@ -168,7 +169,7 @@ async fn send_singly(
             continue;
         }
         // It was valid a moment ago.
-        let Ok(record) = outgoing(row, form) else { return };
+        let Ok(record) = outgoing(row, form, now()) else { return };
         if !is_open(producer, sent, 1, until).await {
             return;
         }
@@ -187,8 +188,18 @@ fn wallet(row: &OutboxRow) -> (&str, &str) {
     (&row.tenant_id, &row.wallet_id)
 }
 
-/// The record of a row: key, value and headers as docs/EVENTS.md has them, at the event's time.
-fn outgoing(row: &OutboxRow, form: Form) -> Result<Outgoing, serde_json::Error> {
+/// For the times of records that are sent late: nothing that the books know.
+#[allow(clippy::disallowed_methods, reason = "records are stamped by whoever writes them")]
+fn now() -> DateTime<Utc> {
+    Utc::now()
+}
+
+/// The record of a row: key, value and headers as docs/EVENTS.md has them.
+fn outgoing(
+    row: &OutboxRow,
+    form: Form,
+    now: DateTime<Utc>,
+) -> Result<Outgoing, serde_json::Error> {
     let envelope = Envelope {
         event_id: row.event_id,
         event_type: &row.event_type,
@@ -213,7 +224,7 @@ fn outgoing(row: &OutboxRow, form: Form) -> Result<Outgoing, serde_json::Error> 
         key: row.wallet_id.as_bytes().to_vec(),
         value: envelope.to_json()?,
         headers,
-        timestamp: row.created_at,
+        timestamp: record_time(row.created_at, row.is_again(), now),
     })
 }
 
@@ -239,13 +250,13 @@ mod tests {
             correlation_id: Some("c-1".to_owned()),
             causation_id: None,
             traceparent: None,
-            created_at: chrono::DateTime::UNIX_EPOCH,
+            created_at: DateTime::UNIX_EPOCH,
         }
     }
 
     #[test]
     fn a_record_carries_the_payload_untouched_and_every_header() {
-        let record = outgoing(&row(r#"{"newBalance":  "1.50"}"#), form(false)).unwrap();
+        let record = outgoing(&row(r#"{"newBalance":  "1.50"}"#), form(false), now()).unwrap();
         let value = String::from_utf8(record.value).unwrap();
         assert!(value.contains(r#""data":{"newBalance":  "1.50"}"#), "{value}");
         assert!(value.contains(r#""timestamp":"1970-01-01T00:00:00.000Z""#), "{value}");
@@ -258,16 +269,30 @@ mod tests {
     }
 
     #[test]
+    fn an_old_event_is_dated_by_its_sending_and_keeps_its_time_in_the_envelope() {
+        let (old, at) = (row("{}"), now());
+        for (id, back) in [(1, chrono::TimeDelta::hours(1)), (-1, chrono::TimeDelta::zero())] {
+            let record = outgoing(&OutboxRow { id, ..old.clone() }, form(true), at).unwrap();
+            assert_eq!(record.timestamp, at - back);
+            let value = String::from_utf8(record.value).unwrap();
+            assert!(value.contains(r#""timestamp":"1970-01-01T00:00:00.000Z""#), "{value}");
+            assert!(record.headers.contains(&("ce_time", b"1970-01-01T00:00:00.000Z".to_vec())));
+        }
+    }
+
+    #[test]
     fn a_payload_that_is_no_json_is_refused_before_it_is_sent() {
-        assert!(outgoing(&row("{"), form(false)).is_err());
+        assert!(outgoing(&row("{"), form(false), now()).is_err());
     }
 
     #[test]
     fn the_headers_of_cloud_events_come_on_top_and_count_as_bytes() {
         let mut row = row("{}");
         row.tenant_id = "a b/ü".to_owned();
-        let (plain, full) =
-            (outgoing(&row, form(false)).unwrap(), outgoing(&row, form(true)).unwrap());
+        let (plain, full) = (
+            outgoing(&row, form(false), now()).unwrap(),
+            outgoing(&row, form(true), now()).unwrap(),
+        );
         assert_eq!((&plain.key, &plain.value), (&full.key, &full.value));
         assert_eq!(full.headers[..8], plain.headers[..]);
         let added: Vec<(&str, &str)> = full.headers[8..]

@@ -40,16 +40,23 @@ impl Follower {
     pub(super) fn failed(&mut self, trouble: &Trouble) {
         metrics::counter!("kafka_second_errors_total").increment(1);
         let first = self.pause.fail(self.parts.second.kafka.retry_max);
+        let text = match trouble {
+            // What has to be mended has names of its own there.
+            Trouble::Kafka(error) if self.parts.second.apart => {
+                error.to_string().replace("KAFKA_", "KAFKA_SECOND_")
+            }
+            trouble => trouble.to_string(),
+        };
         if first {
-            tracing::warn!(error = %trouble, "second destination");
+            tracing::warn!(error = text, "second destination");
         } else {
-            tracing::debug!(error = %trouble, "second destination");
+            tracing::debug!(error = text, "second destination");
         }
         self.update(|second| {
             if let Trouble::Kafka(error) = trouble {
                 second.connected = !error.is_outage();
             }
-            second.error = Some(trouble.to_string());
+            second.error = Some(text);
         });
     }
 

@@ -37,6 +37,13 @@ pub struct OutboxRow {
     pub created_at: DateTime<Utc>,
 }
 
+impl OutboxRow {
+    /// Whether it sends again what was sent before: those ids are below all others.
+    pub fn is_again(&self) -> bool {
+        self.id < 0
+    }
+}
+
 /// Rows of one partition that the topic now holds.
 #[derive(Debug, Clone, Default)]
 pub struct Mark {
