@@ -18,6 +18,8 @@ use crate::config::BreakerSettings;
 
 /// Between two probes while closed: what the health pages say is never older.
 const WATCH: Duration = Duration::from_secs(5);
+/// What a refusal begins with; the cause follows.
+const REFUSED: &str = "not tried, the breaker is open: ";
 const PROBE_FIRST: Duration = Duration::from_secs(1);
 const PROBE_LONGEST: Duration = Duration::from_secs(10);
 
@@ -140,6 +142,8 @@ impl Breaker {
     fn tried_at(&self, now: Instant, result: Result<(), &Error>) {
         let mut inner = self.lock();
         match result {
+            // Refused here: nothing was tried.
+            Err(error) if error.message.starts_with(REFUSED) => {}
             Err(error) if error.is_outage() => {
                 inner.failures = inner.failures.saturating_add(1);
                 inner.cause = Some(error.clone());
@@ -246,7 +250,7 @@ impl Inner {
     /// For whoever asks while it is open.
     fn refusal(&self) -> Option<Error> {
         self.cause.as_ref().map(|cause| {
-            let message = format!("not tried, the breaker is open: {}", cause.message);
+            let message = format!("{REFUSED}{}", cause.message);
             Error { message, ..cause.clone() }
         })
     }
@@ -291,7 +295,11 @@ mod tests {
         breaker.tried_at(now, Err(&Error::new(Class::Topic, "UnknownTopicOrPartition")));
         breaker.tried_at(now, Err(&outage()));
         assert!(breaker.allows_at(now).is_ok(), "a broker that refuses is there");
-        let refused = opened(now).allows_at(now).unwrap_err().to_string();
+        let opened = opened(now);
+        let refusal = opened.allows_at(now).unwrap_err();
+        opened.tried_at(now, Err(&refusal));
+        assert_eq!(opened.allows_at(now).unwrap_err(), refusal, "it is no cause of its own");
+        let refused = refusal.to_string();
         assert!(refused.contains("breaker is open"), "{refused}");
         assert!(refused.contains("Connection refused"), "{refused}");
     }

@@ -114,8 +114,7 @@ impl Connection {
             Ok(Err(Closed::Missing(error))) => return Err(error),
             Ok(Err(Closed::Failed(error))) => error,
             Err(_) => Error::timeout("connecting to the partition's leader", wait),
-        }
-        .behind_advertised();
+        };
         count_failure(&error);
         self.discard(&client, &error).await;
         Err(error)
@@ -199,7 +198,9 @@ impl Clients {
         }
         let connecting =
             self.records.partition_client(topic, partition, UnknownTopicHandling::Error);
-        connecting.await.map_err(|error| Closed::Failed(Error::from_rskafka(&error)))
+        // The cluster has just answered: what fails is where it sent us.
+        let failed = |error| Closed::Failed(Error::from_rskafka(&error).behind_advertised());
+        connecting.await.map_err(failed)
     }
 }
 

@@ -158,12 +158,11 @@ fn home_of(group: &str, partitions: i32) -> i32 {
     hash.checked_abs().unwrap_or(0) % partitions.max(1)
 }
 
-/// Group, topic, partition and offset of a committed offset, without one where it was deleted. None:
-/// another kind of record.
-fn decode<'a>(
-    key: Option<&'a [u8]>,
-    value: Option<&[u8]>,
-) -> Option<(&'a [u8], &'a [u8], i32, Option<i64>)> {
+/// Group, topic, partition and offset of a committed offset, without one where it was deleted.
+type Written<'a> = (&'a [u8], &'a [u8], i32, Option<i64>);
+
+/// None: another kind of record.
+fn decode<'a>(key: Option<&'a [u8]>, value: Option<&[u8]>) -> Option<Written<'a>> {
     let (version, rest) = key?.split_first_chunk::<2>()?;
     if !matches!(i16::from_be_bytes(*version), 0 | 1) {
         return None;
