@@ -10,26 +10,19 @@ use super::read::{ConfigError, invalid};
 
 const FILE: &str = ".env";
 const BYTE_ORDER_MARK: char = '\u{feff}';
-
-impl From<dotenvy::Error> for ConfigError {
-    /// The parser quotes the line that it cannot read, and a password may stand there: the name is
-    /// told, the line is not.
-    fn from(error: dotenvy::Error) -> Self {
-        Self::DotEnv(match error {
-            dotenvy::Error::LineParse(line, at) => {
-                let name = line.split('=').next().unwrap_or_default().trim();
-                format!("{name}: the value cannot be read at character {at}: quote it with ''")
-            }
-            other => other.to_string(),
-        })
-    }
-}
+/// In place of a $ that must stand for itself: letters, which the parser takes anywhere, and which no
+/// file has.
+const DOLLAR: &str = "zQ7dollar7Qz";
+const UNREADABLE: &str = "the value cannot be read: quote it with ''";
 
 /// The environment, over what `.env` in the working directory says.
 #[allow(clippy::disallowed_methods, reason = "config is the one reader of the environment")]
 pub(super) fn variables() -> Result<HashMap<String, String>, ConfigError> {
+    let is_set = |name: &str| std::env::var_os(name).is_some();
     let mut variables = match std::fs::read(FILE) {
-        Ok(bytes) => dot_env(bytes)?,
+        Ok(bytes) => {
+            text(bytes).and_then(|text| dot_env(&text, is_set)).map_err(ConfigError::DotEnv)?
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => HashMap::new(),
         Err(error) => return Err(ConfigError::DotEnv(error.to_string())),
     };
@@ -56,14 +49,43 @@ fn readable(name: &str, value: OsString) -> Result<String, ConfigError> {
     }
 }
 
-fn dot_env(bytes: Vec<u8>) -> Result<HashMap<String, String>, ConfigError> {
-    let text = text(bytes).map_err(ConfigError::DotEnv)?;
+/// A $ stands for a variable's value, and for nothing at all where there is no such variable: half a
+/// password would be gone. That is refused, by name and without the value.
+fn dot_env(text: &str, is_set: impl Fn(&str) -> bool) -> Result<HashMap<String, String>, String> {
     let mut variables = HashMap::new();
-    for pair in dotenvy::from_read_iter(text.as_bytes()) {
-        let (name, value) = pair?;
+    let plain = pairs(&text.replace('$', DOLLAR).replace(&format!("\\{DOLLAR}"), "\\$"))?;
+    for ((name, value), (_, plain)) in pairs(text)?.into_iter().zip(plain) {
+        let known = |name: &str| is_set(name) || variables.contains_key(name);
+        if value != plain.replace(DOLLAR, "$") && !plain.split(DOLLAR).skip(1).map(named).all(known)
+        {
+            return Err(format!("{name}: its $ names no variable that is set: quote it with ''"));
+        }
         variables.insert(name, value);
     }
     Ok(variables)
+}
+
+/// The variable that what comes after a $ begins with.
+fn named(rest: &str) -> &str {
+    let rest = rest.strip_prefix('{').unwrap_or(rest);
+    let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    rest.get(..end.unwrap_or(rest.len())).unwrap_or_default()
+}
+
+/// The parser quotes what it cannot read, and a password may stand there: line and name are told,
+/// the rest is not.
+fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
+    let read = dotenvy::from_read_iter(text.as_bytes()).collect::<Result<_, dotenvy::Error>>();
+    read.map_err(|error| match error {
+        dotenvy::Error::LineParse(part, _) => {
+            let part = part.lines().next().unwrap_or_default().to_owned();
+            let found = text.lines().enumerate().find(|(_, line)| line.contains(&part));
+            let Some((before, line)) = found else { return UNREADABLE.to_owned() };
+            let name = line.split_once('=').map_or("", |(name, _)| name.trim());
+            format!("line {}: {name}: {UNREADABLE}", before + 1)
+        }
+        other => other.to_string(),
+    })
 }
 
 /// A file's text without the mark that editors put before it. The error names the line.
@@ -88,7 +110,7 @@ mod tests {
     #[test]
     fn a_byte_order_mark_and_ends_of_lines_of_another_system_are_no_part_of_a_value() {
         let file = "\u{feff}PORT=1\r\nDATABASE_PASSWORD='a b'\r\n".as_bytes().to_vec();
-        let read = dot_env(file).unwrap();
+        let read = dot_env(&text(file).unwrap(), |_| false).unwrap();
         assert_eq!(read.get("PORT").map(String::as_str), Some("1"), "{read:?}");
         assert_eq!(read.get("DATABASE_PASSWORD").map(String::as_str), Some("a b"), "{read:?}");
     }
@@ -102,14 +124,41 @@ mod tests {
             assert_eq!(error.contains("canary"), name != "DATABASE_PASSWORD", "{error}");
         }
         assert!(readable("LESSOPEN", value()).is_ok());
-        let error = dot_env(b"A=1\nDATABASE_PASSWORD=canary\xff\n".to_vec()).unwrap_err();
-        let error = error.to_string();
+        let error = text(b"A=1\nDATABASE_PASSWORD=canary\xff\n".to_vec()).unwrap_err();
         assert!(error.contains("line 2") && !error.contains("canary"), "{error}");
     }
 
     #[test]
     fn a_line_that_cannot_be_read_is_named_and_not_shown() {
-        let error = dot_env(b"KAFKA_SASL_PASSWORD=\"canary".to_vec()).unwrap_err().to_string();
-        assert!(error.contains("KAFKA_SASL_PASSWORD") && !error.contains("canary"), "{error}");
+        for value in ["\"canary", "can ary", "can\\ary", "canary'", "canary=\""] {
+            let file = format!("A=1\nKAFKA_SASL_PASSWORD={value}\n");
+            let error = dot_env(&file, |_| false).unwrap_err();
+            assert!(error.starts_with("line 2: KAFKA_SASL_PASSWORD: the value"), "{error}");
+            assert!(!error.contains("ary"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_dollar_that_names_no_variable_is_refused_and_not_dropped() {
+        let read = |value: &str| {
+            let file = format!("HOST=::\nDATABASE_PASSWORD={value}\n");
+            let read = dot_env(&file, |name| name == "HOME");
+            read.map(|variables| variables.get("DATABASE_PASSWORD").cloned().unwrap_or_default())
+        };
+        for (value, wanted) in [
+            ("'s3cr$et'", "s3cr$et"),
+            ("s3cr\\$et", "s3cr$et"),
+            ("\"s3cr\\$et\"", "s3cr$et"),
+            ("$HOST-x", "::-x"),
+            ("\"${HOST}x\"", "::x"),
+        ] {
+            assert_eq!(read(value), Ok(wanted.to_owned()), "{value}");
+        }
+        for value in ["s3cr$et", "\"s3cr$et\"", "a${nothing}b", "$HOST$nothing"] {
+            let error = read(value).unwrap_err();
+            assert!(error.contains("DATABASE_PASSWORD: "), "{value}: {error}");
+            let hidden = error.ends_with("quote it with ''") && !error.contains("s3cr");
+            assert!(hidden, "{value}: {error}");
+        }
     }
 }
