@@ -107,7 +107,7 @@ fn copy_context(to: &Path) {
             Some(end) => name.ends_with(end),
             None => name == **pattern,
         };
-        if ignored.iter().any(|pattern| is_ignored(pattern)) {
+        if ignored.iter().any(is_ignored) {
             continue;
         }
         let from: Vec<PathBuf> = if path.is_dir() { files(&path) } else { vec![path] };
