@@ -97,15 +97,15 @@ pub struct TransferChange<'a> {
 #[serde(rename_all = "camelCase")]
 pub struct StateData {
     /// Reserved for open holds.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", regex(pattern = r"^[0-9]+(\.[0-9]+)?$"))]
     pub held_balance: Option<Decimal>,
     /// What may be spent: the balance without what is held, with the overdraft.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", regex(pattern = r"^-?[0-9]+(\.[0-9]+)?$"))]
     pub available_balance: Option<Decimal>,
     /// Absent: active.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Status")]
     pub status: Option<Status>,
 }
