@@ -11,6 +11,7 @@ mod environment;
 mod file;
 mod inbound;
 mod kafka;
+mod layers;
 mod log;
 pub mod names;
 mod producer;

@@ -1,4 +1,4 @@
-//! Reading: the sources merged, each value parsed, each error naming the setting and the mend.
+//! Reading: each value of the merged sources parsed, each error naming the setting and the mend.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::layers::{Found, merged};
 use super::names::{SETTINGS, WATCHED_PREFIXES, nearest};
 use super::{
     CommandSettings, ConsumerSettings, HttpSettings, OutboxSettings, RetentionSettings, Settings,
-    database, elsewhere, environment, file,
+    database, elsewhere, environment,
 };
 
 /// Settings given as flags, by name: they win over everything.
@@ -40,6 +41,8 @@ pub enum ConfigError {
     Source(String),
     #[error(".env: {0}")]
     DotEnv(String),
+    #[error("settings: {0}")]
+    Merge(#[from] config::ConfigError),
 }
 
 /// What is worth telling of settings that can be used.
@@ -93,48 +96,6 @@ pub fn explain(flags: &Overrides) -> Result<Vec<Explained>, ConfigError> {
     explained.collect()
 }
 
-/// Flags over variables over the file over the defaults.
-fn merged(variables: &HashMap<String, String>, flags: &Overrides) -> Result<Reader, ConfigError> {
-    let in_file = file::read(variables)?;
-    let mut merged = HashMap::new();
-    for setting in SETTINGS {
-        let name = setting.name;
-        let found = if let Some(value) = flags.get(name) {
-            Found { value: value.clone(), origin: "flag", file: None }
-        } else if let Some(found) = given(|name| variables.get(name), name, "environment")? {
-            found
-        } else if let Some(found) = given(|name| in_file.get(name), name, "file")? {
-            found
-        } else {
-            Found { value: setting.default.to_owned(), origin: "default", file: None }
-        };
-        merged.insert(name, found);
-    }
-    Ok(Reader(merged))
-}
-
-/// The value itself, or the content of the file that `NAME_FILE` points to. An empty one is as good
-/// as none: compose files set them so.
-fn given<'v>(
-    source: impl Fn(&str) -> Option<&'v String>,
-    name: &str,
-    origin: &'static str,
-) -> Result<Option<Found>, ConfigError> {
-    let set = |name: &str| source(name).filter(|value| !value.is_empty());
-    if let Some(path) = set(&format!("{name}_FILE")) {
-        let refused = |problem: String| ConfigError::File {
-            name: name.to_owned(),
-            path: path.clone(),
-            problem,
-        };
-        let read = std::fs::read(path).map_err(|error| refused(error.to_string()))?;
-        let text = environment::text(read).map_err(refused)?;
-        let value = text.trim_end_matches(['\n', '\r']).to_owned();
-        return Ok(Some(Found { value, origin, file: Some(PathBuf::from(path)) }));
-    }
-    Ok(set(name).map(|value| Found { value: value.clone(), origin, file: None }))
-}
-
 /// Names that look like settings and are none, a sentence each. What an orchestrator sets for each
 /// service of a name is not among them: `KAFKA_PORT_9092_TCP`.
 fn unknown_names(variables: &HashMap<String, String>) -> Vec<String> {
@@ -160,16 +121,7 @@ fn unknown_names(variables: &HashMap<String, String>) -> Vec<String> {
     told.collect()
 }
 
-/// A setting's value and where it comes from.
-#[derive(Clone)]
-struct Found {
-    value: String,
-    origin: &'static str,
-    /// The file that it was read from.
-    file: Option<PathBuf>,
-}
-
-pub(super) struct Reader(HashMap<&'static str, Found>);
+pub(super) struct Reader(pub(super) HashMap<&'static str, Found>);
 
 impl Reader {
     fn settings(&self) -> Result<Settings, ConfigError> {
