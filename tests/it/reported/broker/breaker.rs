@@ -4,6 +4,7 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use nix::sys::signal::Signal;
 
 use super::fake::{Fake, Way};
@@ -71,6 +72,21 @@ async fn opened(app: &App) -> Instant {
     .await
 }
 
+/// When it opened because of this fake, by the log.
+async fn opened_to(app: &App, fake: &Fake, since: DateTime<Utc>) -> Instant {
+    let at = eventually("the log says that it opened", PATIENCE, async || {
+        let log = app.log_text();
+        let told = |line: &&str| line.contains("breaker open") && line.contains(&fake.address);
+        let times = log.lines().filter(told).filter_map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).ok()?;
+            line["timestamp"].as_str()?.parse::<DateTime<Utc>>().ok()
+        });
+        times.filter(|at| *at > since).min()
+    })
+    .await;
+    Instant::now() - (Utc::now() - at).to_std().unwrap()
+}
+
 /// The first failure opens it: from the first connection on, everybody but the probe keeps away.
 #[tokio::test(flavor = "multi_thread")]
 async fn breaker_open_from_the_start_only_probes_connect() {
@@ -90,26 +106,17 @@ async fn breaker_open_from_the_start_only_probes_connect() {
     .execute(&swapped.pool)
     .await
     .unwrap();
-    asking.taken.lock().unwrap().clear();
+    let since = Utc::now();
     swapped.restart().await;
-    let first = async |fake: &Fake| {
-        // What is asked before the service starts, and by all at once when it has, is one burst.
-        eventually("a burst that is over", PATIENCE, async || {
-            let (taken, now) = (fake.taken(), Instant::now());
-            let burst = Duration::from_millis(700);
-            let pairs = taken.iter().zip(taken.iter().skip(1).chain([&now]));
-            pairs.filter(|(at, next)| **next - **at > burst).map(|(at, _)| *at).next()
-        })
-        .await
-    };
     let lasts = Duration::from_secs(9);
     let silence = Duration::from_millis(500);
-    let (at_once, of_silent, of_asking) =
-        (first(&closing).await, first(&silent).await, first(&asking).await);
+    let begun = DateTime::UNIX_EPOCH;
+    let at_once = opened_to(&app, &closing, begun).await;
+    let of_silent = opened_to(&app, &silent, begun).await;
+    let of_asking = opened_to(&swapped, &asking, since).await;
     tokio::join!(
         closing.assert_probes_only("first, closing", at_once, Duration::ZERO, lasts),
-        // The first attempt is over when it has waited in vain.
-        silent.assert_probes_only("second, silent", of_silent + silence, silence, lasts),
+        silent.assert_probes_only("second, silent", of_silent, silence, lasts),
         asking.assert_probes_only("with sides to settle", of_asking, Duration::ZERO, lasts),
     );
     for app in [app, swapped] {
