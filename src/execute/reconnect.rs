@@ -1,11 +1,12 @@
 //! Pauses between attempts to reach Postgres: 50 ms, doubling up to 1 s, the upper half of each at
 //! random. A server that is starting is not met by every waiting batch of every instance at once.
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
+
+use crate::backoff;
 
 const FIRST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(1);
@@ -24,7 +25,7 @@ impl Reconnect {
 
     fn due(&self) -> Option<Instant> {
         let failed = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        failed.map(|(failures, at)| at + jittered(pause(failures)))
+        failed.map(|(failures, at)| at + backoff::after(failures, FIRST, LONGEST))
     }
 
     pub fn note(&self, connected: bool) {
@@ -32,18 +33,6 @@ impl Reconnect {
         let before = failed.map_or(0, |(failures, _)| failures);
         *failed = (!connected).then(|| (before.saturating_add(1), Instant::now()));
     }
-}
-
-/// After so many failures in a row, at most.
-fn pause(failures: u32) -> Duration {
-    FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST)
-}
-
-fn jittered(full: Duration) -> Duration {
-    let half = full / 2;
-    let span = u64::try_from(half.as_millis()).unwrap_or(u64::MAX).max(1);
-    // A new hasher's keys are random enough for this.
-    half + Duration::from_millis(RandomState::new().build_hasher().finish() % span)
 }
 
 #[cfg(test)]

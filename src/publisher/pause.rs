@@ -1,10 +1,11 @@
 //! Pauses between attempts, pure but for the clock: 1, 2, 4, 8 s and so on up to a setting, the
 //! upper half of each at random so that instances do not knock in step.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::backoff;
 
 const FIRST: Duration = Duration::from_secs(1);
 
@@ -18,9 +19,8 @@ pub struct Pause {
 impl Pause {
     /// Notes a failure; says whether it is the first in a row.
     pub fn fail(&mut self, longest: Duration) -> bool {
-        let full = FIRST.saturating_mul(1 << self.failures.min(16)).min(longest);
         self.failures = self.failures.saturating_add(1);
-        self.until = Some(Instant::now() + jittered(full));
+        self.until = Some(Instant::now() + backoff::after(self.failures, FIRST, longest));
         self.failures == 1
     }
 
@@ -30,7 +30,8 @@ impl Pause {
 
     /// What struck is mended: rests a second longer at most.
     pub fn shorten(&mut self) {
-        self.until = self.until.map(|until| until.min(Instant::now() + jittered(FIRST)));
+        self.until =
+            self.until.map(|until| until.min(Instant::now() + backoff::after(1, FIRST, FIRST)));
     }
 
     /// Rests as long as something else says.
@@ -45,13 +46,6 @@ impl Pause {
     pub fn until(&self) -> Option<Instant> {
         self.until
     }
-}
-
-fn jittered(full: Duration) -> Duration {
-    let half = full / 2;
-    let span = u64::try_from(half.as_millis()).unwrap_or(u64::MAX).max(1);
-    // A new hasher's keys are random enough for this.
-    half + Duration::from_millis(RandomState::new().build_hasher().finish() % span)
 }
 
 #[cfg(test)]

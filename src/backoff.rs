@@ -1,0 +1,36 @@
+//! How long to wait before the next attempt: a first pause, doubled after each failure up to a longest,
+//! the upper half of it at random ("equal jitter"), so that many who failed together do not try
+//! again together.
+
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::time::Duration;
+
+/// The pause after so many failures in a row, of which there was at least one.
+pub fn after(failures: u32, first: Duration, longest: Duration) -> Duration {
+    jittered(first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest))
+}
+
+fn jittered(full: Duration) -> Duration {
+    let half = full / 2;
+    let span = u64::try_from(half.as_millis()).unwrap_or(u64::MAX).max(1);
+    // A new hasher's keys are random enough for this.
+    half + Duration::from_millis(RandomState::new().build_hasher().finish() % span)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_keep_half_of_each() {
+        let (first, longest) = (Duration::from_millis(50), Duration::from_secs(1));
+        for (failures, full) in (1..).zip([50, 100, 200, 400, 800, 1000, 1000]) {
+            let full = Duration::from_millis(full);
+            for _ in 0..100 {
+                let pause = after(failures, first, longest);
+                assert!(pause >= full / 2 && pause <= full, "{pause:?} for {full:?}");
+            }
+        }
+        assert!(after(u32::MAX, first, longest) <= longest);
+    }
+}
