@@ -145,7 +145,11 @@ impl Problem {
     /// A problem with one part of the request.
     pub fn at(code: ProblemCode, pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         let error = FieldError { pointer: pointer.into(), detail: detail.into() };
-        let detail = format!("{}: {}", error.pointer, error.detail);
+        // The whole body has an empty pointer.
+        let detail = match error.pointer.is_empty() {
+            true => error.detail.clone(),
+            false => format!("{}: {}", error.pointer, error.detail),
+        };
         Self { errors: vec![error], ..Self::new(code, detail) }
     }
 

@@ -215,6 +215,10 @@ impl Servers {
         } else {
             say("Kafka       off");
         }
+        // The commands that are run beside it know the default ports alone.
+        let kafka = self.kafka.as_ref().map(|kafka| format!(" KAFKA_BROKERS={}", kafka.bootstrap));
+        let kafka = kafka.unwrap_or_default();
+        say(&format!("commands    DATABASE_PORT={port}{kafka} wallex projections status"));
         let logs = self.folder.join("logs");
         say(&format!("data        {}, logs in {}", self.folder.display(), logs.display()));
         if self.folder.join("pg").is_symlink() {

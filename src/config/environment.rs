@@ -81,8 +81,11 @@ fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
             let part = part.lines().next().unwrap_or_default().to_owned();
             let found = text.lines().enumerate().find(|(_, line)| line.contains(&part));
             let Some((before, line)) = found else { return UNREADABLE.to_owned() };
-            let name = line.split_once('=').map_or("", |(name, _)| name.trim());
-            format!("line {}: {name}: {UNREADABLE}", before + 1)
+            let line_number = before + 1;
+            match line.split_once('=') {
+                Some((name, _)) => format!("line {line_number}: {}: {UNREADABLE}", name.trim()),
+                None => format!("line {line_number}: there is no = in it: write NAME=value"),
+            }
         }
         other => other.to_string(),
     })

@@ -347,8 +347,13 @@ impl Fields {
     }
 
     /// Notes that a field is required.
-    pub fn missing(&mut self, name: &str) {
-        self.fail(name, ProblemCode::MissingField, "is required");
+    fn missing(&mut self, name: &str) {
+        self.missing_unless(name, "is required");
+    }
+
+    /// Notes that a field is missing, and what would do instead of it.
+    pub fn missing_unless(&mut self, name: &str, rule: &str) {
+        self.fail(name, ProblemCode::MissingField, rule);
     }
 
     fn fail(&mut self, name: &str, code: ProblemCode, detail: &str) {

@@ -58,11 +58,30 @@ const OTHER_RESULT: &str = "cached plan must not change result type";
 /// are not kept.
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        let error = Self(error);
+        let error = Self(with_what_to_do(error));
         if error.is_stale() {
             stale::note();
         }
         error
+    }
+}
+
+/// What the driver says of a way that leads nowhere tells an operator neither what nor where.
+fn with_what_to_do(error: sqlx::Error) -> sqlx::Error {
+    use std::io::{Error as Io, ErrorKind};
+    const SETTINGS: &str = "DATABASE_URL, or DATABASE_HOST and DATABASE_PORT,";
+    match error {
+        sqlx::Error::PoolTimedOut => sqlx::Error::Io(Io::new(
+            ErrorKind::TimedOut,
+            format!("no connection to Postgres in time: is it running, and are {SETTINGS} right?"),
+        )),
+        sqlx::Error::Io(cause) if cause.kind() == ErrorKind::ConnectionRefused => {
+            sqlx::Error::Io(Io::new(
+                ErrorKind::ConnectionRefused,
+                format!("nothing listens where Postgres should: are {SETTINGS} right?"),
+            ))
+        }
+        other => other,
     }
 }
 

@@ -378,23 +378,29 @@ async fn recreate(world: &World, load: &Load) {
     let records = topic::read(&world.kafka.bootstrap, TOPIC).await;
     load.journal.note(&Line::Recreated { records });
     crate::watch::topic_recreated(&world.pool).await;
-    tokio::task::block_in_place(|| {
-        tool(world, &["--delete", "--topic", TOPIC]);
-        let made = ["--create", "--topic", TOPIC, "--partitions", "10"];
-        // Deleting goes on for a moment after the tool has ended.
-        let mut tries = 0;
-        while !tool(world, &made) {
-            tries += 1;
-            assert!(tries < 20, "the topic cannot be made anew");
-            std::thread::sleep(Duration::from_millis(300));
-        }
+    let before = topic_id(world);
+    tokio::task::block_in_place(|| tool(world, &["--delete", "--topic", TOPIC]));
+    // The service makes it again by itself, unless the operator who deleted it is quicker.
+    let made = within(Duration::from_secs(30), async || {
+        let create = ["--create", "--topic", TOPIC, "--partitions", "10"];
+        tokio::task::block_in_place(|| tool(world, &create));
+        topic_id(world).filter(|id| Some(id) != before.as_ref())
     });
+    made.await.expect("the topic is made anew");
     load.resume();
 }
 
-fn tool(world: &World, arguments: &[&str]) -> bool {
+/// The id of the events topic, as the official tool shows it.
+fn topic_id(world: &World) -> Option<String> {
+    let described = tokio::task::block_in_place(|| tool(world, &["--describe", "--topic", TOPIC]));
+    let described = String::from_utf8_lossy(&described.stdout).into_owned();
+    let (_, rest) = described.split_once("TopicId: ")?;
+    rest.split_whitespace().next().map(str::to_owned)
+}
+
+fn tool(world: &World, arguments: &[&str]) -> std::process::Output {
     let class = "org.apache.kafka.tools.TopicCommand";
-    crate::support::servers::kafka_tool_on(&world.kafka, class, arguments).status.success()
+    crate::support::servers::kafka_tool_on(&world.kafka, class, arguments)
 }
 
 /// Everything published and read by both projectors.

@@ -145,7 +145,7 @@ fn selection(fields: &mut Fields) -> Selection {
     let named = !selection.ids.is_empty()
         || [&selection.wallet, &selection.cause, &selection.source].iter().any(|one| one.is_some());
     if !fields.flag("all") && !named {
-        fields.missing("all");
+        fields.missing_unless("all", "is required, or one of ids, walletId, cause and source");
     }
     selection
 }
@@ -167,8 +167,7 @@ async fn choose(
 
 fn not_found(ids: &[i64]) -> HttpError {
     let ids: Vec<String> = ids.iter().take(10).map(i64::to_string).collect();
-    let detail =
-        format!("no dead letter has the id {} (and the rest of the filter)", ids.join(", "));
+    let detail = format!("no dead letter that the request selects has the id {}", ids.join(", "));
     HttpError(Problem::new(ProblemCode::DeadLetterNotFound, detail))
 }
 

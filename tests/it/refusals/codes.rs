@@ -145,9 +145,13 @@ async fn more_than_the_queue_holds_is_refused_at_once() {
             asleep.then_some(())
         };
         eventually("the lane to wait", std::time::Duration::from_secs(10), waiting).await;
-        // Refused at once, although nothing moves.
-        let refused = async || Some(credit().await).filter(|answer| answer.status == 429);
-        eventually("a 429", std::time::Duration::from_secs(10), refused).await;
+        // Refused at once, although nothing moves. Two in a batch and two that wait are all that fit,
+        // however late the crowd comes.
+        let refused = async || {
+            let at_once = futures_util::future::join_all((0..6).map(|_| credit()));
+            at_once.await.into_iter().find(|answer| answer.status == 429)
+        };
+        eventually("a 429", std::time::Duration::from_secs(20), refused).await;
         stranger.rollback().await.unwrap();
     };
     let (answers, ()) = tokio::join!(crowd, release);
