@@ -34,10 +34,12 @@ impl Key {
     }
 
     /// Of an operation that has no key of its own, in a request that has one. The request's has been
-    /// compared before, so the place is enough to tell which operation it is. Its refusals are kept
-    /// with those of the others: a request is answered once.
+    /// compared before, so the place is enough to tell which operation it is. Its scope is no single
+    /// route's: whatever a caller calls its own keys, none of them is a place's. Its refusals are
+    /// kept with those of the others: a request is answered once.
     pub fn of_place(key: &str, at: usize, command: &Command) -> Self {
-        Self { keeps_refusals: true, ..Self::new(&format!("{key}/{at}"), command) }
+        let at = at.to_string();
+        Self::scoped(["POST", "/bulk", key, &at].into_iter(), &parsed(command), true)
     }
 
     /// The id of an inbound command. One scope for all wallets and operations, and none that a

@@ -203,6 +203,12 @@ impl Error {
         Self(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::ConnectionReset, text)))
     }
 
+    /// Postgres has closed a session that was only listened to.
+    pub(super) fn session_ended() -> Self {
+        let text = "Postgres has ended the session";
+        Self(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::ConnectionAborted, text)))
+    }
+
     /// Data read back that no version of this service writes.
     pub(super) fn corrupt(what: impl fmt::Display) -> Self {
         Self(sqlx::Error::Decode(what.to_string().into()))

@@ -68,7 +68,7 @@ impl Listener {
                 continue;
             };
             let Some(notification) = heard? else {
-                return Err(Error::no_answer(Duration::ZERO));
+                return Err(Error::session_ended());
             };
             if notification.payload() == self.owner {
                 continue;

@@ -209,3 +209,36 @@ async fn a_bulk_that_is_done_in_parts_is_finished_by_its_retry_and_by_no_other_b
     app.drain().await;
     app.assert_reconciled();
 }
+
+/// Whatever callers call the keys of their own: none of them is the key of a place in a bulk. An
+/// operation that met one would be answered and never done.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_key_of_a_caller_is_that_of_a_place_in_a_bulk() {
+    let app = Setup::without_kafka().start().await;
+    app.open("w", "100.00").await;
+    // The first operation's own key looks like the place of the second.
+    for (key, atomic, balance) in [("K", false, "115.00"), ("L", true, "130.00")] {
+        let mut operations = [credit("w", "5"), credit("w", "5"), credit("w", "5")];
+        operations[0]["idempotencyKey"] = json!(format!("{key}/1"));
+        let answer = send(&app, key, &operations, atomic).await;
+        assert_eq!(
+            (answer.status, answer.text.contains("replayed")),
+            (201, false),
+            "{}",
+            answer.text
+        );
+        assert_eq!(balances(&app, ["w"]).await, [balance.to_owned()]);
+        assert_replayed(&answer, &send(&app, key, &operations, atomic).await);
+    }
+    // A single route's key looks like a place of a bulk that comes later, and of one that came before.
+    for key in ["M/0", "K/2"] {
+        let single = app.post_with_key("/wallets/w/credit", key, &json!({"amount": "5"})).await;
+        let single = single.unwrap();
+        assert_eq!((single.status, single.header("idempotency-replayed")), (201, ""), "{key}");
+    }
+    let later = send(&app, "M", &[credit("w", "5")], false).await;
+    assert_eq!((later.status, later.text.contains("replayed")), (201, false), "{}", later.text);
+    assert_eq!(balances(&app, ["w"]).await, ["145.00".to_owned()]);
+    app.drain().await;
+    app.assert_reconciled();
+}
