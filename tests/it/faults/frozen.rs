@@ -64,7 +64,8 @@ async fn sigterm_while_postgres_is_frozen_still_ends_the_process() {
     let ended = tokio::task::block_in_place(|| app.stop());
     let took = begun.elapsed();
     println!("ended after {took:?} with {ended}");
-    assert!(ended.success() && took < Duration::from_secs(30), "{took:?}");
+    // Requests, lanes, background tasks and sessions have 9, 20, 10 and 2 s to end.
+    assert!(ended.success() && took < Duration::from_secs(45), "{took:?}");
     load.halt().await;
 }
 
