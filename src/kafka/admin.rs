@@ -76,7 +76,7 @@ impl Admin {
         let wait = settings.connection_timeout;
         let kafka = timeout(wait, connect_krafka(settings))
             .await
-            .unwrap_or_else(|_| Err(Error::timeout("connecting", wait)))
+            .unwrap_or_else(|_| Err(Error::connecting(&settings.brokers, wait)))
             .inspect_err(count_failure)?;
         Ok(Self::of(&kafka, settings.request_timeout.min(CALL_TIMEOUT_MAX)))
     }

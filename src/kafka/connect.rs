@@ -149,7 +149,7 @@ impl Connection {
         let wait = self.settings.connection_timeout;
         let built = timeout(wait, connect(&self.settings, &self.breaker))
             .await
-            .unwrap_or_else(|_| Err(Error::timeout("connecting", wait)));
+            .unwrap_or_else(|_| Err(Error::connecting(&self.settings.brokers, wait)));
         match built {
             Ok(client) => {
                 metrics::counter!("kafka_connections_total").increment(1);

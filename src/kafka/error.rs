@@ -67,6 +67,11 @@ impl Error {
         Self::new(Class::Timeout, format!("{what}: no answer within {} ms", after.as_millis()))
     }
 
+    /// None of the brokers that the settings name took the connection in time.
+    pub(super) fn connecting(brokers: &[String], after: std::time::Duration) -> Self {
+        Self::timeout(&format!("connecting to {}", brokers.join(",")), after)
+    }
+
     /// Whether Kafka as a whole is out of reach, rather than one topic or request at fault.
     pub fn is_outage(&self) -> bool {
         !matches!(self.class, Class::Topic | Class::Refused)

@@ -4,7 +4,6 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
 use nix::sys::signal::Signal;
 
 use super::fake::{Fake, Way};
@@ -72,24 +71,18 @@ async fn opened(app: &App) -> Instant {
     .await
 }
 
-/// When it opened because of this fake, by the log.
-async fn opened_to(app: &App, fake: &Fake, since: DateTime<Utc>) -> Instant {
-    let at = eventually("the log says that it opened", PATIENCE, async || {
-        let log = app.log_text();
-        let told = |line: &&str| line.contains("breaker open") && line.contains(&fake.address);
-        let times = log.lines().filter(told).filter_map(|line| {
-            let line: serde_json::Value = serde_json::from_str(line).ok()?;
-            line["timestamp"].as_str()?.parse::<DateTime<Utc>>().ok()
-        });
-        times.filter(|at| *at > since).min()
-    })
-    .await;
-    Instant::now() - (Utc::now() - at).to_std().unwrap()
+/// When it opened because of this fake: its first connection since then failed, `after` a while.
+async fn opened_to(fake: &Fake, since: Instant, after: Duration) -> Instant {
+    let first = eventually("a first connection", PATIENCE, async || {
+        fake.taken().into_iter().filter(|at| *at > since).min()
+    });
+    first.await + after
 }
 
 /// The first failure opens it: from the first connection on, everybody but the probe keeps away.
 #[tokio::test(flavor = "multi_thread")]
 async fn breaker_open_from_the_start_only_probes_connect() {
+    let begun = Instant::now();
     let (closing, silent) = (Fake::new(Way::Closes), Fake::new(Way::Silent));
     let setup = Setup::shared().with("KAFKA_BREAKER_FAILURES", 1);
     let app = curious(setup, &closing, &silent).await;
@@ -106,14 +99,13 @@ async fn breaker_open_from_the_start_only_probes_connect() {
     .execute(&swapped.pool)
     .await
     .unwrap();
-    let since = Utc::now();
+    let since = Instant::now();
     swapped.restart().await;
     let lasts = Duration::from_secs(9);
     let silence = Duration::from_millis(500);
-    let begun = DateTime::UNIX_EPOCH;
-    let at_once = opened_to(&app, &closing, begun).await;
-    let of_silent = opened_to(&app, &silent, begun).await;
-    let of_asking = opened_to(&swapped, &asking, since).await;
+    let at_once = opened_to(&closing, begun, Duration::ZERO).await;
+    let of_silent = opened_to(&silent, begun, silence).await;
+    let of_asking = opened_to(&asking, since, Duration::ZERO).await;
     tokio::join!(
         closing.assert_probes_only("first, closing", at_once, Duration::ZERO, lasts),
         silent.assert_probes_only("second, silent", of_silent, silence, lasts),
