@@ -20,6 +20,21 @@ impl Fake {
     /// and the next one is counted from its end.
     async fn assert_probes_only(&self, who: &str, opened: Instant, each: Duration, last: Duration) {
         tokio::time::sleep_until((opened + last).into()).await;
+        // Where the attempt that opened it ended before the fake had taken it, the first connection
+        // that was taken is the first probe.
+        let first_probe = Duration::from_secs(1);
+        let from = [opened, opened - first_probe];
+        let found = from.map(|opened| self.probes_only(who, opened, each, last));
+        assert!(found.iter().any(Result::is_ok), "{found:?}");
+    }
+
+    fn probes_only(
+        &self,
+        who: &str,
+        opened: Instant,
+        each: Duration,
+        last: Duration,
+    ) -> Result<(), String> {
         let met = self.taken().into_iter().filter(|at| *at > opened + BEGUN);
         let met: Vec<f64> = met.map(|at| (at - opened).as_secs_f64()).collect();
         let mut due = Vec::new();
@@ -32,10 +47,11 @@ impl Fake {
             next += each.as_secs_f64() + pause;
         }
         println!("{who}: probes due {due:.1?}, connections {met:.1?}");
-        assert_eq!(met.len(), due.len(), "{who}: due {due:.1?}, met {met:.1?}");
-        for (due, met) in due.iter().zip(&met) {
-            // A busy machine is late, now and then more with each.
-            assert!((due - 0.3..due + 1.5).contains(met), "{who}: due {due:.1}, met {met:.1}");
+        // A busy machine is late, now and then more with each.
+        let fits = |(due, met): (&f64, &f64)| (due - 0.3..due + 1.5).contains(met);
+        match met.len() == due.len() && due.iter().zip(&met).all(fits) {
+            true => Ok(()),
+            false => Err(format!("{who}: due {due:.1?}, met {met:.1?}")),
         }
     }
 }
