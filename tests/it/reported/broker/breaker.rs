@@ -20,11 +20,8 @@ impl Fake {
     /// and the next one is counted from its end.
     async fn assert_probes_only(&self, who: &str, opened: Instant, each: Duration, last: Duration) {
         tokio::time::sleep_until((opened + last).into()).await;
-        // Where the attempt that opened it ended before the fake had taken it, the first connection
-        // that was taken is the first probe.
-        let first_probe = Duration::from_secs(1);
-        let from = [opened, opened - first_probe];
-        let found = from.map(|opened| self.probes_only(who, opened, each, last));
+        // A probe that had begun when it opened is the first of them.
+        let found = [1.0, 2.0].map(|first| self.probes_only(who, opened, first, each, last));
         assert!(found.iter().any(Result::is_ok), "{found:?}");
     }
 
@@ -32,18 +29,17 @@ impl Fake {
         &self,
         who: &str,
         opened: Instant,
+        first: f64,
         each: Duration,
         last: Duration,
     ) -> Result<(), String> {
         let met = self.taken().into_iter().filter(|at| *at > opened + BEGUN);
         let met: Vec<f64> = met.map(|at| (at - opened).as_secs_f64()).collect();
         let mut due = Vec::new();
-        let mut next = 1.0;
-        for pause in [2.0, 4.0, 8.0].into_iter().chain(std::iter::repeat(10.0)) {
-            if next + 0.5 >= last.as_secs_f64() {
-                break;
-            }
+        let (mut next, mut pause) = (first, first);
+        while next + 0.5 < last.as_secs_f64() {
             due.push(next);
+            pause = (pause * 2.0).min(10.0);
             next += each.as_secs_f64() + pause;
         }
         println!("{who}: probes due {due:.1?}, connections {met:.1?}");
