@@ -36,7 +36,7 @@ pub struct Pipeline {
     /// Every topic that should be there, as of the last look; none: nobody could look.
     pub topics: Option<Vec<TopicHealth>>,
     pub schemas: SchemasStatus,
-    /// What somebody has to do something about.
+    /// What an operator has to do something about.
     pub problems: BTreeMap<Problem, String>,
     /// Names of background tasks that ended although they must not.
     pub dead_tasks: Vec<&'static str>,

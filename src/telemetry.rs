@@ -24,7 +24,7 @@ pub fn init_logs(settings: &LogSettings) -> anyhow::Result<()> {
         LogFormat::Pretty => true,
         LogFormat::Json => false,
     };
-    // A log that nobody takes any more is no reason to end: telling of it would go the same way, and panic.
+    // A log whose reader is gone is no reason to end: telling of it would go the same way, and panic.
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

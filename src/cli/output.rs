@@ -13,7 +13,7 @@ macro_rules! println {
     ($($text:tt)*) => { $crate::cli::output::line(format_args!($($text)*)) };
 }
 
-/// In place of std's: nobody to tell is no reason to fail.
+/// In place of std's: a reader that is gone is no reason to fail.
 macro_rules! eprintln {
     ($($text:tt)*) => { $crate::cli::output::aside(format_args!($($text)*), "\n") };
 }

@@ -99,7 +99,7 @@ fn progress(filled: Filled) -> String {
     format!("{} of {} events, {rate} a second, {left} s left", filled.events, filled.of)
 }
 
-/// How far somebody is behind, in words.
+/// How far a projection is behind, in words.
 fn behind(events: Option<i64>, more: bool, why: Option<&str>) -> String {
     match (events, why) {
         (Some(events), _) if more => format!("at least {events} events behind"),

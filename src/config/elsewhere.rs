@@ -1,4 +1,4 @@
-//! Names that other wallet services read and this one does not: told once, so that nobody believes
+//! Names that other wallet services read and this one does not: told once, so that no operator believes
 //! that they count.
 
 use std::collections::HashMap;

@@ -35,7 +35,7 @@ pub(super) fn variables() -> Result<HashMap<String, String>, ConfigError> {
     Ok(variables)
 }
 
-/// What is not UTF-8 is refused in a setting, and is nobody's business in any other variable.
+/// What is not UTF-8 is refused in a setting, and does not matter in any other variable.
 fn readable(name: &str, value: OsString) -> Result<String, ConfigError> {
     let bare = name.strip_suffix("_FILE").unwrap_or(name);
     let ours = |setting: &&str| *setting == name || *setting == bare;

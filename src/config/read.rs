@@ -163,7 +163,7 @@ impl Reader {
         if mode.eq_ignore_ascii_case("off") {
             return Ok(());
         }
-        let problem = "use off, the only mode there is: nobody is asked who they are, so keep the \
+        let problem = "use off, the only mode there is: callers are not asked who they are, so keep the \
                        port private, or put a proxy that asks before it";
         Err(invalid("AUTH_MODE", &mode, problem))
     }

@@ -127,7 +127,7 @@ pub(super) fn run_batch<'a>(
             let usable = error.class() != Class::Unavailable && ready.rollback().await;
             *session = usable.then_some(ready);
             failure = match error.class() {
-                // Another instance is about to commit under the key of one of them: nobody else has
+                // Another instance is about to commit under the key of one of them: no other job has
                 // to wait for that any longer.
                 Class::Conflict if is_lock_timeout(&error) && error.waited_for(KEYS) => {
                     return match jobs.len() {
@@ -135,7 +135,7 @@ pub(super) fn run_batch<'a>(
                         _ => one_by_one(shared, session, jobs).await,
                     };
                 }
-                // Whatever its code: a trigger that somebody has put on a table may raise any.
+                // Whatever its code: a trigger on a table may raise any.
                 Class::Data | Class::Broken if jobs.len() > 1 => {
                     return one_by_one(shared, session, jobs).await;
                 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use super::Shared;
 use super::batch::{Fate, Handled};
+use super::record::ADDED_HEADERS;
 use crate::envelope::{DEAD_LETTER_ID, REPLAY_COUNT};
 use crate::kafka::Fetched;
 use crate::status::COMMANDS;
@@ -13,17 +14,6 @@ use crate::store::checkpoints::Subscription;
 use crate::store::dead_letters::letter::{self, Original};
 use crate::store::dead_letters::{self, DeadLetter, Source};
 use crate::store::{self, Connection};
-
-/// Headers that this service adds to a record that it moves on.
-const OURS: [&str; 7] = [
-    "original-topic",
-    "original-partition",
-    "original-offset",
-    "failed-at",
-    "error-class",
-    "error-message",
-    "attempts",
-];
 
 const SOURCE: Source = Source::Commands;
 
@@ -64,7 +54,7 @@ fn original(record: &Fetched, topic: &str, stage: usize, partition: i32) -> (Str
     };
     let first = place().filter(|_| stage > 0);
     if stage > 0 {
-        headers.retain(|name, _| !OURS.contains(&name.as_str()));
+        headers.retain(|name, _| !ADDED_HEADERS.contains(&name.as_str()));
         // The service has added this one, too, unless the record is a replay.
         if !headers.contains_key(DEAD_LETTER_ID) {
             headers.remove(REPLAY_COUNT);

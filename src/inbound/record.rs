@@ -10,6 +10,16 @@ use super::batch::{Fate, Handled};
 use crate::envelope::{REPLAY_COUNT, VALUE_LEFT_OUT, timestamp};
 use crate::kafka::Copied;
 
+/// Headers that this service adds to a record that it moves on.
+pub(super) const ADDED_HEADERS: [&str; 7] = [
+    "original-topic",
+    "original-partition",
+    "original-offset",
+    "failed-at",
+    "error-class",
+    "error-message",
+    "attempts",
+];
 /// Of a message in a header.
 const MESSAGE_CHARS_MAX: usize = 1000;
 
@@ -102,19 +112,11 @@ pub(super) fn failed(handled: &Handled, origin: &Origin, now: DateTime<Utc>) -> 
 pub(super) fn lighter_letter(letter: &Copied) -> Option<Copied> {
     let mut lighter = letter.clone();
     if letter.headers.contains_key(VALUE_LEFT_OUT) {
-        let ours = [
-            "original-topic",
-            "original-partition",
-            "original-offset",
-            "failed-at",
-            "error-class",
-            "error-message",
-            "attempts",
-            REPLAY_COUNT,
-            VALUE_LEFT_OUT,
-        ];
+        let is_ours = |name: &str| {
+            ADDED_HEADERS.contains(&name) || [REPLAY_COUNT, VALUE_LEFT_OUT].contains(&name)
+        };
         lighter.key = None;
-        lighter.headers.retain(|name, _| ours.contains(&name.as_str()));
+        lighter.headers.retain(|name, _| is_ours(name));
         return (lighter != *letter).then_some(lighter);
     }
     let bytes = letter.value.as_ref().map_or(0, Vec::len);

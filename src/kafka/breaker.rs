@@ -126,7 +126,7 @@ impl Breaker {
     pub(super) async fn opened(&self) -> Error {
         let mut states = self.subscribe();
         loop {
-            // The sender is this breaker's own: it does not go away while somebody waits here.
+            // The sender is this breaker's own: it does not go away while a caller waits here.
             let _ = states.wait_for(|state| *state == BreakerState::Open).await;
             if let Some(refusal) = self.lock().refusal() {
                 return refusal;
@@ -176,7 +176,7 @@ impl Breaker {
                 inner.bad = inner.bad.saturating_add(1);
                 inner.good = 0;
                 inner.cause = Some(error.clone());
-                // A full attempt that nobody has made by now does not keep the way open.
+                // A full attempt that no caller has made by now does not keep the way open.
                 if !inner.full || now.duration_since(inner.tried) >= PROBE_LONGEST {
                     (inner.full, inner.tried) = (false, now);
                     self.enter(&mut inner, BreakerState::Open);

@@ -61,7 +61,7 @@ async fn say(broker: &str, words: &[u8]) -> Option<Vec<u8>> {
     (ended.is_ok() || !heard.is_empty()).then_some(heard)
 }
 
-/// How a client of TLS begins. Nobody's certificate is looked at: the answer is not read on.
+/// How a client of TLS begins. No certificate is looked at: the answer is not read on.
 fn hello() -> Vec<u8> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut hello = Vec::new();

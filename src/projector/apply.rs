@@ -127,7 +127,7 @@ async fn look_up(
             }
             let other = seen.record.as_ref().and_then(|r| of_another(job.deployment, r));
             if other.is_some() {
-                // A dead letter would ask somebody to look into what is no mistake of the record's.
+                // A dead letter would ask an operator to look into what is no mistake of the record's.
                 chunk.foreign = other;
                 continue;
             }

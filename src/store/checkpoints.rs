@@ -204,7 +204,7 @@ pub async fn begin(connection: &mut Connection) -> Result<()> {
 }
 
 /// The same for a part of a round that failed: many of them follow on each other, and one that waits
-/// for somebody's lock, or for a function that does not end, must not use up all their time.
+/// for another session's lock, or for a function that does not end, must not use up all their time.
 pub async fn begin_apart(connection: &mut Connection) -> Result<()> {
     begin(connection).await?;
     let bounds = "set local lock_timeout = '500ms'; set local statement_timeout = '1500ms'";

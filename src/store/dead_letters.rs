@@ -66,7 +66,7 @@ pub(super) const STATE: &str = "case when d.quarantined_at is not null then 'qua
      when d.replay_requested_at is not null then 'requested' \
      when d.replay_count > d.failed_replay then 'replayed' else 'open' end";
 
-/// The states that need somebody, as the index `dead_letters_open` has it.
+/// The states that need an operator, as the index `dead_letters_open` has it.
 const OPEN: &str = "d.quarantined_at is null \
      and (d.replay_requested_at is not null or d.replay_count <= d.failed_replay)";
 

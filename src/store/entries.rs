@@ -178,7 +178,7 @@ pub async fn of_reference(
 }
 
 /// Works the totals of some wallets out anew, whose rows are locked, where they are behind the version: an
-/// instance of an earlier version moved it alone, or somebody by hand. Adds what is missing, or all.
+/// instance of an earlier version moved it alone, or an operator by hand. Adds what is missing, or all.
 pub async fn total(connection: &mut Connection, of: &Subscription, wallets: &[&str]) -> Result<()> {
     sqlx::query(
         "update projected_versions v set totals_at = v.version, total_credits = t.credits, \

@@ -36,7 +36,7 @@ impl Facts {
         unwritable(self.standby, self.read_only)
     }
 
-    /// What somebody should know, with what to do about it.
+    /// What an operator should know, with what to do about it.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.protected == Some(false) {

@@ -48,7 +48,7 @@ pub struct Tended {
     pub anew: Option<String>,
     /// It had fewer partitions than it needs, and has them now.
     pub completed: Option<String>,
-    /// What somebody has to do.
+    /// What an operator has to do.
     pub problem: Option<String>,
 }
 

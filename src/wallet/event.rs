@@ -1,6 +1,6 @@
 //! What happened to a wallet: one type from the decision to the last projection.
 //!
-//! An event carries the state that it left. Whoever keeps wallets (the write side, the read model,
+//! An event carries the state that it left. What keeps wallets (the write side, the read model,
 //! a first answer that is given again) copies that state and knows no kinds of event. What is
 //! published and stored of an event is made from it in [`super::wire`].
 

@@ -253,7 +253,7 @@ pub struct KafkaStats {
     oldest_snapshots: Vec<HeldSnapshot>,
 }
 
-/// Somebody keeps the server from cleaning up, and the feed from Postgres from moving its cursors.
+/// A session, a slot or a prepared transaction keeps the server from cleaning up, and the feed from Postgres from moving its cursors.
 #[derive(ToSchema)]
 pub struct HeldSnapshot {
     #[schema(pattern = "^(session|prepared transaction|replication slot)$")]

@@ -102,7 +102,7 @@ impl Drop for Place {
     }
 }
 
-/// Counts somebody who waits, until it is dropped.
+/// Counts a connection that waits, until it is dropped.
 struct Wanting<'a>(&'a AtomicUsize);
 
 impl<'a> Wanting<'a> {

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::{DeadLetter, Replay, Source};
 use crate::envelope::{DEAD_LETTER_ID, REPLAY_COUNT};
 
-/// A header that says more was written by somebody else.
+/// A header that says more was not written by this service.
 const REPLAYS_MAX: i32 = 1_000_000;
 
 /// A record and where it lies.
