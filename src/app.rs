@@ -41,6 +41,8 @@ use crate::status::Status;
 use crate::store;
 use crate::topics::{self, Seen};
 
+pub use crate::http::{Caller, Callers, Scopes};
+
 /// After the last request, COMMITs in doubt get this long to be settled.
 const SETTLE: Duration = Duration::from_secs(20);
 /// After the last command, publisher and projectors get this long to finish what they have in hand.
@@ -64,6 +66,16 @@ pub fn asyncapi(settings: &Settings) -> bytes::Bytes {
 
 /// Runs the service until `shutdown`. Returns an error when a part that it cannot do without died.
 pub async fn run(
+    settings: Settings,
+    metrics: PrometheusHandle,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    run_for(Callers::default(), settings, metrics, shutdown).await
+}
+
+/// The same where callers are told apart in another way.
+pub async fn run_for(
+    callers: Callers,
     settings: Settings,
     metrics: PrometheusHandle,
     shutdown: CancellationToken,
@@ -99,6 +111,7 @@ pub async fn run(
     background.spawn_metrics(metrics.clone(), executor.queue());
 
     let state = HttpState::new(http::Parts {
+        callers,
         executor,
         pools: background.pools.clone(),
         status: background.status.clone(),

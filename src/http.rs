@@ -6,6 +6,7 @@
 mod admin;
 mod body;
 mod bulk;
+mod caller;
 mod consistency;
 mod context;
 mod cursor;
@@ -35,6 +36,7 @@ use crate::status::Status;
 use crate::store::Pools;
 use crate::topics;
 
+pub use caller::{Caller, Callers, Scopes};
 pub use openapi::document;
 pub use serve::{Limits, serve};
 
@@ -58,6 +60,7 @@ impl std::ops::Deref for HttpState {
 
 /// What `app` wires HTTP with.
 pub struct Parts {
+    pub callers: Callers,
     pub executor: Executor,
     pub pools: Pools,
     pub status: Status,
@@ -144,6 +147,6 @@ pub fn router(state: HttpState) -> Router {
     router
         .fallback(problem::route_not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
-        .layer(axum::middleware::from_fn(context::finish))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), context::finish))
         .with_state(state)
 }

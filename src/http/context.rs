@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -12,10 +12,10 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::problem::{HttpError, render};
+use super::{Caller, HttpState};
 use crate::answer::ProblemCode;
 use crate::execute::Context;
 use crate::request::{is_plain_id, is_traceparent};
-use crate::wallet::TenantId;
 
 /// No request is waited for longer; what it started goes on.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -27,17 +27,23 @@ const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 const CAUSATION_ID: HeaderName = HeaderName::from_static("x-causation-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// Wraps every handler: gives the request its ids and its span, bounds it, turns problems into
-/// documents, and writes its line.
-pub(super) async fn finish(mut request: Request, next: Next) -> Response {
+/// Wraps every handler: gives the request its caller, its ids and its span, bounds it, turns problems
+/// into documents, and writes its line.
+pub(super) async fn finish(
+    State(state): State<HttpState>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let begun = Instant::now();
-    let context = context_of(request.headers());
+    let caller = state.callers.of(request.headers());
+    let context = context_of(request.headers(), &caller);
     let request_id = context.request_id.clone();
     let correlation_id = context.correlation_id.clone();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let span = span_of(&context);
+    let span = span_of(&context, &caller);
     request.extensions_mut().insert(context);
+    request.extensions_mut().insert(caller);
 
     let handled = match one_host(&request) {
         Ok(()) => handle(request, next, &method).instrument(span.clone()).await,
@@ -93,12 +99,12 @@ fn finished(
 }
 
 /// Every line that is written while the request is worked on carries these.
-fn span_of(context: &Context) -> tracing::Span {
+fn span_of(context: &Context, caller: &Caller) -> tracing::Span {
     tracing::info_span!(
         "request",
         request_id = context.request_id,
         correlation_id = context.correlation_id,
-        tenant = TenantId::default_tenant().as_str(),
+        tenant = caller.tenant.as_str(),
     )
 }
 
@@ -136,14 +142,14 @@ fn timed_out(method: &Method) -> HttpError {
 }
 
 /// The request's ids: a client's where they are plain, else made.
-fn context_of(headers: &HeaderMap) -> Context {
+fn context_of(headers: &HeaderMap, caller: &Caller) -> Context {
     let plain = |name: &HeaderName| {
         let value = headers.get(name)?.to_str().ok()?;
         is_plain_id(value).then(|| value.to_owned())
     };
     let request_id = Uuid::now_v7().to_string();
     Context {
-        actor: None,
+        actor: caller.actor.clone(),
         correlation_id: Some(plain(&CORRELATION_ID).unwrap_or_else(|| request_id.clone())),
         causation_id: plain(&CAUSATION_ID),
         traceparent: plain(&TRACEPARENT).filter(|value| is_traceparent(value)),
@@ -174,13 +180,15 @@ fn record(method: &Method, route: &str, status: StatusCode, begun: Instant) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Callers;
     use super::*;
 
     #[test]
     fn ids_that_could_break_a_log_line_are_replaced() {
         let mut headers = HeaderMap::new();
         headers.insert(CORRELATION_ID, HeaderValue::from_static("has space"));
-        let context = context_of(&headers);
+        let caller = Callers::default().of(&headers);
+        let context = context_of(&headers, &caller);
         assert_eq!(context.correlation_id, Some(context.request_id));
     }
 }

@@ -14,11 +14,10 @@ use super::problem::HttpResult;
 use super::query::Parameters;
 use super::views::{EntryView, ReferenceLedger, SummaryView, Transactions, WalletLedger};
 use super::wallets::json;
-use super::{HttpState, consistency, cursor};
+use super::{Caller, HttpState, consistency, cursor};
 use crate::ledger::TransactionType;
 use crate::projector::LEDGER;
 use crate::store::entries::{self, EntryCursor, EntryFilter, EntryRow};
-use crate::wallet::TenantId;
 
 const LIMIT: i64 = 50;
 /// Further back, a cursor is the way: an offset reads all that it skips.
@@ -59,11 +58,11 @@ fn next<T: Serialize>(
 )]
 pub(super) async fn wallet(
     State(state): State<HttpState>,
+    Caller { tenant, .. }: Caller,
     WalletPath(id): WalletPath,
     parameters: Parameters,
     headers: HeaderMap,
 ) -> HttpResult<Response> {
-    let tenant = TenantId::default_tenant();
     let filter = filter(&parameters)?;
     let before: Option<i64> = cursor::position(&parameters)?;
     let mut connection = consistency::read(&headers, &state, &tenant, LEDGER).await?;
@@ -89,10 +88,10 @@ pub(super) async fn wallet(
 )]
 pub(super) async fn summary(
     State(state): State<HttpState>,
+    Caller { tenant, .. }: Caller,
     WalletPath(id): WalletPath,
     headers: HeaderMap,
 ) -> HttpResult<Response> {
-    let tenant = TenantId::default_tenant();
     let mut connection = consistency::read(&headers, &state, &tenant, LEDGER).await?;
     let summary = entries::summary(&mut connection, &tenant, LEDGER, &id).await?;
     let body = SummaryView::new(id.as_str(), &summary);
@@ -107,11 +106,11 @@ pub(super) async fn summary(
 )]
 pub(super) async fn reference(
     State(state): State<HttpState>,
+    Caller { tenant, .. }: Caller,
     TextPath(reference): TextPath,
     parameters: Parameters,
     headers: HeaderMap,
 ) -> HttpResult<Response> {
-    let tenant = TenantId::default_tenant();
     let limit = parameters.limit(LIMIT)?;
     let after = entry_cursor(&parameters)?;
     let mut connection = consistency::read(&headers, &state, &tenant, LEDGER).await?;
@@ -133,10 +132,10 @@ pub(super) async fn reference(
 )]
 pub(super) async fn transactions(
     State(state): State<HttpState>,
+    Caller { tenant, .. }: Caller,
     parameters: Parameters,
     headers: HeaderMap,
 ) -> HttpResult<Response> {
-    let tenant = TenantId::default_tenant();
     let filter = filter(&parameters)?;
     let after = entry_cursor(&parameters)?;
     let mut connection = consistency::read(&headers, &state, &tenant, LEDGER).await?;

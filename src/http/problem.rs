@@ -15,7 +15,7 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 /// A request that ends in a problem document.
 #[derive(Debug, Clone)]
-pub(super) struct HttpError(pub Problem);
+pub struct HttpError(pub Problem);
 
 pub(super) type HttpResult<T> = Result<T, HttpError>;
 

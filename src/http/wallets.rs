@@ -19,7 +19,7 @@ use super::path::{WalletPath, expected_version, idempotency_key, is_known, key_r
 use super::problem::{HttpError, HttpResult, REPLAYED, render_answer};
 use super::query::Parameters;
 use super::views::{Events, MovedWallet};
-use super::{HttpState, consistency, cursor};
+use super::{Caller, HttpState, consistency, cursor};
 use crate::answer::{Problem, TransferView, WalletView, event_json};
 use crate::execute::{Context, Key, Operation, Reply, Request};
 use crate::projector::READ_MODEL;
@@ -174,10 +174,10 @@ fn etag(version: i64) -> HeaderValue {
 )]
 pub(super) async fn show(
     State(state): State<HttpState>,
+    Caller { tenant, .. }: Caller,
     WalletPath(id): WalletPath,
     headers: HeaderMap,
 ) -> HttpResult<Response> {
-    let tenant = TenantId::default_tenant();
     let mut connection = store::acquire(&state.pools.reads).await?;
     let wallet = wallets::wallet_fetch(&mut connection, &tenant, &id).await?;
     let wallet = wallet.ok_or_else(|| not_found(&id))?;
@@ -202,10 +202,10 @@ pub(super) async fn show(
 )]
 pub(super) async fn list(
     State(state): State<HttpState>,
+    Caller { tenant, .. }: Caller,
     parameters: Parameters,
     headers: HeaderMap,
 ) -> HttpResult<Response> {
-    let tenant = TenantId::default_tenant();
     let limit = parameters.limit(LIST_LIMIT)?;
     let after = match cursor::position::<(cursor::Moment, String)>(&parameters)? {
         Some((at, id)) => Some((at.0, WalletId::parse(&id).ok_or_else(cursor::invalid)?)),
@@ -242,10 +242,10 @@ pub(super) async fn list(
 )]
 pub(super) async fn events(
     State(state): State<HttpState>,
+    Caller { tenant, .. }: Caller,
     WalletPath(id): WalletPath,
     parameters: Parameters,
 ) -> HttpResult<Response> {
-    let tenant = TenantId::default_tenant();
     let after = parameters.number("afterVersion", 0, 0, i64::MAX)?;
     let limit = parameters.limit(EVENTS_LIMIT)?;
     let mut connection = store::acquire(&state.pools.reads).await?;

@@ -12,7 +12,7 @@ use crate::http::openapi::requests;
 use crate::http::path::TextPath;
 use crate::http::problem::{HttpError, HttpResult};
 use crate::http::query::Parameters;
-use crate::http::{HttpState, cursor};
+use crate::http::{Caller, HttpState, cursor};
 use crate::request::Fields;
 use crate::store::dead_letters::requests::{self as asked, Chosen, Selection};
 use crate::store::dead_letters::{self, Filter, STATES, Source};
@@ -29,9 +29,9 @@ const LIMIT: i64 = 50;
 )]
 pub(in crate::http) async fn list(
     State(state): State<HttpState>,
+    Caller { tenant, .. }: Caller,
     parameters: Parameters,
 ) -> HttpResult<Response> {
-    let tenant = TenantId::default_tenant();
     let text = |name| parameters.text(name).map(str::to_owned);
     let word = |name: &'static str| {
         let known = |word: &str| STATES.iter().chain(&parked::STATES).any(|state| *state == word);
@@ -74,13 +74,13 @@ pub(in crate::http) async fn list(
 )]
 pub(in crate::http) async fn show(
     State(state): State<HttpState>,
+    Caller { tenant, .. }: Caller,
     TextPath(id): TextPath,
 ) -> HttpResult<Response> {
     let number = id.parse().map_err(|_| {
         HttpError::at(ProblemCode::InvalidId, "path", "the id of a dead letter is a whole number")
     })?;
     let mut connection = store::acquire(&state.pools.upkeep).await?;
-    let tenant = TenantId::default_tenant();
     let found = dead_letters::show(&mut connection, &tenant, number).await?;
     let story = found.ok_or_else(|| not_found(&[number]))?;
     Ok(json(&DeadLetterStoryView::from(story)))
@@ -97,12 +97,12 @@ pub(in crate::http) async fn show(
 )]
 pub(in crate::http) async fn replay(
     State(state): State<HttpState>,
+    Caller { tenant, .. }: Caller,
     CommandFields(mut fields): CommandFields,
 ) -> HttpResult<Response> {
     let selection = selection(&mut fields);
     let dry_run = fields.flag("dryRun");
     fields.finish()?;
-    let tenant = TenantId::default_tenant();
     let mut connection = store::acquire(&state.pools.upkeep).await?;
     let chosen = choose(&mut connection, &tenant, &selection).await?;
     if !dry_run {
@@ -119,13 +119,13 @@ pub(in crate::http) async fn replay(
 )]
 pub(in crate::http) async fn quarantine(
     State(state): State<HttpState>,
+    Caller { tenant, .. }: Caller,
     CommandFields(mut fields): CommandFields,
 ) -> HttpResult<Response> {
     let selection = selection(&mut fields);
     let dry_run = fields.flag("dryRun");
     let note = fields.text("note");
     fields.finish()?;
-    let tenant = TenantId::default_tenant();
     let mut connection = store::acquire(&state.pools.upkeep).await?;
     let Chosen { ids, .. } = choose(&mut connection, &tenant, &selection).await?;
     if !dry_run {

@@ -5,27 +5,28 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use super::super::HttpState;
 use super::super::body::CommandFields;
 use super::super::openapi::admin as shapes;
 use super::super::openapi::problems::{RepairProblems, RepublishProblems, StateProblems};
 use super::super::problem::{HttpError, HttpResult};
 use super::super::wallets;
+use super::super::{Caller, HttpState};
 use crate::answer::ProblemCode;
 use crate::republisher;
 use crate::store::outbox::repair::{self, Which};
 use crate::store::outbox::republish::Selection;
 use crate::store::{self};
-use crate::wallet::TenantId;
 
 /// The backlog, refused rows, and what was never sent.
 #[utoipa::path(
     get, path = "/admin/outbox", tag = "admin", operation_id = "getOutbox",
     responses((status = 200, description = "The state of the outbox", body = repair::State), StateProblems)
 )]
-pub async fn status(State(state): State<HttpState>) -> HttpResult<Response> {
+pub async fn status(
+    State(state): State<HttpState>,
+    Caller { tenant, .. }: Caller,
+) -> HttpResult<Response> {
     let mut connection = store::acquire(&state.pools.upkeep).await?;
-    let tenant = TenantId::default_tenant();
     let mut found = repair::state(&mut connection, &tenant).await?;
     if state.status.snapshot().second.is_some() {
         found.second = store::second::backlog(&state.pools.upkeep, &tenant).await?;
@@ -41,6 +42,7 @@ pub async fn status(State(state): State<HttpState>) -> HttpResult<Response> {
 )]
 pub async fn retry(
     State(state): State<HttpState>,
+    Caller { tenant, .. }: Caller,
     CommandFields(mut fields): CommandFields,
 ) -> HttpResult<Response> {
     let choices = [
@@ -52,8 +54,7 @@ pub async fn retry(
     let which = one(&mut fields, choices, "give one of ids, walletId and all");
     fields.finish()?;
     let Some(which) = which else { return Err(nothing()) };
-    let rows =
-        repair::retried(&state.pools.upkeep, &TenantId::default_tenant(), &which, dry_run).await?;
+    let rows = repair::retried(&state.pools.upkeep, &tenant, &which, dry_run).await?;
     if !dry_run {
         state.repairs.publisher.notify_one();
     }
@@ -75,6 +76,7 @@ pub async fn retry(
 )]
 pub async fn republish(
     State(state): State<HttpState>,
+    Caller { tenant, .. }: Caller,
     CommandFields(mut fields): CommandFields,
 ) -> HttpResult<Response> {
     let choices = [
@@ -91,7 +93,6 @@ pub async fn republish(
         let detail = "there is no topic to send to: set KAFKA_ENABLED=true and restart first";
         return Err(HttpError::new(ProblemCode::KafkaDisabled, detail));
     }
-    let tenant = TenantId::default_tenant();
     let counts = republisher::ask(&state.pools.upkeep, &tenant, &selection, dry_run).await?;
     state.repairs.republisher.notify_one();
     let status = if dry_run { StatusCode::OK } else { StatusCode::ACCEPTED };

@@ -5,27 +5,29 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::json;
 
-use super::super::HttpState;
 use super::super::body::CommandFields;
 use super::super::openapi::admin as shapes;
 use super::super::openapi::problems::{RebuildProblems, StateProblems};
 use super::super::problem::{HttpError, HttpResult};
 use super::super::wallets;
+use super::super::{Caller, HttpState};
 use super::outbox::answer;
 use crate::answer::ProblemCode;
 use crate::projector::Kind;
 use crate::projector::rebuild::{Rebuild, RebuildError};
 use crate::store::{self, rebuild as tables};
-use crate::wallet::TenantId;
 
 /// Where each projector stands, parked wallets, the last rebuilds.
 #[utoipa::path(
     get, path = "/admin/projections", tag = "admin", operation_id = "getProjections",
     responses((status = 200, description = "The state of the projections", body = tables::State), StateProblems)
 )]
-pub async fn status(State(state): State<HttpState>) -> HttpResult<Response> {
+pub async fn status(
+    State(state): State<HttpState>,
+    Caller { tenant, .. }: Caller,
+) -> HttpResult<Response> {
     let mut connection = store::acquire(&state.pools.upkeep).await?;
-    let found = tables::state(&mut connection, &TenantId::default_tenant()).await?;
+    let found = tables::state(&mut connection, &tenant).await?;
     Ok(wallets::json(serde_json::to_string(&found).unwrap_or_default()))
 }
 

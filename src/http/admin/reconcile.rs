@@ -6,15 +6,14 @@ use axum::extract::State;
 use axum::response::Response;
 use tokio::sync::Mutex;
 
-use super::super::HttpState;
 use super::super::openapi::admin as shapes;
 use super::super::openapi::problems::CheckProblems;
 use super::super::problem::{HttpError, HttpResult};
 use super::super::wallets;
+use super::super::{Caller, HttpState};
 use crate::answer::ProblemCode;
 use crate::projector::{LEDGER, READ_MODEL};
 use crate::store::reconcile;
-use crate::wallet::TenantId;
 
 /// A request is not waited for longer; the command has time for larger books.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -30,11 +29,13 @@ static RUNNING: Mutex<()> = Mutex::const_new(());
     get, path = "/admin/reconcile", tag = "admin", operation_id = "reconcile",
     responses((status = 200, description = "What was found", body = shapes::Reconciled), CheckProblems)
 )]
-pub async fn report(State(state): State<HttpState>) -> HttpResult<Response> {
+pub async fn report(
+    State(state): State<HttpState>,
+    Caller { tenant, .. }: Caller,
+) -> HttpResult<Response> {
     let Ok(_running) = RUNNING.try_lock() else {
         return Err(HttpError::new(ProblemCode::Overloaded, "another check is running"));
     };
-    let tenant = TenantId::default_tenant();
     let report =
         reconcile::checked(&state.pools.upkeep, &tenant, LEDGER, READ_MODEL, LIMIT).await?;
     Ok(wallets::json(report.json().to_string()))

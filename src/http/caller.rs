@@ -1,0 +1,72 @@
+//! Who asks: whose wallets a request means, in whose name, and what it may do.
+
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
+
+use super::HttpState;
+use super::problem::{HttpError, HttpResult};
+use crate::answer::ProblemCode;
+use crate::wallet::TenantId;
+
+/// Who sent a request. A handler that reads or writes what belongs to a tenant takes one: it has no
+/// other way to a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    pub tenant: TenantId,
+    /// Who is noted as having asked; none while callers are not told apart.
+    pub actor: Option<String>,
+    pub scopes: Scopes,
+}
+
+/// What a caller may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scopes {
+    /// Everything: the service asks for no credential.
+    All,
+}
+
+/// Tells who sent a request, from its head. The one place where a request gets its tenant.
+#[derive(Clone)]
+pub struct Callers(Arc<dyn Fn(&HeaderMap) -> Caller + Send + Sync>);
+
+impl Callers {
+    /// Another way to tell callers apart.
+    pub fn new(of: impl Fn(&HeaderMap) -> Caller + Send + Sync + 'static) -> Self {
+        Self(Arc::new(of))
+    }
+
+    pub(super) fn of(&self, headers: &HeaderMap) -> Caller {
+        (self.0)(headers)
+    }
+}
+
+/// Without authentication all callers are the one of the default tenant: nothing in a request
+/// chooses another.
+impl Default for Callers {
+    fn default() -> Self {
+        Self::new(|_| Caller {
+            tenant: TenantId::default_tenant(),
+            actor: None,
+            scopes: Scopes::All,
+        })
+    }
+}
+
+impl std::fmt::Debug for Callers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Callers")
+    }
+}
+
+/// As [`super::context::finish`] found it, which runs before every handler.
+impl FromRequestParts<HttpState> for Caller {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &HttpState) -> HttpResult<Self> {
+        let missing = || HttpError::new(ProblemCode::Internal, "the request has no caller");
+        parts.extensions.get().cloned().ok_or_else(missing)
+    }
+}
