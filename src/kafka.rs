@@ -23,7 +23,7 @@ pub use breaker::{Breaker, BreakerState};
 pub use connect::Connection;
 pub use error::{Class, Error};
 pub use fetch::{FetchError, Fetched, Fetcher};
-pub use offsets::{Committed, OffsetsWatch};
+pub use offsets::Committed;
 pub use produce::{Copied, Outgoing, ProduceError, Producer};
 pub use shared::{SharedReader, SharedTopic};
 pub use tail::last_records;

@@ -19,7 +19,7 @@ pub mod wallet;
 pub mod backoff;
 pub mod dead_letters;
 pub mod execute;
-pub mod group_mirror;
+pub mod group_offsets;
 pub mod http;
 pub mod inbound;
 pub mod instance;

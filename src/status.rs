@@ -151,14 +151,14 @@ pub struct ProjectorStatus {
     pub failing: Option<String>,
 }
 
-/// The copy of its places that Kafka has under its group's name.
+/// Its positions committed to Kafka under its group's name.
 #[derive(Debug, Clone, Default)]
 pub struct OffsetsStatus {
-    /// This instance writes it.
+    /// This instance commits them.
     pub copying: bool,
-    /// It sees every reset.
+    /// It commits without an error, and looks for resets before each commit.
     pub watched: bool,
-    /// Why it does not write it at the moment.
+    /// Why it does not commit them at the moment.
     pub error: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Inbound commands wired: their consumer, and their group's places copied to Kafka.
+//! Inbound commands wired: their consumer, and their group's offsets committed to Kafka.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::Background;
 use crate::config::Settings;
 use crate::execute::Executor;
-use crate::group_mirror::{self, GroupMirror};
+use crate::group_offsets::{self, OffsetCommitter};
 use crate::inbound::{Inbound, Parts};
 use crate::kafka::Connection;
 use crate::status::COMMANDS;
@@ -37,8 +37,8 @@ impl Background {
         });
         let running = inbound.run(shutdown.clone());
         self.supervise_in(&self.tasks, shutdown, "inbound commands", running);
-        let role = group_mirror::COMMANDS_ROLE;
-        let mirror = GroupMirror::new(group_mirror::Parts {
+        let role = group_offsets::COMMANDS_ROLE;
+        let offsets = OffsetCommitter::new(group_offsets::Deps {
             projector: COMMANDS,
             role,
             group: format!("{}{COMMANDS}", settings.consumer.group_prefix),
@@ -49,6 +49,6 @@ impl Background {
             instance: Arc::clone(&self.instance),
             status: self.status.clone(),
         });
-        self.supervise(role, mirror.run(self.stop.clone()));
+        self.supervise(role, offsets.run(self.stop.clone()));
     }
 }

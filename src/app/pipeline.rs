@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{Background, identity, moving, topic_health, watch};
 use crate::config::Settings;
 use crate::dead_letters::{self, DeadLetters};
-use crate::group_mirror::{self, GroupMirror};
+use crate::group_offsets::{self, OffsetCommitter};
 use crate::kafka::{Breaker, Connection, SharedTopic};
 use crate::projector::{Kind, OpenPartition, Projector, Wiring};
 use crate::publisher::{Parts, Publisher};
@@ -53,7 +53,7 @@ impl Background {
         });
         self.supervise("dead letters", letters.run(self.stop.clone()));
         if let (Some(kafka), true) = (&kafka, settings.consumer.feed_kafka) {
-            self.spawn_mirrors(settings, kafka);
+            self.spawn_offset_committers(settings, kafka);
         }
         let tenant = TenantId::default_tenant();
         let retention =
@@ -152,9 +152,13 @@ impl Background {
     }
 
     /// The projectors as the groups that Kafka's own tools show.
-    fn spawn_mirrors(&self, settings: &Settings, kafka: &Arc<Connection>) {
-        for (kind, role) in Kind::ALL.into_iter().zip(group_mirror::ROLES) {
-            let mirror = GroupMirror::new(group_mirror::Parts {
+    fn spawn_offset_committers(&self, settings: &Settings, kafka: &Arc<Connection>) {
+        for kind in Kind::ALL {
+            let role = match kind {
+                Kind::Ledger => "ledger-offsets",
+                Kind::ReadModel => "read-model-offsets",
+            };
+            let offsets = OffsetCommitter::new(group_offsets::Deps {
                 projector: kind.name(),
                 role,
                 group: format!("{}{}", settings.consumer.group_prefix, kind.name()),
@@ -165,7 +169,7 @@ impl Background {
                 instance: Arc::clone(&self.instance),
                 status: self.status.clone(),
             });
-            self.supervise(role, mirror.run(self.stop.clone()));
+            self.supervise(role, offsets.run(self.stop.clone()));
         }
     }
 }

@@ -224,7 +224,7 @@ async fn renew(
     let standing = leases::renew(&mut connection, &leased, &instance.member()).await?;
     drop(connection);
     let (pool, tenant) = (&shared.parts.pool, &leased.tenant);
-    let places = group_offsets::places(pool, tenant, of.projector, &of.topic).await?;
+    let places = group_offsets::positions(pool, tenant, of.projector, &of.topic).await?;
     let stored = places.iter().map(|place| (place.partition, place.next_offset)).collect();
     Ok((Renewed { standing, stored, before }, leased.partitions))
 }

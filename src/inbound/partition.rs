@@ -165,7 +165,7 @@ impl Worker {
         let (tenant, topic) = (of.tenant.as_str(), &of.topic);
         drop(connection);
         let pool = &self.shared.parts.pool;
-        let places = store::group_offsets::places(pool, tenant, of.projector, topic).await?;
+        let places = store::group_offsets::positions(pool, tenant, of.projector, topic).await?;
         let place = places.iter().find(|place| place.partition == partition);
         Ok(place.map_or(from, |place| place.next_offset))
     }

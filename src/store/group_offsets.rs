@@ -1,32 +1,33 @@
-//! The copy of the projectors' places that Kafka has under their groups' names: what was copied, and
-//! resets, which move a place back. Every write is fenced by the lease of whoever copies.
+//! The consumer groups' offsets as Kafka has them, beside the positions that they are a copy of: commits,
+//! noted before they are sent, and resets, which move a position back. Every write is fenced by the
+//! committer's lease.
 
 use super::leases::Leased;
 use super::{Pool, Result};
 
-/// Whose places are copied, by which owner of the lease.
+/// Names the projector whose positions are committed, and the owner of the lease that does it.
 #[derive(Debug, Clone)]
-pub struct Copier {
+pub struct Committer {
     pub leased: Leased,
     pub projector: &'static str,
     pub owner: String,
     pub epoch: i64,
 }
 
-/// A partition's place, and its last copy.
+/// A partition's position, and its last commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
-pub struct Place {
+pub struct Position {
     pub partition: i32,
     pub next_offset: i64,
-    /// The copy before the last one; none before the second.
+    /// What Kafka had before the last commit.
     pub written: Option<i64>,
-    /// The last copy, which may not have arrived; none before the first.
+    /// The last commit, which may not have arrived; none before the first.
     pub sent: Option<i64>,
 }
 
-/// A copy to be sent.
+/// A commit to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Copy {
+pub struct OffsetCommit {
     pub partition: i32,
     /// What Kafka has by now.
     pub written: Option<i64>,
@@ -41,7 +42,7 @@ pub struct Reset {
     pub honoured: bool,
 }
 
-/// The resets of one projector, for people.
+/// The resets of one projector, for operators.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Resets {
     pub projector: String,
@@ -50,7 +51,12 @@ pub struct Resets {
 }
 
 /// Where the projector stands, in partition order.
-pub async fn places(pool: &Pool, tenant: &str, projector: &str, topic: &str) -> Result<Vec<Place>> {
+pub async fn positions(
+    pool: &Pool,
+    tenant: &str,
+    projector: &str,
+    topic: &str,
+) -> Result<Vec<Position>> {
     Ok(sqlx::query_as(
         "select partition, c.next_offset, g.written, g.sent from projector_checkpoints c \
          left join group_offsets g using (tenant_id, projector, topic, partition) \
@@ -63,12 +69,12 @@ pub async fn places(pool: &Pool, tenant: &str, projector: &str, topic: &str) -> 
     .await?)
 }
 
-/// Notes copies before they are sent. False: the lease is another's by now, and nothing may be sent.
-pub async fn intend(pool: &Pool, by: &Copier, copies: &[Copy]) -> Result<bool> {
+/// Notes commits before they are sent. False: the lease is another's by now, and nothing may be sent.
+pub async fn record_intent(pool: &Pool, by: &Committer, commits: &[OffsetCommit]) -> Result<bool> {
     let noted = sqlx::query(
         "insert into group_offsets (tenant_id, projector, topic, partition, written, sent) \
          select $1, $2, $3, partition, written, sent \
-         from unnest($4::int[], $5::bigint[], $6::bigint[]) copies(partition, written, sent) \
+         from unnest($4::int[], $5::bigint[], $6::bigint[]) commits(partition, written, sent) \
          where exists (select from partition_leases where tenant_id = $1 and role = $7 \
              and topic = $3 and partition = 0 and owner = $8 and epoch = $9) \
          order by partition \
@@ -78,21 +84,26 @@ pub async fn intend(pool: &Pool, by: &Copier, copies: &[Copy]) -> Result<bool> {
     .bind(&by.leased.tenant)
     .bind(by.projector)
     .bind(&by.leased.topic)
-    .bind(copies.iter().map(|copy| copy.partition).collect::<Vec<_>>())
-    .bind(copies.iter().map(|copy| copy.written).collect::<Vec<_>>())
-    .bind(copies.iter().map(|copy| copy.sent).collect::<Vec<_>>())
+    .bind(commits.iter().map(|commit| commit.partition).collect::<Vec<_>>())
+    .bind(commits.iter().map(|commit| commit.written).collect::<Vec<_>>())
+    .bind(commits.iter().map(|commit| commit.sent).collect::<Vec<_>>())
     .bind(by.leased.role)
     .bind(&by.owner)
     .bind(by.epoch)
     .execute(pool)
     .await?;
-    Ok(usize::try_from(noted.rows_affected()).ok() == Some(copies.len()))
+    Ok(usize::try_from(noted.rows_affected()).ok() == Some(commits.len()))
 }
 
-/// Moves a partition's place back to `offset`, unless that is beyond it, and notes what was done.
+/// Moves a partition's position back to `offset`, unless that is beyond it, and notes what was done.
 /// None: the lease is another's by now, or there is no such partition.
-pub async fn reset(pool: &Pool, by: &Copier, partition: i32, offset: i64) -> Result<Option<Reset>> {
-    // A projection that runs has the place locked: it moves first, or finds its place moved.
+pub async fn reset(
+    pool: &Pool,
+    by: &Committer,
+    partition: i32,
+    offset: i64,
+) -> Result<Option<Reset>> {
+    // A projection that runs has the row locked: it moves first, or finds its position moved.
     Ok(sqlx::query_as(
         "with stood as materialized ( \
              select next_offset from projector_checkpoints \
@@ -127,7 +138,7 @@ pub async fn reset(pool: &Pool, by: &Copier, partition: i32, offset: i64) -> Res
     .await?)
 }
 
-/// How many resets each projector has met.
+/// Counts the resets of each projector.
 pub async fn resets(pool: &Pool) -> Result<Vec<Resets>> {
     Ok(sqlx::query_as(
         "select projector, count(*) filter (where honoured) as honoured, \

@@ -68,14 +68,14 @@ fn each_room_uses_only_what_it_may() {
         ("crate::execute", &["execute", "http", "inbound", "app"]),
         ("crate::inbound", &["app"]),
         ("crate::dead_letters", &["dead_letters", "app"]),
-        ("crate::group_mirror", &["app"]),
+        ("crate::group_offsets", &["app"]),
         ("crate::registry", &["app", "cli", "registry"]),
         ("crate::topics", &["app", "cli", "http", "topics"]),
         (
             "crate::kafka",
             &[
                 "dead_letters",
-                "group_mirror",
+                "group_offsets",
                 "inbound",
                 "publisher",
                 "projector",

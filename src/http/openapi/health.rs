@@ -432,14 +432,14 @@ pub struct Partition {
     owner: Option<String>,
 }
 
-/// The copy of the places that Kafka has under the group's name.
+/// The group's offsets, which are committed to Kafka as a copy of the positions in Postgres.
 #[derive(ToSchema)]
 pub struct Offsets {
-    /// This instance writes it.
+    /// This instance commits them.
     copying: bool,
-    /// It sees every reset.
+    /// It commits without an error, and looks for resets before each commit.
     watched: bool,
-    /// Why it is not written at the moment.
+    /// Why they are not committed at the moment.
     #[schema(required)]
     error: Option<String>,
 }
