@@ -32,7 +32,11 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 
-pub use connect::{Pool, Pools, SHARED, Way, check_settings, connect_owner, connect_pool, migrate};
+use crate::wallet::TenantId;
+
+pub use connect::{
+    Pool, Pools, Reads, SHARED, Way, check_settings, connect_owner, connect_pool, migrate,
+};
 pub use error::{Blame, Class, Error, Result};
 pub use lag::ping;
 
@@ -84,6 +88,12 @@ pub async fn answered<T>(connection: &mut Connection, answer: Result<T>) -> Resu
             Err(error)
         }
     }
+}
+
+/// A connection to read with for a caller of this tenant: no other tenant's rows are there for it, also
+/// where a statement forgets to name its own. Waits at most two seconds for one.
+pub async fn session(reads: &Reads, tenant: &TenantId) -> Result<Pooled> {
+    reads.session(tenant).await
 }
 
 /// A connection of the pool. Waits at most two seconds.

@@ -56,7 +56,7 @@ pub(super) async fn read(
         // Before the look: what is applied after it is heard.
         let mut applied = pin!(state.applied.notified());
         applied.as_mut().enable();
-        let mut connection = store::acquire(&state.pools.reads).await?;
+        let mut connection = store::session(&state.pools.reads, tenant).await?;
         if !wanted.is_empty() {
             wanted = projected::lacking(&mut connection, tenant, projector, &wanted).await?;
         }

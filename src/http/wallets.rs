@@ -178,7 +178,7 @@ pub(super) async fn show(
     WalletPath(id): WalletPath,
     headers: HeaderMap,
 ) -> HttpResult<Response> {
-    let mut connection = store::acquire(&state.pools.reads).await?;
+    let mut connection = store::session(&state.pools.reads, &tenant).await?;
     let wallet = wallets::wallet_fetch(&mut connection, &tenant, &id).await?;
     let wallet = wallet.ok_or_else(|| not_found(&id))?;
     let tag = etag(wallet.version);
@@ -248,7 +248,7 @@ pub(super) async fn events(
 ) -> HttpResult<Response> {
     let after = parameters.number("afterVersion", 0, 0, i64::MAX)?;
     let limit = parameters.limit(EVENTS_LIMIT)?;
-    let mut connection = store::acquire(&state.pools.reads).await?;
+    let mut connection = store::session(&state.pools.reads, &tenant).await?;
     let events = wallets::wallet_events(&mut connection, &tenant, &id, after, limit).await?;
     if events.is_empty() && wallets::wallet_fetch(&mut connection, &tenant, &id).await?.is_none() {
         return Err(not_found(&id));

@@ -1,5 +1,6 @@
 //! Connections: the pools and what each is for, the lanes' own sessions, and the schema's version.
 
+mod reads;
 mod roles;
 mod session;
 pub(super) mod stale;
@@ -12,6 +13,7 @@ use sqlx::Connection as _;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
+pub use reads::Reads;
 pub(super) use session::{OVER_ALL, Session};
 pub use way::{SHARED, Way};
 
@@ -38,7 +40,7 @@ pub struct Pools {
     /// Publisher, projectors, leases, inbound commands: short statements that must not wait.
     pub pipeline: Pool,
     /// What HTTP reads: half of `DATABASE_MAX_CONNECTIONS`, and no statement of more than 5 s.
-    pub reads: Pool,
+    pub reads: Reads,
     /// What may take its time: retention, republications, the admin routes.
     pub upkeep: Pool,
     /// The health pages.
@@ -54,7 +56,7 @@ impl Pools {
         let brief = |name, timeout| Session::service(name).with("statement_timeout", timeout);
         Ok(Self {
             pipeline: pool(way, Session::service("wallex"), (most - reads).max(PIPELINE_LEAST))?,
-            reads: pool(way, brief("wallex-reads", "5000"), reads)?,
+            reads: Reads::new(way, brief("wallex-reads", "5000"), reads)?,
             upkeep: pool(way, Session::service("wallex-upkeep"), UPKEEP)?,
             health: pool(way, brief("wallex-health", "2000"), HEALTH)?,
             probe: pool(way, brief("wallex-probe", "2000"), 1)?,
@@ -71,7 +73,7 @@ impl Pools {
     pub async fn close(&self) {
         let Self { pipeline, reads, upkeep, health, probe } = self;
         futures_util::future::join_all(
-            [pipeline, reads, upkeep, health, probe].map(sqlx::Pool::close),
+            [pipeline, reads.pool(), upkeep, health, probe].map(sqlx::Pool::close),
         )
         .await;
     }
@@ -91,10 +93,13 @@ pub async fn connect_pool(settings: &DatabaseSettings) -> Result<Pool> {
 }
 
 fn pool(way: &Way, session: Session, most: u32) -> Result<Pool> {
-    let options = session.options(way.url())?;
+    pool_with(PgPoolOptions::new().max_connections(most), way, session)
+}
+
+fn pool_with(options: PgPoolOptions, way: &Way, session: Session) -> Result<Pool> {
+    let connect = session.options(way.url())?;
     let way = way.clone();
-    Ok(PgPoolOptions::new()
-        .max_connections(most)
+    Ok(options
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .after_connect(move |connection, _| {
             let (way, session) = (way.clone(), session.clone());
@@ -107,7 +112,7 @@ fn pool(way: &Way, session: Session, most: u32) -> Result<Pool> {
             let suspect = stale::is_suspect(of.age);
             Box::pin(async move { Ok(!suspect && is_usable(connection).await?) })
         })
-        .connect_lazy_with(options))
+        .connect_lazy_with(connect))
 }
 
 /// One connection of a lane: as the application's role, with plans that suit batches.

@@ -129,7 +129,8 @@ pub async fn begin(connection: &mut Connection, target: &Target) -> Result<()> {
     let mut sql = format!(
         "set client_min_messages = warning; drop schema if exists {SHADOW} cascade; \
          create schema {SHADOW}; \
-         create table {SHADOW}.{table} (like \"{home}\".{table} including all excluding indexes);"
+         create table {SHADOW}.{table} (like \"{home}\".{table} including all excluding indexes); \
+         select wallex_confine('{SHADOW}.{table}');"
     );
     for side in sides {
         sql.push_str(&format!(

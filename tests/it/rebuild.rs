@@ -36,6 +36,10 @@ async fn shape(pool: &PgPool, table: &str) -> Vec<String> {
              string_agg(a::text, ' ' order by a::text) from unnest(relacl) a), '') || \
              relowner::regrole::text || ' ' || relpersistence::text from pg_class where oid = $1::regclass \
          union all select indexdef from pg_indexes where tablename = $1 and schemaname = 'public' \
+         union all select relrowsecurity::text || ' ' || coalesce((select string_agg(p::text, ' ') from \
+             (select policyname, roles, cmd, qual, with_check from pg_policies \
+                 where tablename = $1 and schemaname = 'public') p), '') \
+             from pg_class where oid = $1::regclass \
          union all select conname::text || ' ' || pg_get_constraintdef(oid) from pg_constraint \
              where conrelid = $1::regclass \
          union all select format('%s %s %s %s %s %s', attnum, attname, format_type(atttypid, \

@@ -50,6 +50,10 @@ const TAKE_ROLE: &str = "select set_config('role', rolname, false) from pg_roles
      where rolname = 'wallex_app' and pg_has_role(session_user, oid, \
          case when current_setting('server_version_num')::int >= 160000 then 'SET' else 'MEMBER' end);";
 
+/// No tenant is called so: a session that was told no other reads no rows.
+pub(super) const NO_TENANT: &str = "(none)";
+const CONFINED: &str = "select set_config('wallex.tenant', '(none)', false);";
+
 /// What is acknowledged is on disk, whatever the database or the role has for its default. What
 /// waits for more than that, stays.
 const DURABLE: &str = "select set_config('synchronous_commit', 'on', false) \
@@ -82,6 +86,12 @@ impl Session {
 
     pub fn by_index(mut self) -> Self {
         self.settings.extend(BY_INDEX.map(|(name, value)| (name, value.to_owned())));
+        self
+    }
+
+    /// Sees no row of a tenant before it is told which tenant it reads for.
+    pub fn confined(mut self) -> Self {
+        self.more.push(CONFINED);
         self
     }
 
