@@ -1,164 +1,107 @@
 //! Settings: the only reader of the environment.
 //!
 //! flag > environment > `.env` in the working directory > TOML file (`WALLEX_CONFIG`, else
-//! `wallex.toml` where there is one) > default. Every name, its default and its meaning stand in
-//! [`names::SETTINGS`]; `.env.example` is compared with that table by a test.
+//! `wallex.toml` where there is one) > default. Each is declared once, in [`declared`]: its name,
+//! default and meaning, the field that holds it, how it is read and within which bounds.
 
 mod access;
 mod database;
-mod elsewhere;
+mod declare;
+mod declared;
 mod environment;
+mod error;
 mod file;
 mod inbound;
 mod kafka;
 mod layers;
-mod log;
-pub mod names;
+mod names;
 mod producer;
 mod read;
 mod registry;
 mod topics_file;
 
-use std::net::IpAddr;
-use std::time::Duration;
+use std::collections::{BTreeMap, HashMap};
 
-pub use access::{SaslMechanism, SaslSettings, SecretSource, TlsSettings};
-pub use inbound::InboundSettings;
-pub use kafka::{BreakerSettings, Cleanup, KafkaSettings, KeyStrategy, SecondSettings};
-pub use read::{ConfigError, Explained, Notes, Overrides, explain, load, load_from};
+pub use access::{SaslSettings, SecretSource, TlsSettings};
+pub use declare::Setting;
+pub use declared::{
+    BreakerSettings, Cleanup, Codec, CommandSettings, ConsumerSettings, DatabaseSettings,
+    HttpSettings, InboundSettings, KafkaSettings, KeyStrategy, LogFormat, LogSettings,
+    OutboxSettings, ProducerSettings, RetentionSettings, SETTINGS, SaslMechanism, SecondSettings,
+    Settings, name,
+};
+pub use error::ConfigError;
 pub use registry::RegistrySettings;
 pub use topics_file::{DeclaredTopic, is_topic_part};
 
-/// All settings, handed out piecewise: no room gets more than its own struct.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    pub http: HttpSettings,
-    pub database: DatabaseSettings,
-    pub commands: CommandSettings,
-    pub kafka: KafkaSettings,
-    /// None: nothing is published twice.
-    pub second: Option<SecondSettings>,
-    pub producer: ProducerSettings,
-    pub consumer: ConsumerSettings,
-    pub outbox: OutboxSettings,
-    pub retention: RetentionSettings,
-    /// None: schemas are registered nowhere.
-    pub registry: Option<RegistrySettings>,
-    pub log: LogSettings,
+/// Settings given as flags, by name: they win over everything.
+pub type Overrides = BTreeMap<&'static str, String>;
+
+/// One setting as `wallex config print` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Explained {
+    pub name: &'static str,
+    pub value: String,
+    /// flag, environment (`.env` included), file or default.
+    pub origin: &'static str,
 }
 
-#[derive(Debug, Clone)]
-pub struct HttpSettings {
-    pub host: IpAddr,
-    /// 0 takes any free port; the log says which.
-    pub port: u16,
-    pub require_idempotency_key: bool,
-    /// Connections at once, if there are as many descriptors.
-    pub max_connections: usize,
-    /// How long a connection is kept for a further request.
-    pub keep_alive: Duration,
-    /// Whether `/api/health` speaks of Kafka.
-    pub health_include_kafka: bool,
+/// What is worth telling of settings that can be used.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// Most likely mistakes, a sentence each.
+    pub warnings: Vec<String>,
+    /// Names that other services read and this one does not.
+    pub elsewhere: Vec<String>,
 }
 
-#[derive(Debug, Clone)]
-pub struct DatabaseSettings {
-    /// `postgres://…`; from `DATABASE_URL`, or put together from the single settings.
-    pub url: Secret,
-    /// The owner's connection, for migrations; the same as `url` unless set.
-    pub migration_url: Secret,
-    pub max_connections: u32,
+impl Notes {
+    /// Tells the log, once, what is set and means nothing here.
+    pub fn log(&self) {
+        if !self.elsewhere.is_empty() {
+            tracing::info!(
+                names = self.elsewhere.join(", "),
+                "names that other services read are set and have no effect: docs/OPERATIONS.md, \
+                 Settings of earlier services"
+            );
+        }
+    }
 }
 
-/// The lanes of the write path.
-#[derive(Debug, Clone)]
-pub struct CommandSettings {
-    pub lanes: usize,
-    /// Commands in one transaction, at most.
-    pub batch_max: usize,
-    /// Commands waiting in one lane, at most; more are answered 429.
-    pub queue_max: usize,
+/// Reads the process's environment, `.env` and the settings file.
+pub fn load(flags: &Overrides) -> Result<(Settings, Notes), ConfigError> {
+    load_from(&environment::variables()?, flags)
 }
 
-#[derive(Debug, Clone)]
-pub struct ProducerSettings {
-    pub compression: Codec,
-    /// Bytes of one produce request, at most; one larger record goes alone.
-    pub max_request_bytes: usize,
-    /// How long a partition's new events wait for more.
-    pub linger: Duration,
-    /// Bytes of waiting events that end the linger.
-    pub batch_bytes: usize,
-    /// Records have the headers of CloudEvents, too.
-    pub cloud_events: bool,
+/// The same from given variables: what [`load`] does once it has read them.
+pub fn load_from(
+    variables: &HashMap<String, String>,
+    flags: &Overrides,
+) -> Result<(Settings, Notes), ConfigError> {
+    let reader = layers::merged(variables, flags)?;
+    let settings = Settings::read(&reader)?;
+    let mut warnings = names::unknown(variables);
+    warnings.extend(database::passed_over(&reader));
+    Ok((settings, Notes { warnings, elsewhere: names::elsewhere(variables) }))
 }
 
-/// A Kafka compression codec by its configuration name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Codec {
-    None,
-    Gzip,
-    Snappy,
-    Lz4,
-    Zstd,
+/// Settings with these values and the defaults, for unit tests; errors as users see them.
+#[cfg(test)]
+pub(crate) fn given(variables: &[(&str, &str)]) -> Result<(Settings, Notes), String> {
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    load_from(&variables.collect(), &Overrides::new()).map_err(|error| error.to_string())
 }
 
-#[derive(Debug, Clone)]
-pub struct ConsumerSettings {
-    pub max_poll_records: usize,
-    /// Bytes of one answer, as the topic has them; one larger batch comes whole.
-    pub fetch_bytes: i32,
-    /// For how long a silent instance keeps its partitions.
-    pub session_timeout: Duration,
-    pub max_wait: Duration,
-    /// Put before both group names.
-    pub group_prefix: String,
-    pub feed_kafka: bool,
-    pub feed_outbox: bool,
-}
-
-#[derive(Debug, Clone)]
-pub struct OutboxSettings {
-    /// Rows per partition and round.
-    pub batch_size: i64,
-    /// The same while behind.
-    pub batch_max: i64,
-    /// The safety net under the wake-up at commit.
-    pub poll_interval: Duration,
-}
-
-/// How long what has done its service is kept.
-#[derive(Debug, Clone)]
-pub struct RetentionSettings {
-    /// Outbox rows, from when they were processed.
-    pub outbox: Duration,
-    /// Stored answers.
-    pub answers: Duration,
-    /// Idempotency keys.
-    pub keys: Duration,
-    /// Dead letters that a person has settled, or that were replayed and have not failed since.
-    pub letters: Duration,
-    /// Ids of batches of commands. Not a setting: nobody but a COMMIT in doubt asks for them.
-    pub batches: Duration,
-    /// Between two walks over a table.
-    pub rest: Duration,
-    /// The same over the keys, which are read from end to end each time.
-    pub rest_of_keys: Duration,
-}
-
-#[derive(Debug, Clone)]
-pub struct LogSettings {
-    /// A `tracing` filter: `info`, `wallex=debug,info`.
-    pub level: String,
-    pub format: LogFormat,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Pretty on a terminal, JSON elsewhere.
-    Auto,
-    Pretty,
-    Json,
+/// Every setting's value and where it comes from, for people; secrets are not among the values.
+pub fn explain(flags: &Overrides) -> Result<Vec<Explained>, ConfigError> {
+    let reader = layers::merged(&environment::variables()?, flags)?;
+    let explained = SETTINGS.iter().map(|setting| {
+        let found = reader.found(setting.name)?;
+        let is_empty = found.value.is_empty();
+        let value = if is_empty { String::new() } else { error::shown(setting.name, &found.value) };
+        Ok(Explained { name: setting.name, value, origin: found.origin })
+    });
+    explained.collect()
 }
 
 /// A value that no log, error or debug output may show.
@@ -182,14 +125,30 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-impl Codec {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Gzip => "gzip",
-            Self::Snappy => "snappy",
-            Self::Lz4 => "lz4",
-            Self::Zstd => "zstd",
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `.env.example` as it should be: every setting with its meaning, commented out at its default.
+    fn example() -> String {
+        let mut text = "# Every setting with its default. Copy to .env and uncomment what you change.\n\
+             # flag > environment > .env > wallex.toml > default. NAME_FILE=path reads a value from a file.\n"
+            .to_owned();
+        for setting in SETTINGS {
+            let (name, default, meaning) = (setting.name, setting.default, setting.meaning);
+            text.push_str(&format!("\n# {meaning}\n# {name}={default}\n"));
         }
+        text
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "blessing is asked for by the environment")]
+    fn the_example_file_lists_every_setting() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/.env.example");
+        if std::env::var_os("WALLEX_BLESS").is_some() {
+            std::fs::write(path, example()).unwrap();
+        }
+        let found = std::fs::read_to_string(path).unwrap_or_default();
+        assert_eq!(found, example(), "WALLEX_BLESS=1 cargo test writes it anew");
     }
 }

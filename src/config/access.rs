@@ -2,19 +2,33 @@
 
 use std::path::PathBuf;
 
-use super::Secret;
-use super::read::{ConfigError, Reader, invalid};
+use super::declared::name;
+use super::error::{ConfigError, invalid};
+use super::read::Reader;
+use super::{SaslMechanism, Secret};
 
 /// The port on which brokers speak TLS by custom.
 const TLS_PORT: &str = "9094";
 
-/// A list of brokers and the names of the settings that belong to it.
-pub(super) struct Brokers {
-    pub name: &'static str,
-    pub prefix: &'static str,
+/// The names of the settings that belong to one cluster.
+pub(super) struct Cluster {
+    pub brokers: &'static str,
+    prefix: &'static str,
     pub tls_switches: &'static [&'static str],
-    pub list: Vec<String>,
 }
+
+pub(super) const FIRST: Cluster = Cluster {
+    brokers: name::KAFKA_BROKERS,
+    prefix: "KAFKA_",
+    // Three names of one switch, since all of them are in use.
+    tls_switches: &[name::KAFKA_SSL, name::KAFKA_TLS, name::KAFKA_SSL_ENABLED],
+};
+
+pub(super) const SECOND: Cluster = Cluster {
+    brokers: name::KAFKA_SECOND_BROKERS,
+    prefix: "KAFKA_SECOND_",
+    tls_switches: &[name::KAFKA_SECOND_SSL],
+};
 
 /// TLS; the broker's certificate is always checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,13 +44,6 @@ pub struct SaslSettings {
     pub password: SecretSource,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SaslMechanism {
-    Plain,
-    ScramSha256,
-    ScramSha512,
-}
-
 /// A secret, or the file that holds it as of now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretSource {
@@ -45,21 +52,11 @@ pub enum SecretSource {
     File(PathBuf),
 }
 
-impl SaslMechanism {
-    /// As in the setting.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Plain => "plain",
-            Self::ScramSha256 => "scram-sha-256",
-            Self::ScramSha512 => "scram-sha-512",
-        }
-    }
-}
-
 impl Reader {
-    pub(super) fn tls(&self, brokers: &Brokers) -> Result<Option<TlsSettings>, ConfigError> {
-        let Brokers { name, prefix, list, .. } = brokers;
-        let on = match self.tls_switch(brokers)? {
+    pub(super) fn tls(&self, cluster: &Cluster) -> Result<Option<TlsSettings>, ConfigError> {
+        let Cluster { brokers: name, prefix, .. } = cluster;
+        let list = self.brokers(name)?;
+        let on = match self.tls_switch(cluster)? {
             Some(on) => on,
             None => {
                 let by_custom =
@@ -90,9 +87,9 @@ impl Reader {
     }
 
     /// None: no name of the switch is set.
-    fn tls_switch(&self, brokers: &Brokers) -> Result<Option<bool>, ConfigError> {
+    fn tls_switch(&self, cluster: &Cluster) -> Result<Option<bool>, ConfigError> {
         let mut found: Option<(&str, bool)> = None;
-        for name in brokers.tls_switches {
+        for name in cluster.tls_switches {
             let Some(on) = self.optional_flag(name)? else { continue };
             match found {
                 Some((other, said)) if said != on => {
@@ -106,16 +103,10 @@ impl Reader {
     }
 
     /// On where it is switched on, or where a user is given and it is not switched off.
-    pub(super) fn sasl(&self, prefix: &str) -> Result<Option<SaslSettings>, ConfigError> {
+    pub(super) fn sasl(&self, cluster: &Cluster) -> Result<Option<SaslSettings>, ConfigError> {
+        let prefix = cluster.prefix;
         let name = |end: &str| format!("{prefix}SASL_{end}");
-        let mechanism = self.one_of(
-            &name("MECHANISM"),
-            &[
-                ("plain", SaslMechanism::Plain),
-                ("scram-sha-256", SaslMechanism::ScramSha256),
-                ("scram-sha-512", SaslMechanism::ScramSha512),
-            ],
-        )?;
+        let mechanism: SaslMechanism = self.word(&name("MECHANISM"))?;
         let username = self.text(&name("USERNAME"))?;
         let password = self.text(&name("PASSWORD"))?;
         let given = !username.is_empty() || !password.is_empty();

@@ -5,8 +5,10 @@
 
 use std::net::Ipv6Addr;
 
-use super::read::{ConfigError, Reader, invalid};
-use super::{DatabaseSettings, Secret};
+use super::Secret;
+use super::declared::name;
+use super::error::{ConfigError, invalid};
+use super::read::Reader;
 
 const FORM: &str = "use postgres://user:password@host:port/name";
 const ESCAPE: &str = "the port is no number from 1 to 65535; in a user or a password write / : @ ? # \
@@ -74,17 +76,19 @@ struct Place {
 }
 
 impl Reader {
-    pub(super) fn database(&self) -> Result<DatabaseSettings, ConfigError> {
-        let url = match self.url("DATABASE_URL")? {
+    pub(super) fn database_url(&self) -> Result<Secret, ConfigError> {
+        let url = match self.url(name::DATABASE_URL)? {
             Some(url) => url,
             None => self.parts()?.url(),
         };
-        let migration_url = self.url("DATABASE_MIGRATION_URL")?.unwrap_or_else(|| url.clone());
-        Ok(DatabaseSettings {
-            migration_url: Secret::new(migration_url),
-            url: Secret::new(url),
-            max_connections: self.within("DATABASE_MAX_CONNECTIONS", 2, 1000)?,
-        })
+        Ok(Secret::new(url))
+    }
+
+    pub(super) fn migration_url(&self) -> Result<Secret, ConfigError> {
+        match self.url(name::DATABASE_MIGRATION_URL)? {
+            Some(url) => Ok(Secret::new(url)),
+            None => self.database_url(),
+        }
     }
 
     /// None where it is not set.
@@ -98,19 +102,19 @@ impl Reader {
     }
 
     fn parts(&self) -> Result<Place, ConfigError> {
-        let given = self.text("DATABASE_HOST")?;
+        let given = self.text(name::DATABASE_HOST)?;
         let bare = given.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         let host = bare.unwrap_or(&given);
         let is_ipv6 = host.parse::<Ipv6Addr>().is_ok();
         if !is_ipv6 {
-            check_host(host).map_err(|problem| invalid("DATABASE_HOST", &given, problem))?;
+            check_host(host).map_err(|problem| invalid(name::DATABASE_HOST, &given, problem))?;
         }
         Ok(Place {
-            user: self.text("DATABASE_USER")?,
-            password: Some(self.text("DATABASE_PASSWORD")?).filter(|text| !text.is_empty()),
+            user: self.text(name::DATABASE_USER)?,
+            password: Some(self.text(name::DATABASE_PASSWORD)?).filter(|text| !text.is_empty()),
             host: if is_ipv6 { format!("[{host}]") } else { host.to_owned() },
-            port: Some(self.within("DATABASE_PORT", 1, u16::MAX)?),
-            name: self.text("DATABASE_NAME")?,
+            port: Some(self.within(name::DATABASE_PORT, 1, u16::MAX)?),
+            name: self.text(name::DATABASE_NAME)?,
             parameters: Vec::new(),
         })
     }
@@ -119,7 +123,7 @@ impl Reader {
 /// Parameters of both URLs that the driver has no use for, by setting.
 pub(super) fn passed_over(reader: &Reader) -> Vec<String> {
     let mut found = Vec::new();
-    for setting in ["DATABASE_URL", "DATABASE_MIGRATION_URL"] {
+    for setting in [name::DATABASE_URL, name::DATABASE_MIGRATION_URL] {
         let text = reader.text(setting).unwrap_or_default();
         let Some((_, query)) = text.split_once('?') else { continue };
         for (name, _) in query.split('&').filter_map(|pair| pair.split_once('=')) {
@@ -317,17 +321,10 @@ fn percent_encoded(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
-    use super::super::{Overrides, load_from};
+    use super::super::given;
 
     fn loaded(variables: &[(&str, &str)]) -> Result<String, String> {
-        let variables: HashMap<String, String> =
-            variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-        let loaded = load_from(&variables, &Overrides::new());
-        loaded
-            .map(|(settings, _)| settings.database.url.expose().to_owned())
-            .map_err(|error| error.to_string())
+        given(variables).map(|(settings, _)| settings.database.url.expose().to_owned())
     }
 
     #[test]

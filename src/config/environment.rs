@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::ErrorKind;
 
-use super::names::{AROUND, SETTINGS};
-use super::read::{ConfigError, invalid};
+use super::error::{ConfigError, invalid};
+use super::names::is_ours;
 
 const FILE: &str = ".env";
 const BYTE_ORDER_MARK: char = '\u{feff}';
@@ -37,12 +37,9 @@ pub(super) fn variables() -> Result<HashMap<String, String>, ConfigError> {
 
 /// What is not UTF-8 is refused in a setting, and does not matter in any other variable.
 fn readable(name: &str, value: OsString) -> Result<String, ConfigError> {
-    let bare = name.strip_suffix("_FILE").unwrap_or(name);
-    let ours = |setting: &&str| *setting == name || *setting == bare;
-    let mut known = SETTINGS.iter().map(|setting| setting.name).chain(AROUND.iter().copied());
     match value.into_string() {
         Ok(value) => Ok(value),
-        Err(value) if known.any(|setting| ours(&setting)) => {
+        Err(value) if is_ours(name) => {
             Err(invalid(name, &value.to_string_lossy(), "it is not UTF-8: write it as UTF-8"))
         }
         Err(value) => Ok(value.to_string_lossy().into_owned()),

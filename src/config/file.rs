@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use toml::{Spanned, Value};
 
 use super::environment;
-use super::names::{SETTINGS, nearest};
-use super::read::ConfigError;
+use super::error::ConfigError;
+use super::names::{is_setting, no_setting};
 
 /// Where a settings file is looked for unless `WALLEX_CONFIG` names one.
 const DEFAULT: &str = "wallex.toml";
@@ -38,16 +38,11 @@ fn parse(text: &str) -> Result<BTreeMap<String, String>, String> {
     })?;
     let mut values = BTreeMap::new();
     for (key, value) in table {
-        let refused = |problem: &str| {
-            let (line, key) = (line(key.span().start), key.get_ref());
-            format!("line {line}: {key} {problem}")
-        };
-        let name = key.get_ref().to_uppercase();
-        let bare = name.strip_suffix("_FILE").unwrap_or(&name);
-        if !SETTINGS.iter().any(|setting| setting.name == name || setting.name == bare) {
-            let near = nearest(&name).map(str::to_lowercase);
-            let hint = near.map_or_else(String::new, |near| format!("; the nearest is {near}"));
-            return Err(refused(&format!("is no setting{hint}; .env.example lists all")));
+        let (line, key) = (line(key.span().start), key.get_ref());
+        let refused = |problem: &str| format!("line {line}: {key} {problem}");
+        let name = key.to_uppercase();
+        if !is_setting(&name) {
+            return Err(format!("line {line}: {}", no_setting(key)));
         }
         let value = plain(&value).ok_or_else(|| refused("must be a text, a number or a list"))?;
         if values.insert(name, value).is_some() {

@@ -2,22 +2,16 @@
 
 use std::time::Duration;
 
+use super::InboundSettings;
+use super::declared::name;
+use super::error::{ConfigError, invalid};
 use super::kafka::legal;
-use super::read::{ConfigError, Reader, invalid};
+use super::read::Reader;
 
 /// The stages of a delayed retry as the topics' names tell them.
 const STAGES: [&str; 3] = ["1min", "5min", "30min"];
 const DEAD_LETTERS: &str = "_dlt";
 const RETRY: &str = ".retry.";
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InboundSettings {
-    pub enabled: bool,
-    pub topic: String,
-    pub results_topic: String,
-    /// How long a command waits in each of the retry topics.
-    pub delays: [Duration; 3],
-}
 
 impl InboundSettings {
     /// In the order in which a command goes through them.
@@ -39,21 +33,17 @@ impl InboundSettings {
 }
 
 impl Reader {
-    pub(super) fn inbound(&self, taken: [&str; 2]) -> Result<InboundSettings, ConfigError> {
-        let (topic, results) = ("KAFKA_COMMANDS_TOPIC", "KAFKA_COMMAND_RESULTS_TOPIC");
-        let settings = InboundSettings {
-            enabled: self.flag("CONSUMER_COMMANDS_ENABLED")?,
-            topic: legal(topic, self.text(topic)?)?,
-            results_topic: legal(results, self.text(results)?)?,
-            delays: self.delays("CONSUMER_RETRY_DELAYS_MS")?,
-        };
+    pub(super) fn inbound(&self) -> Result<InboundSettings, ConfigError> {
+        let (topic, results) = (name::KAFKA_COMMANDS_TOPIC, name::KAFKA_COMMAND_RESULTS_TOPIC);
+        let settings = InboundSettings::read(self)?;
+        let (events, letters) = self.topics()?;
         for derived in settings.retry_topics() {
             legal(topic, derived)?;
         }
         let names = settings.topics();
         for name in [&settings.topic, &settings.results_topic] {
             let uses = names.iter().filter(|other| *other == name).count();
-            if uses > 1 || taken.contains(&name.as_str()) {
+            if uses > 1 || [&events, &letters].contains(&name) {
                 let setting = if *name == settings.topic { topic } else { results };
                 let problem = "commands and their results need topics of their own";
                 return Err(invalid(setting, name, problem));
@@ -62,7 +52,7 @@ impl Reader {
         Ok(settings)
     }
 
-    fn delays(&self, name: &str) -> Result<[Duration; 3], ConfigError> {
+    pub(super) fn delays(&self, name: &str) -> Result<[Duration; 3], ConfigError> {
         let text = self.text(name)?;
         let wanted = "use three numbers of ms from 1 to 86400000, ascending: 60000,300000,1800000";
         let numbers: Option<Vec<u64>> =

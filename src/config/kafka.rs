@@ -1,124 +1,13 @@
-//! Kafka's settings: which clusters there are, what the topics are called, how long to wait.
+//! Kafka's settings that come of several: which clusters there are and what the topics are called.
 //!
 //! What cannot work is refused here, by name, before anything is started: a password without a user,
 //! a CA without TLS, names of one switch that contradict each other.
 
-use std::time::Duration;
-
-use super::access::{Brokers, SaslSettings, TlsSettings};
-use super::read::{ConfigError, Reader, invalid};
-use super::{DeclaredTopic, InboundSettings};
-
-/// Three names of one switch, since all of them are in use.
-const TLS_SWITCHES: [&str; 3] = ["KAFKA_SSL", "KAFKA_TLS", "KAFKA_SSL_ENABLED"];
-
-/// An event with all that a command may hold must fit.
-const MESSAGE_BYTES_LEAST: u32 = 131_072;
-/// What one request can carry: the brokers' `socket.request.max.bytes`, unless they are told otherwise.
-const MESSAGE_BYTES_MOST: u32 = 104_857_600;
-
-#[derive(Debug, Clone)]
-pub struct KafkaSettings {
-    pub enabled: bool,
-    /// `host:port`, at least one.
-    pub brokers: Vec<String>,
-    pub client_id: String,
-    pub events_topic: String,
-    pub dlq_topic: String,
-    pub inbound: InboundSettings,
-    pub connection_timeout: Duration,
-    pub request_timeout: Duration,
-    /// The longest pause between two attempts.
-    pub retry_max: Duration,
-    pub default_partitions: i32,
-    pub replication_factor: i16,
-    /// Of one batch in the service's own topics.
-    pub max_message_bytes: u32,
-    pub retention_days: u32,
-    /// Of the events topic.
-    pub cleanup: Cleanup,
-    pub breaker: BreakerSettings,
-    /// None: plain text.
-    pub tls: Option<TlsSettings>,
-    /// None: no login.
-    pub sasl: Option<SaslSettings>,
-    /// The service does not start where the brokers do not let it in.
-    pub validate_on_startup: bool,
-    /// Further topics, from `KAFKA_TOPICS_FILE`.
-    pub declared: Vec<DeclaredTopic>,
-}
-
-/// A second place for the events of the first: while a deployment moves from one to the other.
-#[derive(Debug, Clone)]
-pub struct SecondSettings {
-    /// The first's settings, but for the topic, the cluster and the way into it.
-    pub kafka: KafkaSettings,
-    /// On a cluster of its own, with settings of its own for the way in.
-    pub apart: bool,
-    /// Where it is new: it gets events from now on only.
-    pub from_now: bool,
-}
-
-/// What the broker does with old records, by its configuration name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cleanup {
-    Delete,
-    /// Keeps the last record of each key only: a wallet's history goes.
-    Compact,
-    CompactDelete,
-}
-
-/// What a topic's records are keyed by. Records of one key keep their order: the events of a wallet
-/// are keyed by it, always.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyStrategy {
-    Wallet,
-    Owner,
-    Tenant,
-    /// A key of its own for each record: spread evenly, without an order.
-    Random,
-}
-
-impl KeyStrategy {
-    pub const WORDS: &[(&str, Self)] = &[
-        ("wallet", Self::Wallet),
-        ("owner", Self::Owner),
-        ("tenant", Self::Tenant),
-        ("random", Self::Random),
-    ];
-
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::WORDS.iter().find(|(word, _)| *word == text).map(|(_, key)| *key)
-    }
-
-    pub fn as_str(self) -> &'static str {
-        let word = Self::WORDS.iter().find(|(_, key)| *key == self);
-        word.map_or("", |(word, _)| word)
-    }
-}
-
-/// When Kafka counts as out of reach, and as back.
-#[derive(Debug, Clone)]
-pub struct BreakerSettings {
-    /// Failures in a row that open it.
-    pub failures: u32,
-    /// Good probes in a row that close it.
-    pub successes: u32,
-    /// The longest time without a full attempt.
-    pub reset: Duration,
-}
-
-impl Cleanup {
-    pub const ALL: [Self; 3] = [Self::Delete, Self::Compact, Self::CompactDelete];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Delete => "delete",
-            Self::Compact => "compact",
-            Self::CompactDelete => "compact,delete",
-        }
-    }
-}
+use super::access::SECOND;
+use super::declared::name;
+use super::error::{ConfigError, invalid};
+use super::read::Reader;
+use super::{KafkaSettings, SecondSettings};
 
 /// A topic's name, where Kafka takes it.
 pub(super) fn legal(name: &str, topic: String) -> Result<String, ConfigError> {
@@ -129,105 +18,28 @@ pub(super) fn legal(name: &str, topic: String) -> Result<String, ConfigError> {
 }
 
 impl Reader {
+    pub(super) fn topic(&self, name: &str) -> Result<String, ConfigError> {
+        legal(name, self.text(name)?)
+    }
+
     pub(super) fn kafka(&self) -> Result<KafkaSettings, ConfigError> {
-        let brokers = Brokers {
-            name: "KAFKA_BROKERS",
-            prefix: "KAFKA_",
-            tls_switches: &TLS_SWITCHES,
-            list: self.brokers("KAFKA_BROKERS")?,
-        };
-        let tls = self.tls(&brokers)?;
-        let (events_topic, dlq_topic) = self.topics()?;
-        if events_topic == dlq_topic {
-            return Err(invalid(
-                "KAFKA_DLQ_TOPIC",
-                &dlq_topic,
-                "the dead letters need a topic of their own, other than KAFKA_EVENTS_TOPIC",
-            ));
-        }
-        let inbound = self.inbound([&events_topic, &dlq_topic])?;
-        let mut settings = KafkaSettings {
-            enabled: self.flag("KAFKA_ENABLED")?,
-            brokers: brokers.list,
-            client_id: self.text("KAFKA_CLIENT_ID")?,
-            events_topic,
-            dlq_topic,
-            inbound,
-            connection_timeout: self.millis("KAFKA_CONNECTION_TIMEOUT")?,
-            request_timeout: self.millis("KAFKA_REQUEST_TIMEOUT")?,
-            retry_max: self.millis("KAFKA_RETRY_MAX_MS")?,
-            default_partitions: self.within("DEFAULT_PARTITIONS", 1, 10_000)?,
-            replication_factor: self.within("DEFAULT_REPLICATION_FACTOR", 1, 100)?,
-            max_message_bytes: self.within(
-                "KAFKA_MAX_MESSAGE_BYTES",
-                MESSAGE_BYTES_LEAST,
-                MESSAGE_BYTES_MOST,
-            )?,
-            retention_days: self.within("MESSAGE_RETENTION_DAYS", 1, 36_500)?,
-            cleanup: self.one_of(
-                "KAFKA_CLEANUP_POLICY",
-                &Cleanup::ALL.map(|cleanup| (cleanup.as_str(), cleanup)),
-            )?,
-            breaker: BreakerSettings {
-                failures: self.within("KAFKA_BREAKER_FAILURES", 1, 1000)?,
-                successes: self.within("KAFKA_BREAKER_SUCCESSES", 1, 1000)?,
-                reset: self.millis("KAFKA_BREAKER_RESET_MS")?,
-            },
-            tls,
-            sasl: self.sasl("KAFKA_")?,
-            validate_on_startup: self.flag("KAFKA_VALIDATE_ON_STARTUP")?,
-            declared: Vec::new(),
-        };
+        let mut settings = KafkaSettings::read(self)?;
         settings.declared = self.declared_topics(&settings)?;
         Ok(settings)
     }
 
-    /// The second destination; none where neither of its names is set.
-    pub(super) fn second(
-        &self,
-        first: &KafkaSettings,
-    ) -> Result<Option<SecondSettings>, ConfigError> {
-        let (topic, list) = ("KAFKA_SECOND_TOPIC", "KAFKA_SECOND_BROKERS");
-        let from_now = self.one_of("KAFKA_SECOND_FROM", &[("beginning", false), ("now", true)])?;
-        let mut kafka = first.clone();
-        let given = self.text(topic)?;
-        if !given.is_empty() {
-            kafka.events_topic = legal(topic, given.clone())?;
-        }
-        let apart = !self.text(list)?.is_empty();
-        if !apart {
-            if given.is_empty() {
-                return Ok(None);
-            }
-            let taken = [&first.events_topic, &first.dlq_topic];
-            if taken.contains(&&kafka.events_topic) {
-                let problem = "the first has this topic already: use another, or another cluster";
-                return Err(invalid(topic, &given, problem));
-            }
-        } else {
-            let brokers = Brokers {
-                name: list,
-                prefix: "KAFKA_SECOND_",
-                tls_switches: &["KAFKA_SECOND_SSL"],
-                list: self.brokers(list)?,
-            };
-            kafka.tls = self.tls(&brokers)?;
-            kafka.sasl = self.sasl(brokers.prefix)?;
-            kafka.brokers = brokers.list;
-            if kafka.brokers == first.brokers && kafka.events_topic == first.events_topic {
-                let problem = "that is the first cluster and its topic: set KAFKA_SECOND_TOPIC";
-                return Err(invalid(list, &kafka.brokers.join(","), problem));
-            }
-        }
-        Ok(Some(SecondSettings { kafka, apart, from_now }))
-    }
-
     /// The topics of events and of dead letters.
-    fn topics(&self) -> Result<(String, String), ConfigError> {
-        let (name, template) = ("KAFKA_TOPIC_TEMPLATE", self.text("KAFKA_TOPIC_TEMPLATE")?);
+    pub(super) fn topics(&self) -> Result<(String, String), ConfigError> {
+        let (name, template) = (name::KAFKA_TOPIC_TEMPLATE, self.text(name::KAFKA_TOPIC_TEMPLATE)?);
         if template.is_empty() {
-            let topic = |name| legal(name, self.text(name)?);
-            return Ok((topic("KAFKA_EVENTS_TOPIC")?, topic("KAFKA_DLQ_TOPIC")?));
+            let (events, letters) =
+                (self.topic(name::KAFKA_EVENTS_TOPIC)?, self.topic(name::KAFKA_DLQ_TOPIC)?);
+            if events == letters {
+                let problem =
+                    "the dead letters need a topic of their own, other than KAFKA_EVENTS_TOPIC";
+                return Err(invalid(name::KAFKA_DLQ_TOPIC, &letters, problem));
+            }
+            return Ok((events, letters));
         }
         let events = template.replace("{aggregate}", "wallet");
         if events == template || events.contains(['{', '}']) {
@@ -235,20 +47,48 @@ impl Reader {
         }
         Ok((legal(name, events.clone())?, legal(name, format!("{events}-dlq"))?))
     }
+
+    /// The second destination; none where neither of its names is set.
+    pub(super) fn second(&self) -> Result<Option<SecondSettings>, ConfigError> {
+        let second = SecondSettings::read(self)?;
+        let wanted = second.apart || self.is_set(name::KAFKA_SECOND_TOPIC)?;
+        Ok(Some(second).filter(|second| wanted && second.kafka.enabled))
+    }
+
+    pub(super) fn second_kafka(&self) -> Result<KafkaSettings, ConfigError> {
+        let first = self.kafka()?;
+        let mut kafka = first.clone();
+        let (topic, list) = (name::KAFKA_SECOND_TOPIC, SECOND.brokers);
+        if self.is_set(topic)? {
+            kafka.events_topic = self.topic(topic)?;
+        }
+        if self.is_set(list)? {
+            kafka.brokers = self.brokers(list)?;
+            kafka.tls = self.tls(&SECOND)?;
+            kafka.sasl = self.sasl(&SECOND)?;
+            if kafka.brokers == first.brokers && kafka.events_topic == first.events_topic {
+                let problem = "that is the first cluster and its topic: set KAFKA_SECOND_TOPIC";
+                return Err(invalid(list, &kafka.brokers.join(","), problem));
+            }
+        } else if self.is_set(topic)?
+            && [&first.events_topic, &first.dlq_topic].contains(&&kafka.events_topic)
+        {
+            let problem = "the first has this topic already: use another, or another cluster";
+            return Err(invalid(topic, &kafka.events_topic, problem));
+        }
+        Ok(kafka)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
-    use super::super::{Overrides, SaslMechanism, SecretSource, load_from};
-    use super::*;
+    use super::super::access::FIRST;
+    use super::super::{
+        KafkaSettings, SaslMechanism, SecondSettings, SecretSource, TlsSettings, given,
+    };
 
     fn kafka(variables: &[(&str, &str)]) -> Result<KafkaSettings, String> {
-        let variables: HashMap<String, String> =
-            variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-        let loaded = load_from(&variables, &Overrides::new());
-        loaded.map(|(settings, _)| settings.kafka).map_err(|error| error.to_string())
+        given(variables).map(|(settings, _)| settings.kafka)
     }
 
     fn refused(variables: &[(&str, &str)], name: &str, hint: &str) {
@@ -261,7 +101,7 @@ mod tests {
         assert_eq!(kafka(&[]).unwrap().tls, None);
         let tls = Some(TlsSettings { ca_file: None });
         assert_eq!(kafka(&[("KAFKA_BROKERS", "a:9094,b:9094")]).unwrap().tls, tls);
-        for name in TLS_SWITCHES {
+        for name in FIRST.tls_switches {
             assert_eq!(kafka(&[(name, "true")]).unwrap().tls, tls, "{name}");
             let off = kafka(&[("KAFKA_BROKERS", "a:9094"), (name, "false")]).unwrap().tls;
             assert_eq!(off, None, "{name}");
@@ -322,10 +162,8 @@ mod tests {
 
     #[test]
     fn a_second_destination_is_another_topic_or_another_cluster() {
-        let second = |variables: &[(&str, &str)]| {
-            let variables: HashMap<String, String> =
-                variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-            load_from(&variables, &Overrides::new()).unwrap().0.second
+        let second = |variables: &[(&str, &str)]| -> Option<SecondSettings> {
+            given(variables).unwrap().0.second
         };
         assert!(second(&[]).is_none());
         let user = [("KAFKA_SASL_USERNAME", "one"), ("KAFKA_SASL_PASSWORD", "secret")];
@@ -350,26 +188,22 @@ mod tests {
 
     #[test]
     fn a_misspelt_name_is_told_and_a_file_of_a_setting_is_none() {
-        let names =
-            ["KAFKA_SSL_CA_FIL", "KAFKA_SASL_PASWORD", "KAFKA_SASL_PASSWORD_FILE", "KAFKA_TLS"];
-        let mut variables: HashMap<String, String> =
-            names.iter().map(|name| ((*name).to_owned(), String::new())).collect();
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("password");
         std::fs::write(&file, "secret\n").unwrap();
-        variables.insert("KAFKA_SASL_PASSWORD_FILE".to_owned(), file.display().to_string());
-        variables.insert("KAFKA_SASL_USERNAME".to_owned(), "svc".to_owned());
-        let (settings, notes) = load_from(&variables, &Overrides::new()).unwrap();
-        let [password, file_name] = notes.warnings.as_slice() else { panic!("{notes:?}") };
-        assert!(
-            password.starts_with(
-                "KAFKA_SASL_PASWORD is no setting; the nearest is KAFKA_SASL_PASSWORD;"
-            )
-        );
-        assert!(
-            file_name
-                .starts_with("KAFKA_SSL_CA_FIL is no setting; the nearest is KAFKA_SSL_CA_FILE;")
-        );
+        let (settings, notes) = given(&[
+            ("KAFKA_SSL_CA_FIL", ""),
+            ("KAFKA_SASL_PASWORD", ""),
+            ("KAFKA_TLS", ""),
+            ("KAFKA_SASL_PASSWORD_FILE", &file.display().to_string()),
+            ("KAFKA_SASL_USERNAME", "svc"),
+        ])
+        .unwrap();
+        let [password, ca] = notes.warnings.as_slice() else { panic!("{notes:?}") };
+        let told =
+            |wrong: &str, right: &str| format!("{wrong} is no setting; the nearest is {right};");
+        assert!(password.starts_with(&told("KAFKA_SASL_PASWORD", "KAFKA_SASL_PASSWORD")));
+        assert!(ca.starts_with(&told("KAFKA_SSL_CA_FIL", "KAFKA_SSL_CA_FILE")));
         assert_eq!(settings.kafka.sasl.unwrap().password, SecretSource::File(file));
     }
 }

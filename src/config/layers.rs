@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use config::Source as _;
 
-use super::names::SETTINGS;
-use super::read::{ConfigError, Overrides, Reader};
-use super::{environment, file};
+use super::declared::SETTINGS;
+use super::error::ConfigError;
+use super::read::Reader;
+use super::{Overrides, environment, file};
 
 const FLAG: &str = "flag";
 const ENVIRONMENT: &str = "environment";

@@ -4,8 +4,9 @@
 
 use std::time::Duration;
 
-use super::read::{ConfigError, Reader, invalid};
-use super::{Codec, ProducerSettings};
+use super::declared::name;
+use super::error::{ConfigError, invalid};
+use super::read::Reader;
 
 /// The longest linger: half of what makes /health/kafka speak of a backlog would hide one.
 const LINGER_MAX_MS: u64 = 10_000;
@@ -17,38 +18,18 @@ const REQUEST_BYTES: usize = 900_000;
 const RETRIES: &str = "2147483647";
 
 impl Reader {
-    pub(super) fn producer(&self) -> Result<ProducerSettings, ConfigError> {
-        // Kafka's clients know it by both names.
-        self.one_of("PRODUCER_ACKS", &[("all", ()), ("-1", ())])?;
-        let profile = self.one_of("PRODUCER_PROFILE", &[("low-latency", 0), ("throughput", 5)])?;
-        let linger = match self.is_set("PRODUCER_LINGER_MS")? {
-            true => self.within("PRODUCER_LINGER_MS", 0, LINGER_MAX_MS)?,
-            false => profile,
-        };
-        self.retries()?;
-        let max_request_bytes = self.max_request_bytes()?;
-        Ok(ProducerSettings {
-            compression: self.one_of(
-                "PRODUCER_COMPRESSION",
-                &[
-                    ("gzip", Codec::Gzip),
-                    ("snappy", Codec::Snappy),
-                    ("lz4", Codec::Lz4),
-                    ("zstd", Codec::Zstd),
-                    ("none", Codec::None),
-                ],
-            )?,
-            max_request_bytes,
-            linger: Duration::from_millis(linger),
-            batch_bytes: self.batch_bytes(max_request_bytes)?,
-            cloud_events: self.flag("KAFKA_CLOUDEVENTS")?,
-        })
+    pub(super) fn linger(&self, name: &str) -> Result<Duration, ConfigError> {
+        let profiles = [("low-latency", 0), ("throughput", 5)];
+        let of_profile = self.one_of(name::PRODUCER_PROFILE, &profiles)?;
+        let set = self.is_set(name)?;
+        let ms = if set { self.within(name, 0, LINGER_MAX_MS)? } else { of_profile };
+        Ok(Duration::from_millis(ms))
     }
 
     /// Events are sent again until the topic has them.
-    fn retries(&self) -> Result<(), ConfigError> {
-        let (name, text) = ("PRODUCER_RETRIES", self.text("PRODUCER_RETRIES")?);
-        if text.trim() == RETRIES {
+    pub(super) fn no_last_attempt(&self, name: &str) -> Result<(), ConfigError> {
+        let text = self.text(name)?;
+        if text == RETRIES {
             return Ok(());
         }
         let problem = format!(
@@ -59,9 +40,8 @@ impl Reader {
     }
 
     /// A request is one batch, and the topic takes none above its limit.
-    fn max_request_bytes(&self) -> Result<usize, ConfigError> {
-        let name = "PRODUCER_MAX_REQUEST_BYTES";
-        let limit: usize = self.parsed("KAFKA_MAX_MESSAGE_BYTES", "a number of bytes")?;
+    pub(super) fn max_request_bytes(&self, name: &str) -> Result<usize, ConfigError> {
+        let limit: usize = self.parsed(name::KAFKA_MAX_MESSAGE_BYTES, "a number of bytes")?;
         let bytes: usize = self.parsed(name, "a number of bytes")?;
         if bytes == REQUEST_BYTES {
             return Ok(bytes.min(limit));
@@ -75,38 +55,27 @@ impl Reader {
         self.within(name, 1000, limit)
     }
 
-    fn batch_bytes(&self, max_request_bytes: usize) -> Result<usize, ConfigError> {
-        let name = "PRODUCER_BATCH_BYTES";
+    pub(super) fn batch_bytes(&self, name: &str) -> Result<usize, ConfigError> {
+        let most = self.max_request_bytes(name::PRODUCER_MAX_REQUEST_BYTES)?;
         if !self.is_set(name)? {
-            return Ok(BATCH_BYTES.min(max_request_bytes));
+            return Ok(BATCH_BYTES.min(most));
         }
         let bytes = self.within(name, 1, usize::MAX)?;
-        if bytes > max_request_bytes {
-            let problem = format!(
-                "no request is that large: use at most PRODUCER_MAX_REQUEST_BYTES, {max_request_bytes}"
-            );
+        if bytes > most {
+            let problem =
+                format!("no request is that large: use at most PRODUCER_MAX_REQUEST_BYTES, {most}");
             return Err(invalid(name, &bytes.to_string(), &problem));
         }
         Ok(bytes)
-    }
-
-    fn is_set(&self, name: &str) -> Result<bool, ConfigError> {
-        Ok(!self.text(name)?.is_empty())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
-    use super::super::{Overrides, load_from};
-    use super::*;
+    use super::super::{ProducerSettings, given};
 
     fn producer(variables: &[(&str, &str)]) -> Result<ProducerSettings, String> {
-        let variables: HashMap<String, String> =
-            variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-        let loaded = load_from(&variables, &Overrides::new());
-        loaded.map(|(settings, _)| settings.producer).map_err(|error| error.to_string())
+        given(variables).map(|(settings, _)| settings.producer)
     }
 
     #[test]

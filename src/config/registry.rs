@@ -8,9 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use hyper::Uri;
 
 use super::Secret;
-use super::read::{ConfigError, Reader};
-
-const NAME: &str = "SCHEMA_REGISTRY_URL";
+use super::error::ConfigError;
+use super::read::Reader;
 
 /// A registry with the Confluent-compatible API. Printed without what lets one in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,13 +81,13 @@ fn decoded(text: &str) -> Result<Vec<u8>, &'static str> {
 }
 
 impl Reader {
-    pub(super) fn registry(&self) -> Result<Option<RegistrySettings>, ConfigError> {
-        let url = self.text(NAME)?;
+    pub(super) fn registry(&self, name: &str) -> Result<Option<RegistrySettings>, ConfigError> {
+        let url = self.text(name)?;
         if url.is_empty() {
             return Ok(None);
         }
         let parsed = RegistrySettings::parse(&url).map_err(|problem| ConfigError::Value {
-            name: NAME.to_owned(),
+            name: name.to_owned(),
             value: without_credentials(&url),
             problem: problem.to_owned(),
         })?;

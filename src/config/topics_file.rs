@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::declared::name::KAFKA_TOPICS_FILE as NAME;
+use super::error::ConfigError;
 use super::kafka::legal;
-use super::read::{ConfigError, Reader};
+use super::read::Reader;
 use super::{Cleanup, KafkaSettings, KeyStrategy};
 
-const NAME: &str = "KAFKA_TOPICS_FILE";
 /// In a topic's name: one topic for each tenant.
 const TENANT: &str = "{tenant}";
 const DAY_MS: i64 = 86_400_000;
@@ -158,11 +159,9 @@ impl Entry {
             },
             cleanup: match self.cleanup.as_deref() {
                 None => Cleanup::Delete,
-                Some(word) => {
-                    Cleanup::ALL.into_iter().find(|cleanup| cleanup.as_str() == word).ok_or_else(
-                        || format!("cleanup {word:?}: use delete, compact or compact,delete"),
-                    )?
-                }
+                Some(word) => Cleanup::parse(word).ok_or_else(|| {
+                    format!("cleanup {word:?}: use delete, compact or compact,delete")
+                })?,
             },
             max_message_bytes: number(
                 "max_message_bytes",
@@ -250,19 +249,16 @@ fn retention(text: &str) -> Result<i64, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
     use std::io::Write as _;
 
-    use super::super::{Overrides, load_from};
+    use super::super::given;
     use super::*;
 
     fn load(text: &str) -> Result<Vec<DeclaredTopic>, String> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
         let path = file.path().display().to_string();
-        let variables = HashMap::from([(NAME.to_owned(), path)]);
-        let loaded = load_from(&variables, &Overrides::new());
-        loaded.map(|(settings, _)| settings.kafka.declared).map_err(|error| error.to_string())
+        given(&[(NAME, &path)]).map(|(settings, _)| settings.kafka.declared)
     }
 
     #[test]
@@ -312,8 +308,7 @@ mod tests {
             assert!(error.starts_with(NAME) && error.contains(hint), "{text}: {error}");
             assert!(error.contains(&format!("line {line}: ")), "{text}: {error}");
         }
-        let variables = HashMap::from([(NAME.to_owned(), "nowhere.toml".to_owned())]);
-        let error = load_from(&variables, &Overrides::new()).unwrap_err().to_string();
+        let error = given(&[(NAME, "nowhere.toml")]).unwrap_err();
         assert!(error.starts_with("KAFKA_TOPICS_FILE=nowhere.toml") && error.contains("working"));
     }
 }

@@ -167,42 +167,13 @@ impl TopicSpec {
 mod tests {
     use super::*;
 
-    fn settings(replication_factor: i16) -> KafkaSettings {
-        KafkaSettings {
-            enabled: true,
-            brokers: vec!["localhost:1".to_owned()],
-            client_id: "test".to_owned(),
-            events_topic: "wallet-events".to_owned(),
-            dlq_topic: "wallet-events-dlq".to_owned(),
-            inbound: crate::config::InboundSettings {
-                enabled: true,
-                topic: "wallet-commands".to_owned(),
-                results_topic: "wallet-command-results".to_owned(),
-                delays: [std::time::Duration::from_secs(1); 3],
-            },
-            connection_timeout: std::time::Duration::from_secs(1),
-            request_timeout: std::time::Duration::from_secs(1),
-            retry_max: std::time::Duration::from_secs(1),
-            breaker: crate::config::BreakerSettings {
-                failures: 5,
-                successes: 2,
-                reset: std::time::Duration::from_secs(300),
-            },
-            default_partitions: 10,
-            replication_factor,
-            max_message_bytes: 10_485_760,
-            retention_days: 7,
-            cleanup: Cleanup::Delete,
-            tls: None,
-            sasl: None,
-            validate_on_startup: false,
-            declared: Vec::new(),
-        }
+    fn settings() -> KafkaSettings {
+        crate::config::given(&[]).unwrap().0.kafka
     }
 
     #[test]
     fn topics_are_created_as_the_contract_says() {
-        let events = TopicSpec::events(&settings(1), Codec::Gzip, 10);
+        let events = TopicSpec::events(&settings(), Codec::Gzip, 10);
         assert_eq!((events.name.as_str(), events.partitions), ("wallet-events", 10));
         let configs = [
             ("retention.ms", "604800000".to_owned()),
@@ -211,7 +182,7 @@ mod tests {
             ("cleanup.policy", "delete".to_owned()),
         ];
         assert_eq!(events.configs, configs);
-        let letters = TopicSpec::dead_letters(&settings(1), Codec::None);
+        let letters = TopicSpec::dead_letters(&settings(), Codec::None);
         assert_eq!((letters.name.as_str(), letters.partitions), ("wallet-events-dlq", 5));
         assert!(letters.configs.contains(&("retention.ms", "2592000000".to_owned())));
         assert!(letters.configs.contains(&("compression.type", "uncompressed".to_owned())));
@@ -219,7 +190,7 @@ mod tests {
 
     #[test]
     fn inbound_commands_have_six_topics() {
-        let specs = TopicSpec::inbound(&settings(1), Codec::Gzip);
+        let specs = TopicSpec::inbound(&settings(), Codec::Gzip);
         let shape = |spec: &TopicSpec| (spec.name.clone(), spec.partitions);
         let found: Vec<(String, i32)> = specs.iter().map(shape).collect();
         let wanted = [
@@ -239,7 +210,7 @@ mod tests {
     #[test]
     fn inbound_topics_have_as_many_partitions_as_the_settings_say() {
         let counts = |default_partitions| {
-            let few = KafkaSettings { default_partitions, ..settings(1) };
+            let few = KafkaSettings { default_partitions, ..settings() };
             TopicSpec::inbound(&few, Codec::Gzip).iter().map(|spec| spec.partitions).collect()
         };
         let (few, many): (Vec<i32>, Vec<i32>) = (counts(3), counts(24));
@@ -249,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_tenant_has_topics_of_its_own_in_the_same_form() {
-        let compacted = KafkaSettings { cleanup: Cleanup::CompactDelete, ..settings(1) };
+        let compacted = KafkaSettings { cleanup: Cleanup::CompactDelete, ..settings() };
         let [events, letters] = TopicSpec::of_tenant(&compacted, Codec::Gzip, "acme", 3);
         assert_eq!((events.name.as_str(), events.partitions), ("wallet-events.acme", 3));
         assert_eq!((letters.name.as_str(), letters.partitions), ("wallet-events.acme-dlq", 5));
@@ -274,7 +245,11 @@ mod tests {
 
     #[test]
     fn three_replicas_need_two_in_sync() {
-        let events = TopicSpec::events(&settings(3), Codec::Gzip, 10);
+        let events = TopicSpec::events(
+            &KafkaSettings { replication_factor: 3, ..settings() },
+            Codec::Gzip,
+            10,
+        );
         assert!(events.configs.contains(&("min.insync.replicas", "2".to_owned())));
     }
 }

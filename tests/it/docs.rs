@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use wallex::cli::dev::broker::Broker;
-use wallex::config::names::SETTINGS;
+use wallex::config::SETTINGS;
 
 use crate::support::app::{App, Setup};
 use crate::support::servers;
