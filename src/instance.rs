@@ -79,6 +79,16 @@ impl Instance {
         self.changes.send_replace(());
     }
 
+    /// For how long the others wait for this one when it falls silent.
+    pub fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    /// Fires when leases have moved somewhere.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
     pub fn term(&self) -> Term {
         let now = Instant::now();
         Term { lease: self.lease, due: now, until: now, changes: self.changes.subscribe() }

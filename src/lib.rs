@@ -16,6 +16,7 @@ pub mod schemas;
 pub mod status;
 pub mod wallet;
 
+pub mod background;
 pub mod backoff;
 pub mod dead_letters;
 pub mod execute;

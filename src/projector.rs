@@ -3,13 +3,13 @@
 //! `events` is the record, the feeds only say what is new. Checkpoint and projection move in one
 //! transaction ([`apply`]), so a crash, a replay or two owners at once change nothing. One task per
 //! projector: it waits for its feeds, applies all that has come by then in one transaction, and
-//! goes on. It spawns nothing and keeps nothing that Postgres does not have. Its leases ([`lease`])
+//! goes on. It spawns nothing and keeps nothing that Postgres does not have. Its leases ([`Leases`])
 //! keep several instances from doing the same work; what is right does not hang on them.
 
 pub mod apply;
+mod assignment;
 pub mod chunk;
 mod kafka_feed;
-mod lease;
 mod ledger;
 mod mend;
 mod narrow;
@@ -30,12 +30,15 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::background::leases::Leases;
+use crate::backoff::Backoff;
 use crate::config::ConsumerSettings;
-use crate::instance::{Instance, Term};
+use crate::instance::Instance;
 use crate::pressure::{Pressure, Round};
 use crate::recent::Recent;
 use crate::status::Status;
 use crate::store::checkpoints::{Advance, Subscription};
+use crate::store::leases::Leased;
 use crate::store::{self, Blame, Pool};
 use crate::wallet::TenantId;
 use apply::{Outcome, apply, apply_apart};
@@ -118,10 +121,10 @@ pub struct Projector {
     mend: Option<Mend>,
     /// When the work besides the feeds is due.
     tend_due: Instant,
-    term: Term,
-    /// The partitions that this instance projects; none while their leases may have run out.
-    held: BTreeSet<i32>,
-    /// As of the last renewal; none before the first.
+    leases: Leases,
+    /// The partitions that the feeds read: those that are assigned, or none after an error.
+    feeding: BTreeSet<i32>,
+    /// As of the last look; none before the first renewal.
     assigned: Option<BTreeSet<i32>>,
     /// Steps in a row that failed with a conflict or a time-out.
     passing: u32,
@@ -158,7 +161,14 @@ impl Projector {
         };
         let limit = i64::try_from(wiring.consumer.max_poll_records).unwrap_or(500);
         let postgres = PostgresFeed::new(role, limit, wiring.kafka.is_none());
-        let term = wiring.instance.term();
+        let leased = Leased {
+            tenant: wiring.tenant.as_str().to_owned(),
+            role: wiring.kind.name(),
+            topic: wiring.topic.clone(),
+            // Known once the topic is.
+            partitions: 0,
+        };
+        let leases = Leases::new(wiring.pool.clone(), Arc::clone(&wiring.instance), leased);
         Self {
             wiring,
             connection: None,
@@ -166,8 +176,8 @@ impl Projector {
             kafka: None,
             postgres,
             mend: None,
-            term,
-            held: BTreeSet::new(),
+            leases,
+            feeding: BTreeSet::new(),
             assigned: None,
             passing: 0,
             failed_at: None,
@@ -179,17 +189,17 @@ impl Projector {
     /// Works until told to stop; a transaction that runs by then is finished.
     pub async fn run(mut self, token: CancellationToken) {
         self.report_running(true);
-        let mut pause = PAUSE;
-        while !token.is_cancelled() {
-            tokio::select! {
-                biased;
-                () = token.cancelled() => break,
-                () = self.wait() => {}
-            }
+        self.leases.clone().beside(Box::pin(self.work(&token))).await;
+        self.report_running(false);
+    }
+
+    async fn work(&mut self, token: &CancellationToken) {
+        let mut backoff = Backoff::new(PAUSE, PAUSE_MAX);
+        while token.run_until_cancelled(self.wait()).await.is_some() {
             let begun = Instant::now();
             match self.step().await {
                 Ok(progress) => {
-                    pause = PAUSE;
+                    backoff.reset();
                     if progress.chunks > 0 {
                         let more = progress.outcome.applied >= MANY;
                         let follows = self.kafka.is_some();
@@ -201,15 +211,10 @@ impl Projector {
                     self.report_failure(&error);
                     let error = error.told();
                     tracing::warn!(projector = self.wiring.kind.name(), error, "projecting");
-                    tokio::select! {
-                        () = token.cancelled() => break,
-                        () = sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
-                    }
+                    let _ = token.run_until_cancelled(sleep(backoff.fail())).await;
                 }
             }
         }
-        self.leave().await;
-        self.report_running(false);
     }
 
     /// Waits until there may be something to do. May be dropped at any time.
@@ -228,8 +233,8 @@ impl Projector {
         tokio::select! {
             () = arrival => {}
             () = self.wiring.commits.notified(), if postgres.is_active() => postgres.hurry(),
-            () = sleep_until(postgres.due().min(self.tend_due).min(self.term.due())) => {}
-            () = self.term.moved() => self.term.hurry(),
+            () = sleep_until(postgres.due().min(self.tend_due)) => {}
+            () = self.leases.changed() => {}
         }
     }
 
@@ -250,7 +255,7 @@ impl Projector {
 
     /// Applies all that has come by now. Returns without waiting where there is nothing.
     pub async fn step(&mut self) -> store::Result<Progress> {
-        let result = store::bounded(store::SILENT, self.try_step()).await;
+        let result = store::bounded(store::SILENT, Box::pin(self.try_step())).await;
         if let Err(error) = &result {
             let passes = error.blame() == Blame::Passing;
             self.passing = if passes { self.passing.saturating_add(1) } else { 0 };
@@ -268,12 +273,15 @@ impl Projector {
             return Ok(Progress::default());
         }
         let Some(job) = self.job.clone() else { return Ok(Progress::default()) };
+        self.leases.renew().await?;
+        let assigned = self.assigned(&job);
+        let moves = assigned != self.feeding;
         let arrived = self.kafka.as_mut().map(|kafka| kafka.take(&job)).unwrap_or_default();
         let mends = self.mend.is_some();
         let rests = self.mend.as_ref().is_some_and(Mend::is_foreign);
         let walks = !rests && Instant::now() >= self.postgres.due();
         let tends = Instant::now() >= self.tend_due;
-        if arrived.is_empty() && !walks && !mends && !tends && !self.term.is_due(Instant::now()) {
+        if arrived.is_empty() && !walks && !mends && !tends && !moves {
             return Ok(Progress::default());
         }
         // Kept from step to step: the pool would look twice whether it is sound.
@@ -281,12 +289,14 @@ impl Projector {
             Some(connection) => connection,
             None => self.wiring.pool.acquire().await?,
         };
-        self.lease(&mut connection, &job).await?;
+        if moves {
+            self.follow(&mut connection, &job, assigned).await?;
+        }
         let mut chunks = self.sorted(&job, &mut connection, arrived).await?;
         let in_step = self.kafka.as_ref().map(KafkaFeed::in_step).unwrap_or_default();
         let mut found = Found::default();
         if walks {
-            found = self.postgres.read(&mut connection, &job, &self.held, &in_step).await?;
+            found = self.postgres.read(&mut connection, &job, &self.feeding, &in_step).await?;
             self.report_lag(&job, &found);
         }
         if found.foreign {
@@ -317,7 +327,7 @@ impl Projector {
         if tends {
             outcome.add(&self.tend(&mut connection, &job).await?);
         }
-        self.postgres.settle(&mut connection, &job, &self.held).await?;
+        self.postgres.settle(&mut connection, &job, &self.feeding).await?;
         self.connection = Some(connection);
         Ok(Progress { outcome, chunks: chunks.len() })
     }
@@ -355,6 +365,7 @@ impl Projector {
         if let (Some(open), true) = (&wiring.kafka, wiring.consumer.feed_kafka) {
             self.kafka = Some(KafkaFeed::new(Arc::clone(open), &wiring.consumer));
         }
+        self.leases.set_partitions(partitions);
         let deployment = store::topics::deployment(&mut connection, &wiring.tenant).await?;
         let recent = wiring.recent.clone();
         self.job = Some(Job { kind: wiring.kind, subscription, partitions, deployment, recent });
@@ -371,7 +382,7 @@ impl Projector {
         let mut chunks = Vec::new();
         for arrival in arrived {
             match arrival {
-                Arrived::Chunk(chunk) if !self.held.contains(&chunk.partition) => {}
+                Arrived::Chunk(chunk) if !self.feeding.contains(&chunk.partition) => {}
                 Arrived::Chunk(chunk) => chunks.push(chunk),
                 Arrived::Failed { partition, error } => {
                     self.report_error(&format!("partition {partition}: {error}"), true);
@@ -413,8 +424,7 @@ impl Projector {
 
     /// After an error nothing in memory is worth keeping: Postgres knows where everything stands.
     fn forget(&mut self) {
-        self.held.clear();
-        self.term.hurry();
+        self.feeding.clear();
         self.job = None;
         self.kafka = None;
         self.mend = None;
