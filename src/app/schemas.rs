@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::Backoff;
 use crate::config::Settings;
 use crate::registry::{self, Registry, RegistryError, Subject};
 use crate::status::{SchemasState, Status};
@@ -56,14 +57,15 @@ impl Schemas {
 
     /// Until they are registered, and then idle until told to stop.
     pub async fn run(self, registered: bool, stop: CancellationToken) {
-        let (mut done, mut pause) = (registered, PAUSE_MIN);
+        let (mut done, mut backoff) = (registered, Backoff::new(PAUSE_MIN, PAUSE_MAX));
+        let mut pause = PAUSE_MIN;
         while !done {
             if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                 return;
             }
             let Some(answer) = stop.run_until_cancelled(self.attempt()).await else { return };
             done = answer.is_ok();
-            pause = (pause * 2).min(PAUSE_MAX);
+            pause = backoff.fail();
         }
         stop.cancelled().await;
     }

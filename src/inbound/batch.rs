@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::Shared;
 use super::waves::{self, Decision, Order, Undecided};
 use crate::answer::Problem;
+use crate::backoff::Backoff;
 use crate::execute::{Context, Failure, Key, Operation, Request};
 use crate::kafka::Fetched;
 use crate::request::{Commanded, Unread, WalletCommand, is_plain_id, is_traceparent};
@@ -83,7 +84,7 @@ pub(super) async fn settle<'a>(
             }
         });
     }
-    let (mut tries, mut pause) = (0, PAUSE);
+    let (mut tries, mut backoff) = (0, Backoff::new(PAUSE, PAUSE_MAX));
     while !pending.is_empty() {
         let outcomes = waves::run(shared, &pending).await;
         let mut undecided = Vec::new();
@@ -107,8 +108,7 @@ pub(super) async fn settle<'a>(
         }
         pending = undecided.into_iter().map(|(pending, _)| pending).collect();
         if !pending.is_empty() {
-            stop.run_until_cancelled(sleep(pause)).await?;
-            pause = (pause * 2).min(PAUSE_MAX);
+            stop.run_until_cancelled(sleep(backoff.fail())).await?;
         }
     }
     Some(handled)

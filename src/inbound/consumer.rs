@@ -1,5 +1,5 @@
-//! One stage's partitions: which of them this instance has, and a reader at work on each. Starts and
-//! ends readers; knows nothing of commands.
+//! One stage's partitions: a reader at work on each that this instance has. Starts and ends readers;
+//! knows nothing of commands.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,21 +8,23 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::partition::Worker;
-use crate::instance::Term;
+use crate::background::leases::Leases;
+use crate::backoff::Backoff;
 use crate::status::PartitionStatus;
 use crate::store::checkpoints::{self, Subscription};
-use crate::store::leases::{self, Leased, Standing};
+use crate::store::leases::Leased;
 use crate::store::{self, group_offsets};
 
-/// At the end the partitions are given up; where Postgres is slow to take that, they run out.
-const LEAVE: Duration = Duration::from_secs(2);
-/// After a renewal that failed.
+/// Between two looks at where the partitions stand in Postgres: an operator may have moved one back.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// After a look that failed.
 const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Where each reader stands.
 pub(super) type Places = Arc<Mutex<BTreeMap<i32, PartitionStatus>>>;
@@ -35,205 +37,184 @@ pub(super) fn lock(places: &Places) -> MutexGuard<'_, BTreeMap<i32, PartitionSta
 struct Consumer {
     shared: Arc<Shared>,
     stage: usize,
+    leases: Leases,
     places: Places,
     workers: FuturesUnordered<BoxFuture<'static, i32>>,
     /// What ends each of them.
     running: BTreeMap<i32, CancellationToken>,
-    /// Above the share, and its reader has ended: to be given up with the next renewal.
-    surplus: BTreeSet<i32>,
-    /// As of the last renewal; none before the first.
+    /// As of the last look; none before the first renewal.
     assigned: Option<BTreeSet<i32>>,
-    /// Ends the wait for the next renewal.
-    hurry: Arc<Notify>,
+    /// Fired where a reader has ended: another may begin, or its partition is given up.
+    ended: Arc<Notify>,
 }
 
-/// The leases' own state: it travels through each renewal.
-struct Leasing {
-    term: Term,
-    /// For how many partitions the rows are there.
+/// Looks at where the partitions stand: its own state travels through each look.
+struct Watch {
+    shared: Arc<Shared>,
+    stage: usize,
+    leases: Leases,
+    places: Places,
+    ended: Arc<Notify>,
+    /// Postgres has a place for so many partitions.
     opened: i32,
+    backoff: Backoff,
 }
 
-/// What a renewal found.
-struct Renewed {
-    standing: Standing,
+/// What a look found.
+struct Seen {
     /// Where the partitions stand in Postgres.
     stored: BTreeMap<i32, i64>,
     /// Where their readers had stood before that was read.
     before: BTreeMap<i32, i64>,
 }
 
-type Renewal = BoxFuture<'static, (Leasing, store::Result<Renewed>)>;
-
 /// Consumes one stage until told to stop; what is in hand then is finished.
 pub(super) async fn run(shared: &Arc<Shared>, stage: usize, stop: CancellationToken) {
-    let mut consumer = Consumer {
+    let parts = &shared.parts;
+    let instance = Arc::clone(&parts.instance);
+    let leases = Leases::new(parts.pool.clone(), instance, shared.leased(stage));
+    let consumer = Consumer {
         shared: Arc::clone(shared),
         stage,
+        leases: leases.clone(),
         places: Places::default(),
         workers: FuturesUnordered::new(),
         running: BTreeMap::new(),
-        surplus: BTreeSet::new(),
         assigned: None,
-        hurry: Arc::default(),
+        ended: Arc::default(),
     };
-    let term = shared.parts.instance.term();
-    let mut renewal = consumer.renewal(Leasing { term, opened: 0 });
-    loop {
-        // Readers are polled while a renewal waits for Postgres: they may have its connections.
-        tokio::select! {
-            () = stop.cancelled() => break,
-            Some(partition) = consumer.workers.next(), if !consumer.workers.is_empty() => {
-                consumer.running.remove(&partition);
-                consumer.hurry.notify_one();
-            }
-            (leasing, renewed) = &mut renewal => {
-                match renewed {
-                    Ok(renewed) => consumer.follow(renewed),
-                    Err(error) => {
-                        tracing::warn!(role = consumer.role(), %error, "leases not renewed");
-                        consumer.shared.report_error(&format!("Postgres: {error}"));
-                    }
-                }
-                renewal = consumer.renewal(leasing);
-            }
-        }
-    }
-    drop(renewal);
-    consumer.running.values().for_each(CancellationToken::cancel);
-    while consumer.workers.next().await.is_some() {}
-    drop(consumer);
-    leave(shared, stage).await;
+    leases.beside(Box::pin(consumer.work(stop))).await;
 }
 
 impl Consumer {
-    fn role(&self) -> &'static str {
-        self.shared.stages.get(self.stage).map_or("", |stage| stage.role)
-    }
-
-    /// Waits until the leases are due, gives up what is to be given up, and renews the rest.
-    fn renewal(&self, mut leasing: Leasing) -> Renewal {
-        let (shared, stage) = (Arc::clone(&self.shared), self.stage);
-        let (hurry, places) = (Arc::clone(&self.hurry), Arc::clone(&self.places));
-        let surplus: Vec<i32> = self.surplus.iter().copied().collect();
-        Box::pin(async move {
+    async fn work(mut self, stop: CancellationToken) {
+        let watch = Watch {
+            shared: Arc::clone(&self.shared),
+            stage: self.stage,
+            leases: self.leases.clone(),
+            places: Arc::clone(&self.places),
+            ended: Arc::clone(&self.ended),
+            opened: 0,
+            backoff: Backoff::new(PAUSE, PAUSE_MAX),
+        };
+        let mut looking = Box::pin(watch.look());
+        loop {
+            // Readers are polled while a look waits for Postgres: they may have its connections.
             tokio::select! {
-                () = sleep_until(leasing.term.due()) => {}
-                () = leasing.term.moved() => {}
-                () = hurry.notified() => {}
-            }
-            let begun = Instant::now();
-            let before = lock(&places).iter().map(|(n, place)| (*n, place.next_offset)).collect();
-            let renewing = renew(&shared, stage, leasing.opened, &surplus, before);
-            let renewed = store::bounded(store::SILENT, renewing).await;
-            match &renewed {
-                Ok((_, opened)) => {
-                    leasing.opened = *opened;
-                    leasing.term.renewed(begun);
+                () = stop.cancelled() => break,
+                Some(partition) = self.workers.next(), if !self.workers.is_empty() => {
+                    self.running.remove(&partition);
+                    self.ended.notify_one();
                 }
-                Err(_) => {
-                    sleep(PAUSE).await;
-                    leasing.term.hurry();
+                (watch, seen) = &mut looking => {
+                    match seen {
+                        Ok(seen) => self.follow(&seen),
+                        Err(error) => self.shared.report_error(&format!("Postgres: {error}")),
+                    }
+                    looking.set(watch.look());
                 }
             }
-            (leasing, renewed.map(|(renewed, _)| renewed))
-        })
+        }
+        self.running.values().for_each(CancellationToken::cancel);
+        while self.workers.next().await.is_some() {}
     }
 
     /// Starts and ends readers as the leases say.
-    fn follow(&mut self, renewed: Renewed) {
-        let Renewed { standing, stored, before } = renewed;
-        self.shared.parts.instance.note(&standing);
-        let mut held: Vec<i32> = standing.leases.iter().map(|lease| lease.partition).collect();
-        let above = held.split_off(standing.share.min(held.len()));
-        self.surplus = above.into_iter().filter(|n| !self.running.contains_key(n)).collect();
-        let held: BTreeSet<i32> = held.into_iter().collect();
+    fn follow(&mut self, seen: &Seen) {
+        let in_hand = self.running.keys().copied().collect();
+        let Some(assigned) = self.leases.assigned(&in_hand) else { return };
+        let assigned: BTreeSet<i32> = assigned.into_keys().collect();
         for (partition, token) in &self.running {
-            let place = stored.get(partition).zip(before.get(partition));
+            let place = seen.stored.get(partition).zip(seen.before.get(partition));
             // Its own place moved in Postgres before it did here: a lower one is a reset.
             let is_moved_back = place.is_some_and(|(stored, before)| stored < before);
-            if !held.contains(partition) || is_moved_back {
+            if !assigned.contains(partition) || is_moved_back {
                 token.cancel();
             }
         }
-        let idle: Vec<i32> =
-            held.iter().copied().filter(|n| !self.running.contains_key(n)).collect();
-        for partition in idle {
-            let Some(place) = stored.get(&partition) else { continue };
-            // A place of an earlier reader must not look as if it had been moved back from there.
-            let start =
-                PartitionStatus { next_offset: *place, high_watermark: *place, oldest: None };
-            lock(&self.places).insert(partition, start);
-            let token = CancellationToken::new();
-            let worker = Worker {
-                shared: Arc::clone(&self.shared),
-                stage: self.stage,
-                partition,
-                places: Arc::clone(&self.places),
-                stop: token.clone(),
-            };
-            self.running.insert(partition, token);
-            self.workers.push(Box::pin(worker.run(*place)));
+        for partition in assigned.difference(&in_hand) {
+            if let Some(place) = seen.stored.get(partition) {
+                self.start(*partition, *place);
+            }
         }
-        lock(&self.places).retain(|partition, _| held.contains(partition));
-        if !self.surplus.is_empty() {
-            self.hurry.notify_one();
-        }
+        lock(&self.places).retain(|partition, _| assigned.contains(partition));
         match &self.assigned {
-            None => self.shared.report_assigned(self.stage, held.len()),
-            Some(before) if *before != held => {
-                self.shared.report_rebalance(self.stage, held.len());
+            None => self.shared.report_assigned(self.stage, assigned.len()),
+            Some(before) if *before != assigned => {
+                self.shared.report_rebalance(self.stage, assigned.len());
             }
             Some(_) => {}
         }
-        self.assigned = Some(held);
+        self.assigned = Some(assigned);
         self.shared.report_places(self.stage, &lock(&self.places));
     }
+
+    fn start(&mut self, partition: i32, place: i64) {
+        // A place of an earlier reader must not look as if it had been moved back from there.
+        let start = PartitionStatus { next_offset: place, high_watermark: place, oldest: None };
+        lock(&self.places).insert(partition, start);
+        let token = CancellationToken::new();
+        let worker = Worker {
+            shared: Arc::clone(&self.shared),
+            stage: self.stage,
+            partition,
+            places: Arc::clone(&self.places),
+            stop: token.clone(),
+        };
+        self.running.insert(partition, token);
+        self.workers.push(Box::pin(worker.run(place)));
+    }
 }
 
-/// Tells the others that this instance stops.
-async fn leave(shared: &Shared, stage: usize) {
-    let leased = shared.leased(stage);
-    let leaving = async {
-        let mut connection = store::acquire(&shared.parts.pool).await?;
-        leases::leave(&mut connection, &leased, shared.parts.instance.owner()).await
-    };
-    if !matches!(timeout(LEAVE, leaving).await, Ok(Ok(()))) {
-        tracing::warn!(role = leased.role, "leases not given up: they run out");
+impl Watch {
+    /// Waits until there may be something to see, and looks.
+    async fn look(mut self) -> (Self, store::Result<Seen>) {
+        // The first look makes the rows that there is something to lease for.
+        if self.opened > 0 {
+            tokio::select! {
+                () = sleep(LOOK_EVERY) => {}
+                () = self.leases.changed() => {}
+                () = self.ended.notified() => {}
+            }
+        }
+        let seen = store::bounded(store::SILENT, self.read()).await;
+        match &seen {
+            Ok(_) => self.backoff.reset(),
+            Err(error) => {
+                let role = self.shared.subscription(self.stage).projector;
+                tracing::warn!(role, %error, "places not read");
+                sleep(self.backoff.fail()).await;
+            }
+        }
+        (self, seen)
     }
-}
 
-/// One renewal, and for how many partitions the rows are there by now.
-async fn renew(
-    shared: &Shared,
-    stage: usize,
-    opened: i32,
-    surplus: &[i32],
-    before: BTreeMap<i32, i64>,
-) -> store::Result<(Renewed, i32)> {
-    let (leased, of) = (shared.leased(stage), shared.subscription(stage));
-    let instance = &shared.parts.instance;
-    let mut connection = store::acquire(&shared.parts.pool).await?;
-    if opened != leased.partitions {
-        leases::open(&mut connection, &leased).await?;
-        checkpoints::load(&mut connection, &of, leased.partitions).await?;
+    async fn read(&mut self) -> store::Result<Seen> {
+        let (shared, of) = (&self.shared, self.shared.subscription(self.stage));
+        let partitions = shared.partitions(self.stage);
+        if self.opened != partitions {
+            let mut connection = store::acquire(&shared.parts.pool).await?;
+            checkpoints::load(&mut connection, &of, partitions).await?;
+            self.leases.set_partitions(partitions);
+            self.opened = partitions;
+        }
+        let before = lock(&self.places).iter().map(|(n, place)| (*n, place.next_offset)).collect();
+        let (pool, tenant) = (&shared.parts.pool, of.tenant.as_str());
+        let places = group_offsets::positions(pool, tenant, of.projector, &of.topic).await?;
+        let stored = places.iter().map(|place| (place.partition, place.next_offset)).collect();
+        Ok(Seen { stored, before })
     }
-    if !surplus.is_empty() {
-        leases::release(&mut connection, &leased, instance.owner(), surplus).await?;
-    }
-    let standing = leases::renew(&mut connection, &leased, &instance.member()).await?;
-    drop(connection);
-    let (pool, tenant) = (&shared.parts.pool, &leased.tenant);
-    let places = group_offsets::positions(pool, tenant, of.projector, &of.topic).await?;
-    let stored = places.iter().map(|place| (place.partition, place.next_offset)).collect();
-    Ok((Renewed { standing, stored, before }, leased.partitions))
 }
 
 impl Shared {
     fn leased(&self, stage: usize) -> Leased {
         let Subscription { tenant, projector, topic } = self.subscription(stage);
-        let partitions = self.stages.get(stage).map_or(0, |stage| stage.topic.partitions());
-        Leased { tenant: tenant.as_str().to_owned(), role: projector, topic, partitions }
+        // Known to the leases with the first look.
+        Leased { tenant: tenant.as_str().to_owned(), role: projector, topic, partitions: 0 }
+    }
+
+    fn partitions(&self, stage: usize) -> i32 {
+        self.stages.get(stage).map_or(0, |stage| stage.topic.partitions())
     }
 
     /// Whose places a stage's are.

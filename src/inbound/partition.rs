@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::consumer::{Places, lock};
 use super::letters::{self, Letters};
 use super::{Shared, Stage, batch, now, send};
+use crate::backoff::Backoff;
 use crate::kafka::{FetchError, Fetched, Fetcher};
 use crate::status::PartitionStatus;
 use crate::store::checkpoints::{self, Advance, Subscription};
@@ -48,15 +49,15 @@ impl Worker {
     async fn read(&self, stage: &Stage, mut position: i64) -> Option<()> {
         let connection = Arc::clone(&self.shared.parts.connection);
         let mut fetcher = Fetcher::new(connection, &stage.topic.name, self.partition);
-        let mut pause = PAUSE;
+        let mut backoff = Backoff::new(PAUSE, PAUSE_MAX);
         loop {
             let fetching = fetcher.fetch(position, FETCH_BYTES, MAX_WAIT);
             let error = match self.stop.run_until_cancelled(fetching).await? {
                 Ok((records, end)) => {
-                    if pause > PAUSE {
+                    if backoff.failures() > 0 {
                         self.shared.report_well();
                     }
-                    pause = PAUSE;
+                    backoff.reset();
                     position = self.consume(stage, position, end, records).await?;
                     continue;
                 }
@@ -75,8 +76,7 @@ impl Worker {
                 "{}, partition {}: {error}",
                 stage.topic.name, self.partition
             ));
-            self.wait(pause).await?;
-            pause = (pause * 2).min(PAUSE_MAX);
+            self.wait(backoff.fail()).await?;
         }
     }
 

@@ -14,6 +14,7 @@ use super::batch::{Fate, Handled};
 use super::record::{self, Origin};
 use super::shorter::shorter;
 use super::{Shared, Topic};
+use crate::backoff::Backoff;
 use crate::envelope::partition_of;
 use crate::kafka::{Copied, ProduceError};
 
@@ -134,7 +135,7 @@ async fn deliver(
 ) -> Option<Left> {
     let mut queue = requests(records, shared.parts.producer.max_request_bytes);
     let mut left = Left::default();
-    let mut pause = PAUSE;
+    let mut backoff = Backoff::new(PAUSE, PAUSE_MAX);
     while let Some(records) = queue.pop_front() {
         if partition >= topic.partitions().max(1) {
             left.homeless = records.into_iter().chain(queue.into_iter().flatten()).collect();
@@ -143,7 +144,7 @@ async fn deliver(
         let sent: Vec<Copied> = records.iter().map(|(_, record)| record.clone()).collect();
         let error = match topic.producer.produce(partition, sent).await {
             Ok(_) => {
-                pause = PAUSE;
+                backoff.reset();
                 continue;
             }
             Err(error) => error,
@@ -166,8 +167,7 @@ async fn deliver(
                 let error = format!("{}, partition {partition}: {error}", topic.name);
                 tracing::warn!("{error}");
                 shared.report_error(&error);
-                stop.run_until_cancelled(sleep(pause)).await?;
-                pause = (pause * 2).min(PAUSE_MAX);
+                stop.run_until_cancelled(sleep(backoff.fail())).await?;
                 queue.push_front(records);
             }
         }

@@ -8,6 +8,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use crate::backoff::Backoff;
 use crate::kafka;
 use crate::kafka::admin::Admin;
 use crate::kafka::topics::{Topic, TopicSpec};
@@ -31,7 +32,7 @@ enum Failure {
 
 /// Waits until all topics are there; none: told to stop before.
 pub(super) async fn prepare(shared: &Shared, stop: &CancellationToken) -> Option<Admin> {
-    let mut pause = PAUSE;
+    let mut backoff = Backoff::new(PAUSE, PAUSE_MAX);
     let mut admin = None;
     let mut told = String::new();
     loop {
@@ -49,8 +50,7 @@ pub(super) async fn prepare(shared: &Shared, stop: &CancellationToken) -> Option
                 shared.report_error(&error);
                 told = error;
                 admin = None;
-                stop.run_until_cancelled(sleep(pause)).await?;
-                pause = (pause * 2).min(PAUSE_MAX);
+                stop.run_until_cancelled(sleep(backoff.fail())).await?;
             }
         }
     }

@@ -2,7 +2,6 @@
 //! task; a partition fetches on once its last chunk is applied.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Job;
 use super::chunk::Chunk;
+use crate::backoff::Backoff;
 use crate::config::ConsumerSettings;
 use crate::kafka::{FetchError, Fetched, SharedReader};
 use crate::status::PartitionStatus;
@@ -20,8 +20,9 @@ use crate::store::checkpoints::Checkpoint;
 /// Makes the reader of one partition.
 pub type OpenPartition = Arc<dyn Fn(i32) -> SharedReader + Send + Sync>;
 
-/// The longest pause between two attempts.
-const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// A partition that had read its topic to the end this long ago is in step.
 const IN_STEP: Duration = Duration::from_secs(2);
 
@@ -83,7 +84,7 @@ struct Reader {
     /// Fetched and more than one chunk may hold.
     rest: VecDeque<Arc<Fetched>>,
     high_watermark: i64,
-    failures: u32,
+    backoff: Backoff,
     /// To wait before the next fetch.
     pause: Duration,
 }
@@ -134,7 +135,7 @@ impl KafkaFeed {
                 fetcher: (self.open)(partition),
                 rest: VecDeque::new(),
                 high_watermark: 0,
-                failures: 0,
+                backoff: Backoff::new(PAUSE, PAUSE_MAX),
                 pause: Duration::ZERO,
             });
         }
@@ -217,7 +218,7 @@ impl KafkaFeed {
         }
         match result {
             Ok(()) => {
-                reader.failures = 0;
+                reader.backoff.reset();
                 self.failing.remove(&partition);
                 let (next_offset, high_watermark) = (reader.position, reader.high_watermark);
                 let place = PartitionStatus { next_offset, high_watermark, oldest: None };
@@ -251,8 +252,7 @@ impl KafkaFeed {
             }
             Err(Failure::Other(error)) => {
                 self.failing.insert(partition);
-                reader.pause = backoff(reader.failures);
-                reader.failures += 1;
+                reader.pause = reader.backoff.fail();
                 self.at_end.remove(&partition);
                 self.ready.push(Arrived::Failed { partition, error });
                 self.fetch(reader);
@@ -289,11 +289,4 @@ impl Reader {
             Err(error) => Err(Failure::Other(error.to_string())),
         }
     }
-}
-
-/// 1, 2, 4, 8, then 10 s, a fifth of it at random so that partitions do not knock all at once.
-fn backoff(failures: u32) -> Duration {
-    let whole = Duration::from_secs(1_u64 << failures.min(4)).min(BACKOFF_MAX);
-    let random = RandomState::new().hash_one(()) % 100;
-    whole * 4 / 5 + whole / 500 * u32::try_from(random).unwrap_or(0)
 }

@@ -66,7 +66,7 @@ fn each_room_uses_only_what_it_may() {
             &[
                 "background",
                 "dead_letters",
-                "group_mirror",
+                "group_offsets",
                 "inbound",
                 "projector",
                 "publisher",
