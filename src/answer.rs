@@ -1,60 +1,58 @@
-//! What a command is answered, pure: a status and a JSON body.
+//! What becomes of a command, and what its caller is answered. Pure.
 //!
-//! The body is made where the command is decided, inside its transaction, because the idempotency
-//! key keeps it: a replay is the first answer to the byte.
+//! The lanes give an [`Outcome`]: data, made while rows are locked. Its JSON is made here, by the
+//! edge that has the caller: HTTP, or the consumer of inbound commands.
 
 mod dead_letters;
+mod failure;
+mod outcome;
+mod outcomes;
 mod problem;
 mod wallet;
 
-use std::sync::Arc;
-
-use uuid::Uuid;
-
-use crate::wallet::{Rejection, Wallet, WalletId};
+use crate::wallet::{Op, WalletId};
 
 pub use dead_letters::{
     Bytes, DeadLetterStoryView, DeadLetterView, DeadLettersView, ParkedWalletName,
     ParkedWalletView, RequestView,
 };
+pub use outcome::{Effect, Failure, Outcome, Refusal, Reply};
+pub use outcomes::{Outcomes, Verdict, Whole};
 pub use problem::{FieldError, Problem, ProblemCode, ProblemDocument};
 pub use wallet::{TransferView, WalletView, event_json};
 
-/// A decided outcome as it goes to the caller. Cheap to clone.
+/// A decided command as its caller gets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,
-    pub body: Arc<str>,
+    pub body: String,
     /// Wallets and the versions that the answer speaks of; empty for a refusal.
     pub versions: Vec<(WalletId, i64)>,
 }
 
 impl Answer {
-    /// 201 with the wallet; `transaction_id` is left out for a creation.
-    pub fn wallet(wallet: &Wallet, transaction_id: Option<Uuid>) -> Self {
-        let view = WalletView::new(wallet).with_transaction(transaction_id);
-        Self {
-            status: 201,
-            body: view.to_json().into(),
-            versions: vec![(wallet.id.clone(), wallet.version)],
+    pub fn of(reply: &Reply) -> Self {
+        match &reply.result {
+            Ok(effect) => {
+                Self { status: 201, body: body(effect), versions: effect.versions().collect() }
+            }
+            Err(refusal) => {
+                let problem = Problem::of_refusal(refusal);
+                Self { status: problem.status(), body: problem.to_json(), versions: Vec::new() }
+            }
         }
     }
+}
 
-    /// 201 with both sides of a transfer.
-    pub fn transfer(transfer_id: Uuid, from: &Wallet, to: &Wallet) -> Self {
-        let body = wallet::transfer_json(transfer_id, from, to);
-        let versions = vec![(from.id.clone(), from.version), (to.id.clone(), to.version)];
-        Self { status: 201, body: body.into(), versions }
-    }
-
-    /// The problem document of a refusal.
-    pub fn rejection(rejection: &Rejection, request_id: &str) -> Self {
-        let problem = Problem::of_rejection(rejection).with_request_id(request_id);
-        Self { status: problem.status(), body: problem.to_json().into(), versions: Vec::new() }
-    }
-
-    /// An answer kept under a key. What it speaks of is read back from its body.
-    pub fn stored(status: u16, body: &str) -> Self {
-        Self { status, body: body.into(), versions: wallet::versions_in(body) }
+/// The wallet; a movement adds its transaction, and a transfer shows both of its wallets.
+fn body(effect: &Effect) -> String {
+    let id = effect.transaction_id;
+    match (effect.op, effect.wallets.as_slice()) {
+        (Op::Transfer, [from, to, ..]) => wallet::transfer_json(id, from, to),
+        (op, [wallet, ..]) => {
+            let shown = Some(id).filter(|_| op != Op::Create);
+            WalletView::new(wallet).with_transaction(shown).to_json()
+        }
+        (_, []) => String::from("{}"),
     }
 }

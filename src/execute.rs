@@ -22,9 +22,8 @@ mod batch;
 mod doubt;
 mod fold;
 mod key;
+mod known_keys;
 mod lane;
-mod outcomes;
-mod problem;
 mod reconnect;
 mod savepoint;
 mod side;
@@ -37,18 +36,16 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
-use crate::answer::Answer;
+use crate::answer::{Failure, Outcomes};
 use crate::config::CommandSettings;
 use crate::pressure::Pressure;
 use crate::recent::Recent;
 use crate::store::Way;
-use crate::wallet::{Command, IdOrigin, TenantId, WalletId};
+use crate::wallet::{Command, TenantId, WalletId};
 
 pub use key::Key;
 pub use lane::Lane;
-pub use outcomes::{Outcomes, Verdict, Whole};
 pub use side::SESSIONS_MAX as SIDE_SESSIONS;
 
 /// A command that has waited this long is not begun any more.
@@ -85,39 +82,6 @@ pub struct Context {
     pub causation_id: Option<String>,
     pub traceparent: Option<String>,
 }
-
-/// A decided outcome: an effect or a refusal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
-    pub answer: Answer,
-    /// The first answer under the key, given again.
-    pub replayed: bool,
-}
-
-/// Why a command was not decided.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Failure {
-    /// The lane's queue is full. Nothing happened.
-    Overloaded,
-    /// Postgres cannot be reached. Nothing happened.
-    Unavailable,
-    /// The command may have taken effect; the same key will tell.
-    OutcomeUnknown,
-    /// Another transaction holds the wallet. Nothing happened.
-    WalletBusy,
-    /// A request with the same key is still running. Nothing happened.
-    KeyInFlight,
-    /// The key belongs to another request. Nothing happened.
-    KeyReused,
-    /// The first answer is no longer kept; it was about this transaction. Nothing happened again.
-    KeyExpired { transaction_id: Uuid },
-    /// Another operation of the same atomic request was refused. Nothing happened.
-    Abandoned,
-    /// A mistake of ours. Nothing happened.
-    Broken,
-}
-
-pub type Outcome = Result<Reply, Failure>;
 
 /// The topic that events will go to, and the partitions that wallets are hashed over.
 #[derive(Debug, Clone)]
@@ -250,7 +214,7 @@ impl Executor {
         let mut hasher = DefaultHasher::new();
         request.tenant.hash(&mut hasher);
         match request.operations.first().map(|first| (&first.command, &first.key)) {
-            Some((Command::Create(create), Some(key))) if create.id.1 == IdOrigin::Made => {
+            Some((command, Some(key))) if command.has_generated_id() => {
                 key.scope.hash(&mut hasher);
             }
             Some((command, _)) => command.wallet_id().hash(&mut hasher),
@@ -284,9 +248,7 @@ impl Request {
     /// Every wallet that the operations touch, as often as they do.
     fn wallets(&self) -> impl Iterator<Item = &WalletId> {
         let commands = self.operations.iter().map(|operation| &operation.command);
-        commands
-            .flat_map(|command| [Some(command.wallet_id()), command.second_wallet_id()])
-            .flatten()
+        commands.flat_map(|command| command.footprint().wallets().collect::<Vec<_>>())
     }
 
     /// The keys that the request may write.
@@ -302,14 +264,25 @@ impl Request {
 }
 
 impl Job {
+    /// A job whose caller has gone away.
+    #[cfg(test)]
+    fn unanswered(request: Request) -> Self {
+        let (respond, _) = oneshot::channel();
+        Self { request, arrived: Instant::now(), respond, place: None }
+    }
+
     /// A waiter that is gone needs no answer.
     fn answer(self, outcomes: Outcomes) {
         let _ = self.respond.send(outcomes);
     }
 
     /// Every operation fails alike.
+    fn all(&self, failure: &Failure) -> Outcomes {
+        Outcomes::all(failure, self.request.operations.len())
+    }
+
     fn fail(self, failure: &Failure) {
-        let outcomes = Outcomes::all(failure, self.request.operations.len());
+        let outcomes = self.all(failure);
         self.answer(outcomes);
     }
 

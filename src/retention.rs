@@ -117,7 +117,7 @@ impl Retention {
             purged.outbox = self.outbox.after(step, ages.rest);
         }
         if self.batches.due <= now {
-            let step = rows::batches(connection, tenant, ages.batches, ROWS).await?;
+            let step = rows::batches(connection, ages.batches, ROWS).await?;
             purged.batches = self.batches.after(step, ages.rest);
         }
         if self.keys.due <= now {

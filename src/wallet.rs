@@ -1,8 +1,8 @@
 //! The domain, pure: what a wallet is, which commands it takes, what they do to it.
 //!
-//! A command and the state it meets are folded by [`decide`](decide::decide) into events or a
-//! [`Rejection`]; an event carries the state that it left, which [`Wallet::apply`] copies. Nothing here knows time, ids,
-//! Postgres, Kafka or HTTP: they are arguments.
+//! [`decide`](decide::decide) turns a [`Command`] and the [`World`] that its [`Footprint`] names into a
+//! [`Decision`] or a [`Rejection`]. An event carries the state that it left, which [`World::apply`]
+//! copies. Nothing here knows time, ids, Postgres, Kafka or HTTP: they are arguments.
 
 mod amount;
 mod command;
@@ -14,11 +14,14 @@ mod metadata;
 mod rejection;
 mod state;
 mod wire;
+mod world;
 
 pub use amount::{AMOUNT_MAX, Amount, AmountError, BALANCE_MAX, parse_decimal};
-pub use command::{Command, CreateWallet, Details, Expected, IdOrigin, Movement, Transfer};
+pub use command::{
+    Command, CreateWallet, Details, Expected, Footprint, IdOrigin, Movement, Op, Transfer,
+};
 pub use currency::Currency;
-pub use decide::decide;
+pub use decide::{Decision, decide, due};
 pub use event::{
     Change, ChangeType, Event, EventBody, EventKind, EventType, NewEvent, Origin, WalletState,
 };
@@ -27,3 +30,4 @@ pub use metadata::{METADATA_BYTES_MAX, Metadata, MetadataError};
 pub use rejection::Rejection;
 pub use state::{Status, Wallet};
 pub use wire::{BalanceChange, DataError, SCHEMA_VERSION, TransferChange, WalletCreated};
+pub use world::{Policy, World};

@@ -1,6 +1,6 @@
 //! The JSON of wallets and events: camelCase, amounts as strings in the currency's scale.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa::openapi::Schema;
@@ -100,29 +100,6 @@ pub(super) fn transfer_json(transfer_id: Uuid, from: &Wallet, to: &Wallet) -> St
         to_wallet: WalletView::new(to),
     };
     serde_json::to_string(&view).unwrap_or_default()
-}
-
-/// The wallets, with their versions, that a body made by this module speaks of.
-pub(super) fn versions_in(body: &str) -> Vec<(WalletId, i64)> {
-    #[derive(Deserialize)]
-    struct Shown {
-        id: String,
-        version: i64,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Both {
-        from_wallet: Shown,
-        to_wallet: Shown,
-    }
-    let pair = |shown: Shown| (WalletId::stored(&shown.id), shown.version);
-    if let Ok(shown) = serde_json::from_str::<Shown>(body) {
-        return vec![pair(shown)];
-    }
-    match serde_json::from_str::<Both>(body) {
-        Ok(both) => vec![pair(both.from_wallet), pair(both.to_wallet)],
-        Err(_) => Vec::new(),
-    }
 }
 
 /// An envelope as `GET /wallets/{id}/events` shows it: already JSON, passed through.

@@ -1,18 +1,20 @@
 //! One batch in one transaction, up to the point where only COMMIT is left.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::fold::{Fold, Folded, Known};
-use super::{Job, Outcomes, Shared};
+use super::fold::{Fold, Folded, fold};
+use super::known_keys::{KnownKeys, versions_of};
+use super::{Job, Operation, Request, Shared};
+use crate::answer::Outcomes;
 use crate::store::commands::{
-    Begun, Kept, Locking, Past, Taken, batch_claim, claim_and_read, wallets_at, wallets_existing,
+    BatchStart, Loaded, Locking, batch_claim, batch_start, wallets_at, wallets_existing,
     write_batch,
 };
 use crate::store::{self, Connection};
-use crate::wallet::{Event, TenantId, WalletId};
+use crate::wallet::{Event, TenantId, Wallet, WalletId};
 
 /// A session of a lane with what it has to know.
 #[derive(Debug)]
@@ -25,10 +27,10 @@ pub(super) struct Session {
 /// A batch that has been decided and written, and is not yet committed.
 #[derive(Debug)]
 pub(super) struct Prepared {
-    /// One for each job; none where a wallet of the job was skipped.
+    /// One for each job; none where a wallet of the job is contended.
     pub outcomes: Vec<Option<Outcomes>>,
-    /// Wallets that somebody else holds.
-    pub skipped: HashSet<WalletId>,
+    /// Wallets that another transaction has locked.
+    pub contended: HashSet<(TenantId, WalletId)>,
     /// Nothing to commit: only refusals and replays.
     pub read_only: bool,
     /// Events to keep for the projectors, once they are committed.
@@ -88,10 +90,10 @@ impl Session {
     }
 
     /// Begins the batch for its id alone: proves whether a batch of this id has committed.
-    pub async fn claim(&mut self, tenant: &TenantId, id: Uuid) -> store::Result<()> {
+    pub async fn claim(&mut self, id: Uuid) -> store::Result<()> {
         store::bounded(PREPARE_LIMIT, async {
             store::begin(&mut self.connection).await?;
-            batch_claim(&mut self.connection, tenant, id).await
+            batch_claim(&mut self.connection, id).await
         })
         .await
     }
@@ -104,64 +106,94 @@ impl Session {
         locking: Locking,
     ) -> store::Result<Prepared> {
         store::begin(&mut self.connection).await?;
-        let (connection, tenant) = (&mut self.connection, tenant_of(jobs));
-        let ids = wallets_of(jobs);
-        let keys = jobs.iter().flat_map(|job| job.request.keys());
-        let scopes: Vec<&[u8]> = keys.map(|key| &key.scope[..]).collect();
-        let Begun { wallets, now, taken, server } =
-            claim_and_read(connection, tenant, id, &ids, &scopes, locking).await?;
-        let absent: Vec<&str> =
-            ids.into_iter().filter(|id| !wallets.contains_key(&WalletId::stored(id))).collect();
-        let skipped: HashSet<WalletId> = match (locking, absent.is_empty()) {
+        let connection = &mut self.connection;
+        let (wallets, keys) = (wallets_of(jobs), keys_of(jobs));
+        let start = batch_start(connection, id, &wallets, &keys, locking).await?;
+        let BatchStart { now, server, mut tenants } = start;
+        let absent = |(tenant, id): &(&TenantId, &WalletId)| {
+            !tenants.get(*tenant).is_some_and(|loaded| loaded.world.wallet(id).is_some())
+        };
+        let absent: Vec<_> = wallets.into_iter().filter(absent).collect();
+        let contended: HashSet<(TenantId, WalletId)> = match (locking, absent.is_empty()) {
             (Locking::Skip, false) => {
-                wallets_existing(connection, tenant, &absent).await?.into_iter().collect()
+                wallets_existing(connection, &absent).await?.into_iter().collect()
             }
             _ => HashSet::new(),
         };
-        let past = match past_places(jobs, &taken).as_slice() {
-            [] => Past::new(),
-            places => wallets_at(connection, tenant, places).await?,
-        };
-        let known = Known { now, taken, past };
-        let fold = Fold::new(wallets, &skipped, known, tenant, self.partitions);
-        let Folded { outcomes, mut writes } = fold.run(jobs);
-        let read_only = writes.is_empty();
-        #[cfg(feature = "seeded-bugs")]
-        crate::seeded::keys_later(&shared.database, tenant, &shared.topic.name, now, &mut writes);
-        if !read_only {
-            write_batch(connection, tenant, &shared.topic.name, now, &mut writes).await?;
+        let mut past = self.past(jobs, &tenants).await?;
+        let mut folds = HashMap::new();
+        for tenant in jobs.iter().map(|job| &job.request.tenant) {
+            folds.entry(tenant).or_insert_with(|| {
+                let found = tenants.remove(tenant).unwrap_or_default();
+                let mut world = found.world;
+                // A tenant without wallets among these has nothing that was read.
+                world.now = now;
+                let keys = KnownKeys::new(found.keys, past.remove(tenant).unwrap_or_default());
+                let of_tenant = contended.iter().filter(|(owner, _)| owner == tenant);
+                let contended = of_tenant.map(|(_, id)| id).collect();
+                Fold::new(tenant, self.partitions, world, keys, contended)
+            });
         }
-        Ok(Prepared { outcomes, skipped, read_only, events: writes.events, server })
+        let Folded { outcomes, mut writes } = fold(folds, jobs);
+        let read_only = writes.is_empty();
+        if !read_only {
+            write_batch(&mut self.connection, &shared.topic.name, now, &mut writes).await?;
+        }
+        Ok(Prepared { outcomes, contended, read_only, events: writes.events, server })
+    }
+
+    /// The wallets that the answers under known keys speak of, as they were then.
+    async fn past(
+        &mut self,
+        jobs: &[Job],
+        tenants: &HashMap<TenantId, Loaded>,
+    ) -> store::Result<HashMap<TenantId, HashMap<(WalletId, i64), Wallet>>> {
+        let wanted = past_versions(jobs, tenants);
+        let mut past: HashMap<_, HashMap<_, _>> = HashMap::new();
+        if wanted.is_empty() {
+            return Ok(past);
+        }
+        for ((tenant, id, version), wallet) in wallets_at(&mut self.connection, &wanted).await? {
+            past.entry(tenant).or_default().insert((id, version), wallet);
+        }
+        Ok(past)
     }
 }
 
-/// The events that known keys speak of: their answers are made from them again.
-fn past_places<'a>(jobs: &'a [Job], taken: &Taken) -> Vec<(&'a WalletId, i64)> {
-    let mut places = Vec::new();
-    for operation in jobs.iter().flat_map(|job| &job.request.operations) {
-        let Some(row) = operation.key.as_ref().and_then(|key| taken.get(&key.scope[..])) else {
+/// The versions that known keys speak of.
+fn past_versions(
+    jobs: &[Job],
+    tenants: &HashMap<TenantId, Loaded>,
+) -> Vec<(TenantId, WalletId, i64)> {
+    let mut wanted = Vec::new();
+    for Request { tenant, operations, .. } in jobs.iter().map(|job| &job.request) {
+        let Some(Loaded { keys, .. }) = tenants.get(tenant).filter(|found| !found.keys.is_empty())
+        else {
             continue;
         };
-        if let Kept::Versions(first, second) = row.kept {
-            places.push((operation.command.wallet_id(), first));
-            places.extend(operation.command.second_wallet_id().zip(second));
+        for Operation { key, command, .. } in operations {
+            let row = key.as_ref().and_then(|key| keys.get(&key.scope[..]));
+            let versions = row.into_iter().flat_map(|row| versions_of(command, &row.answer));
+            wanted.extend(versions.map(|(id, version)| (tenant.clone(), id, version)));
         }
     }
-    places
+    wanted
 }
 
-/// A batch holds one tenant's commands; it is never empty.
-pub(super) fn tenant_of(jobs: &[Job]) -> &TenantId {
-    static NOBODY: std::sync::LazyLock<TenantId> =
-        std::sync::LazyLock::new(|| TenantId::stored(""));
-    jobs.first().map_or(&NOBODY, |job| &job.request.tenant)
+/// The wallets that the batch locks: sorted, each once.
+fn wallets_of(jobs: &[Job]) -> Vec<(&TenantId, &WalletId)> {
+    let requests = jobs.iter().map(|job| &job.request);
+    let mut wallets: Vec<_> =
+        requests.flat_map(|request| request.wallets().map(|id| (&request.tenant, id))).collect();
+    wallets.sort_unstable();
+    wallets.dedup();
+    wallets
 }
 
-/// The ids that the batch locks: sorted, each once.
-fn wallets_of(jobs: &[Job]) -> Vec<&str> {
-    let wallets = jobs.iter().flat_map(|job| job.request.wallets());
-    let mut ids: Vec<&str> = wallets.map(WalletId::as_str).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    ids
+/// The scopes of all keys that the batch may write.
+fn keys_of(jobs: &[Job]) -> Vec<(&TenantId, &[u8])> {
+    let requests = jobs.iter().map(|job| &job.request);
+    requests
+        .flat_map(|request| request.keys().map(|key| (&request.tenant, &key.scope[..])))
+        .collect()
 }

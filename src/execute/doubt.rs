@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::batch::{Prepared, Session, tenant_of};
+use super::batch::{Prepared, Session};
 use super::lane::{answer, run_batch};
-use super::{Failure, Job, RequestIds, Shared, fail_all};
+use super::{Job, RequestIds, Shared, fail_all};
+use crate::answer::Failure;
 use crate::store::commands::Locking;
 use crate::store::{self, Class};
 
@@ -24,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) async fn settle(shared: Arc<Shared>, id: Uuid, jobs: Vec<Job>, prepared: Prepared) {
     let begun = Instant::now();
     while begun.elapsed() < DEADLINE {
-        match did_commit(&shared, id, &jobs).await {
+        match did_commit(&shared, id).await {
             Ok(true) => {
                 tracing::info!(batch = %id, "the COMMIT in doubt had succeeded");
                 shared.committed.fire();
@@ -45,9 +46,9 @@ pub(super) async fn settle(shared: Arc<Shared>, id: Uuid, jobs: Vec<Job>, prepar
     fail_all(jobs, &Failure::OutcomeUnknown);
 }
 
-async fn did_commit(shared: &Shared, id: Uuid, jobs: &[Job]) -> store::Result<bool> {
+async fn did_commit(shared: &Shared, id: Uuid) -> store::Result<bool> {
     let mut session = Session::open(shared).await?;
-    let verdict = match session.claim(tenant_of(jobs), id).await {
+    let verdict = match session.claim(id).await {
         Ok(()) => Ok(false),
         Err(error)
             if error.class() == Class::Data

@@ -1,6 +1,7 @@
-//! The commands of a batch folded through `decide`, in arrival order, in memory.
+//! The commands of a batch decided in arrival order, in memory.
 //!
-//! Each command sees what the ones before it did. Refusals leave no trace on their neighbours.
+//! Each command sees what the ones before it did. A refused command leaves nothing behind but what was
+//! due on its wallets anyway.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -8,54 +9,56 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
+use super::known_keys::KnownKeys;
 use super::savepoint::Savepoint;
-use super::{Context, Failure, Job, Key, Operation, Outcome, Outcomes, Reply, Request};
-use crate::answer::{Answer, Problem};
+use super::{Context, Job, Operation, Request};
+use crate::answer::{Effect, Failure, Outcome, Outcomes, Refusal, Reply};
 use crate::envelope::partition_of;
-use crate::request::place;
-use crate::store::commands::{Kept, KeptAs, KeyWrite, Locked, Past, Taken, Writes};
+use crate::store::commands::{StoredAnswer, Writes};
 use crate::wallet::{
-    Command, Event, IdOrigin, NewEvent, Origin, Rejection, TenantId, Wallet, WalletId, decide,
+    self, Command, Event, Footprint, NewEvent, Origin, Policy, TenantId, Wallet, WalletId, World,
 };
 
 /// What a batch comes to, before anything of it is written.
 #[derive(Debug, Default)]
 pub(super) struct Folded {
-    /// One for each job; none where a wallet of the job was skipped.
+    /// One for each job; none where a wallet of the job is contended.
     pub outcomes: Vec<Option<Outcomes>>,
     pub writes: Writes,
 }
 
-/// What was read after the locks.
-#[derive(Debug)]
-pub(super) struct Known {
-    /// The database's time.
-    pub now: DateTime<Utc>,
-    /// Keys that are taken, by scope.
-    pub taken: Taken,
-    /// The events that their answers are made from.
-    pub past: Past,
-}
-
-/// The state that the commands of one batch run over.
+/// The state that the commands of one tenant in one batch run over.
 pub(super) struct Fold<'a> {
-    pub(super) wallets: Locked,
-    /// Wallets that exist and are locked by somebody else.
-    skipped: &'a HashSet<WalletId>,
-    pub(super) known: Known,
-    tenant: &'a TenantId,
+    pub(super) world: World,
+    pub(super) keys: KnownKeys,
+    /// Wallets that exist and that another transaction has locked.
+    contended: HashSet<&'a WalletId>,
+    rules: Rules,
+    pub(super) tenant: &'a TenantId,
     partitions: i32,
     pub(super) touched: HashMap<WalletId, Touch>,
-    /// Outcomes that this batch has given to keys.
-    pub(super) given: HashMap<[u8; 16], ([u8; 16], Answer)>,
     pub(super) writes: Writes,
 }
 
-/// What a batch has done to a wallet.
+/// The domain, as the fold asks it.
+#[derive(Debug, Clone)]
+pub(super) struct Rules {
+    pub policy: Policy,
+    /// What has to happen before a command, whatever becomes of it.
+    pub due: fn(&Footprint<'_>, &World) -> Vec<NewEvent>,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { policy: Policy::default(), due: wallet::due }
+    }
+}
+
+/// How a batch writes a wallet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Touch {
-    Opened,
-    Moved,
+    Insert,
+    Update,
 }
 
 /// An operation's outcome, and whether its key keeps it, where it has one.
@@ -64,41 +67,52 @@ pub(super) struct Decided {
     pub is_kept: bool,
 }
 
+/// Decides all jobs in their order, each over the world of its tenant.
+pub(super) fn fold<'a>(mut folds: HashMap<&'a TenantId, Fold<'a>>, jobs: &[Job]) -> Folded {
+    let outcomes = jobs.iter().map(|job| {
+        let fold = folds.get_mut(&job.request.tenant);
+        fold.map_or_else(|| Some(job.all(&Failure::Broken)), |fold| fold.request(&job.request))
+    });
+    let outcomes = outcomes.collect();
+    let mut writes = Writes::default();
+    folds.into_values().for_each(|fold| writes.append(fold.finish()));
+    Folded { outcomes, writes }
+}
+
 impl<'a> Fold<'a> {
     pub fn new(
-        wallets: Locked,
-        skipped: &'a HashSet<WalletId>,
-        known: Known,
         tenant: &'a TenantId,
         partitions: i32,
+        world: World,
+        keys: KnownKeys,
+        contended: HashSet<&'a WalletId>,
     ) -> Self {
-        let (touched, given, writes) = Default::default();
-        Self { wallets, skipped, known, tenant, partitions, touched, given, writes }
+        let (touched, writes, rules) = Default::default();
+        Self { world, keys, contended, rules, tenant, partitions, touched, writes }
     }
 
-    /// Runs all jobs and hands over what is to be written.
-    pub fn run(mut self, jobs: &[Job]) -> Folded {
-        let outcomes = jobs.iter().map(|job| self.request(&job.request)).collect();
-        for (id, touch) in &self.touched {
-            let Some(wallet) = self.wallets.remove(id) else { continue };
+    /// Hands over what is to be written.
+    fn finish(mut self) -> Writes {
+        for (id, touch) in self.touched {
+            let Some(wallet) = self.world.take(&id) else { continue };
+            let wallet = (self.tenant.clone(), wallet);
             match touch {
-                Touch::Opened => self.writes.opened.push(wallet),
-                Touch::Moved => self.writes.moved.push(wallet),
+                Touch::Insert => self.writes.inserted.push(wallet),
+                Touch::Update => self.writes.updated.push(wallet),
             }
         }
-        Folded { outcomes, writes: self.writes }
+        self.writes
     }
 
-    /// A request's operations in order; none of them where a wallet is held by somebody else.
-    fn request(&mut self, request: &Request) -> Option<Outcomes> {
-        if !self.skipped.is_empty() && request.wallets().any(|id| self.skipped.contains(id)) {
+    /// A request's operations in order; none of them where one of its wallets is contended.
+    pub fn request(&mut self, request: &Request) -> Option<Outcomes> {
+        if !self.contended.is_empty() && request.wallets().any(|id| self.contended.contains(id)) {
             return None;
         }
         let verdict = match self.judged(request) {
             Ok(verdict) => verdict,
             Err(outcomes) => return Some(outcomes),
         };
-        let events = self.writes.events.len();
         let decided = match request.atomic {
             true => self.all_or_none(request),
             false => {
@@ -106,29 +120,34 @@ impl<'a> Fold<'a> {
                 operations.map(|operation| self.one(operation, &request.context)).collect()
             }
         };
-        self.reserve(request, &decided, events);
+        self.reserve(request, &decided);
         let each = decided.into_iter().map(|decided| decided.outcome).collect();
         Some(Outcomes { each, verdict })
     }
 
-    /// Up to the first operation that is refused; then nothing of it has happened, and its refusal is
-    /// that of the whole.
+    /// Up to the first operation that is refused; then nothing of the request has happened, and that
+    /// refusal is the whole's. What was due happens before the savepoint, so that it stays.
     fn all_or_none(&mut self, request: &Request) -> Vec<Decided> {
+        for operation in &request.operations {
+            self.fall_due(&operation.command.footprint());
+        }
         let before = Savepoint::take(self, request);
         let count = request.operations.len();
         let mut all = Vec::with_capacity(count);
         for (at, operation) in request.operations.iter().enumerate() {
             let mut decided = self.one(operation, &request.context);
-            let refusal = match &decided.outcome {
-                Ok(reply) if reply.answer.status < 400 => {
+            match &mut decided.outcome {
+                Ok(Reply { result: Ok(_), .. }) => {
                     all.push(decided);
                     continue;
                 }
-                Ok(reply) => Some(refusal_at(at, &reply.answer, &request.context)),
-                Err(_) => None,
-            };
-            if let Some(answer) = refusal {
-                decided.outcome = Ok(Reply { answer, replayed: false });
+                Ok(Reply { result: Err(refusal), replayed }) => {
+                    // It is the whole's now, and this request is its first.
+                    refusal.operation = Some(at);
+                    refusal.request_id = request.context.request_id.as_str().into();
+                    *replayed = false;
+                }
+                Err(_) => {}
             }
             before.restore(self);
             let abandoned = || Decided { outcome: Err(Failure::Abandoned), is_kept: false };
@@ -144,87 +163,52 @@ impl<'a> Fold<'a> {
     fn one(&mut self, operation: &Operation, context: &Context) -> Decided {
         let command = &operation.command;
         let context = operation.context.as_ref().unwrap_or(context);
-        if let Some(outcome) = self.known(operation) {
+        if let Some(key) = &operation.key
+            && let Some(outcome) = self.keys.outcome(key, command)
+        {
             return Decided { outcome, is_kept: true };
         }
+        let footprint = command.footprint();
+        self.fall_due(&footprint);
         let transaction_id = Uuid::now_v7();
-        let (answer, is_outcome) = match decide(command, |id| self.wallets.get(id)) {
-            Ok(events) => (self.record(command, context, events, transaction_id), true),
-            Err(rejection) => refused(&rejection, context),
-        };
-        let kept = |key: &&Key| is_outcome || key.keeps_refusals;
-        if let Some(key) = operation.key.as_ref().filter(kept) {
-            self.given.insert(key.scope, (key.fingerprint, answer.clone()));
-            self.writes.keys.push(KeyWrite {
-                scope: key.scope,
-                fingerprint: key.fingerprint,
-                transaction_id,
-                status: i16::try_from(answer.status).unwrap_or(i16::MAX),
-                kept: kept_as(command, &answer),
-            });
-        }
-        Decided { outcome: Ok(Reply { answer, replayed: false }), is_kept: is_outcome }
-    }
-
-    /// The outcome that the operation's key has already, if it has one.
-    fn known(&self, operation: &Operation) -> Option<Outcome> {
-        let key = operation.key.as_ref()?;
-        if let Some((fingerprint, answer)) = self.given.get(&key.scope) {
-            return Some(if *fingerprint == key.fingerprint {
-                Ok(Reply { answer: answer.clone(), replayed: true })
-            } else {
-                Err(Failure::KeyReused)
-            });
-        }
-        let row = self.known.taken.get(&key.scope[..])?;
-        if row.fingerprint != key.fingerprint {
-            return Some(Err(Failure::KeyReused));
-        }
-        let answer = match &row.kept {
-            Kept::Text(status, body) => Answer::stored(*status, body),
-            Kept::Versions(first, second) => {
-                match self.past_answer(&operation.command, row.transaction_id, *first, *second) {
-                    Some(answer) => answer,
-                    None => return Some(Err(Failure::Broken)),
-                }
+        let (result, is_kept) = match wallet::decide(command, &self.world, &self.rules.policy) {
+            Ok(decision) => {
+                self.record(&footprint, context, decision.events, transaction_id);
+                (Ok(self.effect(command, &footprint, transaction_id)), true)
             }
-            Kept::Dropped => {
-                return Some(Err(Failure::KeyExpired { transaction_id: row.transaction_id }));
+            Err(rejection) => {
+                let is_kept = rejection.is_outcome();
+                let request_id = context.request_id.as_str().into();
+                (Err(Refusal { rejection, operation: None, request_id }), is_kept)
             }
         };
-        Some(Ok(Reply { answer, replayed: true }))
+        if let Some(key) = operation.key.as_ref().filter(|key| is_kept || key.keeps_refusals) {
+            let answer = stored(command, &result);
+            self.keys.give(key, result.clone());
+            self.writes.keys.push(key.write(self.tenant, transaction_id, answer));
+        }
+        Decided { outcome: Ok(Reply::new(result)), is_kept }
     }
 
-    /// The answer of a former success, made again.
-    fn past_answer(
-        &self,
-        command: &Command,
-        transaction_id: Uuid,
-        first: i64,
-        second: Option<i64>,
-    ) -> Option<Answer> {
-        let past = |id: &WalletId, version: i64| self.known.past.get(&(id.clone(), version));
-        let wallet = past(command.wallet_id(), first)?;
-        Some(match command {
-            Command::Create(_) => Answer::wallet(wallet, None),
-            Command::Credit(_) | Command::Debit(_) => Answer::wallet(wallet, Some(transaction_id)),
-            Command::Transfer(order) => {
-                Answer::transfer(transaction_id, wallet, past(&order.to, second?)?)
-            }
-        })
+    /// Lets happen what is due on the wallets, as an event of the system's own.
+    fn fall_due(&mut self, footprint: &Footprint<'_>) {
+        let events = (self.rules.due)(footprint, &self.world);
+        if !events.is_empty() {
+            let system = Context { actor: Some("system".to_owned()), ..Context::default() };
+            self.record(footprint, &system, events, Uuid::now_v7());
+        }
     }
 
-    /// Applies decided events to the wallets in memory and notes what is to be written.
+    /// Applies events to the world and notes what is to be written.
     fn record(
         &mut self,
-        command: &Command,
+        footprint: &Footprint<'_>,
         context: &Context,
         events: Vec<NewEvent>,
         transaction_id: Uuid,
-    ) -> Answer {
-        // One time for all events of a command, never below a wallet's previous event.
-        let latest = events.iter().filter_map(|event| self.wallets.get(&event.wallet_id));
-        let at = latest.map(|wallet| wallet.updated_at).fold(self.known.now, DateTime::max);
+    ) {
+        // One time for all events of a command.
+        let created_at: DateTime<Utc> = self.world.at(footprint);
         let origin = Arc::new(Origin {
             actor: context.actor.clone(),
             correlation_id: context.correlation_id.clone(),
@@ -232,6 +216,11 @@ impl<'a> Fold<'a> {
             traceparent: context.traceparent.clone(),
         });
         for NewEvent { wallet_id, version, body } in events {
+            let touch = match self.world.wallet(&wallet_id) {
+                Some(_) => Touch::Update,
+                None => Touch::Insert,
+            };
+            self.touched.entry(wallet_id.clone()).or_insert(touch);
             let event = Event {
                 tenant: self.tenant.clone(),
                 partition: partition_of(wallet_id.as_str(), self.partitions),
@@ -239,63 +228,35 @@ impl<'a> Fold<'a> {
                 version,
                 event_id: Uuid::now_v7(),
                 transaction_id,
-                created_at: at,
+                created_at,
                 origin: Arc::clone(&origin),
                 body,
             };
-            self.apply(&event);
+            self.world.apply(&event);
             self.writes.events.push(event);
         }
-        self.answer(command, transaction_id)
     }
 
-    /// Copies the state that the event left into its wallet.
-    fn apply(&mut self, event: &Event) {
-        let (id, at) = (&event.wallet_id, event.created_at);
-        if let Some(wallet) = Wallet::opened(id.clone(), &event.body, at) {
-            self.wallets.insert(id.clone(), wallet);
-            self.touched.insert(id.clone(), Touch::Opened);
-        } else if let Some(wallet) = self.wallets.get_mut(id) {
-            wallet.apply(event.version, &event.body.after, at);
-            self.touched.entry(id.clone()).or_insert(Touch::Moved);
-        }
-    }
-
-    fn answer(&self, command: &Command, transaction_id: Uuid) -> Answer {
-        let wallet = |id: &WalletId| self.wallets.get(id);
-        let made = match command {
-            Command::Create(create) => {
-                wallet(&create.id.0).map(|wallet| Answer::wallet(wallet, None))
-            }
-            Command::Credit(movement) | Command::Debit(movement) => wallet(&movement.wallet_id)
-                .map(|wallet| Answer::wallet(wallet, Some(transaction_id))),
-            Command::Transfer(order) => wallet(&order.from)
-                .zip(wallet(&order.to))
-                .map(|(from, to)| Answer::transfer(transaction_id, from, to)),
-        };
-        // `decide` has seen each of these wallets.
-        made.unwrap_or_else(|| Answer { status: 500, body: "".into(), versions: Vec::new() })
+    fn effect(&self, command: &Command, footprint: &Footprint<'_>, transaction_id: Uuid) -> Effect {
+        let wallets = footprint.wallets().filter_map(|id| self.world.wallet(id));
+        let wallets: Vec<Wallet> = wallets.cloned().collect();
+        Effect { op: command.op(), transaction_id, wallets }
     }
 }
 
-/// As text only what cannot be made from events again.
-fn kept_as(command: &Command, answer: &Answer) -> KeptAs {
-    let made = matches!(command, Command::Create(create) if create.id.1 == IdOrigin::Made);
-    match answer.versions.as_slice() {
-        [(_, first)] if !made => KeptAs::Versions(*first, None),
-        [(_, first), (_, second)] => KeptAs::Versions(*first, Some(*second)),
-        _ => KeptAs::Text(answer.body.clone()),
+/// What a key keeps of a command's answer: of an effect only what its events do not say.
+fn stored(command: &Command, result: &Result<Effect, Refusal>) -> StoredAnswer {
+    let effect = match result {
+        Ok(effect) => effect,
+        Err(refusal) => return StoredAnswer::Refusal(refusal.clone()),
+    };
+    let first = effect.wallets.first();
+    StoredAnswer::Effect {
+        version: first.map_or(0, |wallet| wallet.version),
+        other_versions: effect.wallets.iter().skip(1).map(|wallet| wallet.version).collect(),
+        wallet_id: first.filter(|_| command.has_generated_id()).map(|wallet| wallet.id.clone()),
     }
 }
 
-fn refused(rejection: &Rejection, context: &Context) -> (Answer, bool) {
-    (Answer::rejection(rejection, &context.request_id), rejection.is_outcome())
-}
-
-/// An operation's refusal as that of the whole request, with its place.
-fn refusal_at(at: usize, refusal: &Answer, context: &Context) -> Answer {
-    let said = Problem::from_json(&refusal.body);
-    let problem = Problem::at(said.code, place(at), said.detail);
-    let body = problem.with_request_id(&context.request_id).to_json();
-    Answer { body: body.into(), ..refusal.clone() }
-}
+#[cfg(test)]
+mod tests;

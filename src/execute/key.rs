@@ -2,8 +2,11 @@
 
 use sha2::{Digest, Sha256};
 
+use uuid::Uuid;
+
 use crate::request::Parsed;
-use crate::wallet::Command;
+use crate::store::commands::{KeyWrite, StoredAnswer};
+use crate::wallet::{Command, TenantId};
 
 /// The namespace of inbound commands' ids: no route has it.
 const INBOUND: [&str; 2] = ["KAFKA", "wallet-commands"];
@@ -57,6 +60,17 @@ impl Key {
     pub fn of_inbound_place(id: &str, at: usize, command: &Command) -> Self {
         let at = at.to_string();
         Self::scoped(INBOUND.into_iter().chain([id, &at]), &parsed(command), true)
+    }
+
+    /// The row that keeps the key with its answer.
+    pub(super) fn write(
+        &self,
+        tenant: &TenantId,
+        transaction_id: Uuid,
+        answer: StoredAnswer,
+    ) -> KeyWrite {
+        let Self { scope, fingerprint, .. } = *self;
+        KeyWrite { tenant: tenant.clone(), scope, fingerprint, transaction_id, answer }
     }
 
     fn scoped<'a>(

@@ -1,6 +1,5 @@
 //! A lane: drains its queue into batches and runs them, one at a time.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,8 +9,8 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::batch::{Prepared, Session};
-use super::{Failure, Job, RequestIds, Shared, doubt, fail_all, side};
-use crate::seeded::{self, Bug};
+use super::{Job, RequestIds, Shared, doubt, fail_all, side};
+use crate::answer::Failure;
 use crate::store::commands::Locking;
 use crate::store::{self, Blame, Class};
 
@@ -30,13 +29,11 @@ const AWAY: Duration = Duration::from_secs(2);
 pub struct Lane {
     shared: Arc<Shared>,
     queue: mpsc::UnboundedReceiver<Job>,
-    /// Taken from the queue for a batch that belongs to another tenant.
-    held_back: VecDeque<Job>,
 }
 
 impl Lane {
     pub(super) fn new(shared: Arc<Shared>, queue: mpsc::UnboundedReceiver<Job>) -> Self {
-        Self { shared, queue, held_back: VecDeque::new() }
+        Self { shared, queue }
     }
 
     /// Runs until the queue is closed and empty.
@@ -54,30 +51,19 @@ impl Lane {
         }
     }
 
-    /// Waits for one command, then takes what else is there: one tenant's, bounded.
+    /// Waits for one command, then takes what else is there, bounded.
     async fn next_batch(&mut self) -> Option<Vec<Job>> {
-        let first = match self.held_back.pop_front() {
-            Some(job) => job,
-            None => self.queue.recv().await?,
-        };
+        let first = self.queue.recv().await?;
         let batch_max = self.shared.settings.batch_max;
         let mut operations = first.request.operations.len();
         let mut bytes = first.request.weight();
         let mut jobs = vec![first];
-        let mut others = VecDeque::new();
-        while operations < batch_max && bytes < BATCH_BYTES_MAX && others.len() < batch_max {
-            let next = self.held_back.pop_front().or_else(|| self.queue.try_recv().ok());
-            let Some(job) = next else { break };
-            if jobs.first().is_some_and(|first| first.request.tenant == job.request.tenant) {
-                operations += job.request.operations.len();
-                bytes += job.request.weight();
-                jobs.push(job);
-            } else {
-                others.push_back(job);
-            }
+        while operations < batch_max && bytes < BATCH_BYTES_MAX {
+            let Ok(job) = self.queue.try_recv() else { break };
+            operations += job.request.operations.len();
+            bytes += job.request.weight();
+            jobs.push(job);
         }
-        others.append(&mut self.held_back);
-        self.held_back = others;
         jobs.iter_mut().for_each(|job| job.place = None);
         let waited = jobs.iter().map(|job| job.arrived.elapsed()).max();
         self.shared.pressure.note(operations, waited.unwrap_or_default());
@@ -211,11 +197,6 @@ async fn commit(
         answer(shared, jobs, prepared);
         return session.rollback().await.then_some(session);
     }
-    if seeded::on(Bug::AnswerBeforeCommit) {
-        answer(shared, jobs, prepared);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        return session.commit().await.is_ok().then_some(session);
-    }
     match session.commit().await {
         Ok(()) => {
             let (server, events) = (prepared.server, std::mem::take(&mut prepared.events));
@@ -248,7 +229,7 @@ async fn commit(
     }
 }
 
-/// Gives every job its outcome; those whose wallet was skipped wait in side batches.
+/// Gives every job its outcome; those whose wallet is contended wait in side batches.
 pub(super) fn answer(shared: &Arc<Shared>, jobs: Vec<Job>, prepared: Prepared) {
     let mut left_out = Vec::new();
     for (job, outcomes) in jobs.into_iter().zip(prepared.outcomes) {
@@ -257,7 +238,7 @@ pub(super) fn answer(shared: &Arc<Shared>, jobs: Vec<Job>, prepared: Prepared) {
             None => left_out.push(job),
         }
     }
-    side::begin(shared, left_out, &prepared.skipped);
+    side::begin(shared, left_out, &prepared.contended);
 }
 
 fn is_lock_timeout(error: &store::Error) -> bool {

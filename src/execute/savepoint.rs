@@ -18,7 +18,7 @@ impl Savepoint {
     pub fn take(fold: &Fold<'_>, request: &Request) -> Self {
         let ids: HashSet<&WalletId> = request.wallets().collect();
         let state = |id: &WalletId| {
-            (id.clone(), fold.wallets.get(id).cloned(), fold.touched.get(id).copied())
+            (id.clone(), fold.world.wallet(id).cloned(), fold.touched.get(id).copied())
         };
         Self {
             wallets: ids.into_iter().map(state).collect(),
@@ -29,10 +29,7 @@ impl Savepoint {
 
     pub fn restore(self, fold: &mut Fold<'_>) {
         for (id, wallet, touch) in self.wallets {
-            match wallet {
-                Some(wallet) => fold.wallets.insert(id.clone(), wallet),
-                None => fold.wallets.remove(&id),
-            };
+            fold.world.restore(&id, wallet);
             match touch {
                 Some(touch) => fold.touched.insert(id, touch),
                 None => fold.touched.remove(&id),
@@ -40,7 +37,7 @@ impl Savepoint {
         }
         fold.writes.events.truncate(self.events);
         for key in fold.writes.keys.drain(self.keys..) {
-            fold.given.remove(&key.scope);
+            fold.keys.take_back(&key.scope);
         }
     }
 }

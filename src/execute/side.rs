@@ -11,19 +11,20 @@ use tokio::sync::Semaphore;
 
 use super::batch::Session;
 use super::lane::run_batch;
-use super::{Failure, Job, Shared};
+use super::{Job, Request, Shared};
+use crate::answer::Failure;
 use crate::store::commands::Locking;
 use crate::wallet::{TenantId, WalletId};
 
 /// Side batches that run at once.
 pub const SESSIONS_MAX: usize = 8;
 
-type Held = (TenantId, WalletId);
+type Wallet = (TenantId, WalletId);
 
 #[derive(Debug)]
 pub(super) struct SideBatches {
     /// Wallets with a side batch, and the commands that wait for its next turn.
-    waiting: Mutex<HashMap<Held, Vec<Job>>>,
+    waiting: Mutex<HashMap<Wallet, Vec<Job>>>,
     sessions: Mutex<Vec<Session>>,
     permits: Semaphore,
 }
@@ -46,34 +47,38 @@ pub(super) fn divert(shared: &Shared, jobs: Vec<Job>) -> Vec<Job> {
     }
     let mut rest = Vec::with_capacity(jobs.len());
     for job in jobs {
-        let tenant = &job.request.tenant;
-        let wallets = job.request.wallets().map(|id| (tenant.clone(), id.clone()));
-        let held = { wallets }.find(|held| waiting.contains_key(held));
-        match held {
-            Some(held) => join(shared, waiting.entry(held).or_default(), job),
+        let behind = wallets(&job).find(|wallet| waiting.contains_key(wallet));
+        match behind {
+            Some(wallet) => join(shared, waiting.entry(wallet).or_default(), job),
             None => rest.push(job),
         }
     }
     rest
 }
 
-/// Starts a side batch for each wallet in `skipped` that has jobs, unless it has one already.
-pub(super) fn begin(shared: &Arc<Shared>, jobs: Vec<Job>, skipped: &HashSet<WalletId>) {
+/// Starts a side batch for each wallet in `contended` that has jobs, unless it has one already.
+pub(super) fn begin(shared: &Arc<Shared>, jobs: Vec<Job>, contended: &HashSet<Wallet>) {
     let mut waiting = lock(&shared.side.waiting);
     for job in jobs {
         // It was left out for one of them.
-        let Some(id) = job.request.wallets().find(|id| skipped.contains(*id)).cloned() else {
+        let behind = wallets(&job).find(|wallet| contended.contains(wallet));
+        let Some(wallet) = behind else {
             job.fail(&Failure::Broken);
             continue;
         };
-        let held = (job.request.tenant.clone(), id);
-        if let Some(jobs) = waiting.get_mut(&held) {
+        if let Some(jobs) = waiting.get_mut(&wallet) {
             join(shared, jobs, job);
         } else {
-            waiting.insert(held.clone(), vec![job]);
-            shared.spawn(run(Arc::clone(shared), held));
+            waiting.insert(wallet.clone(), vec![job]);
+            shared.spawn(run(Arc::clone(shared), wallet));
         }
     }
+}
+
+/// The wallets that the job locks.
+fn wallets(job: &Job) -> impl Iterator<Item = Wallet> {
+    let Request { tenant, .. } = &job.request;
+    job.request.wallets().map(|id| (tenant.clone(), id.clone()))
 }
 
 fn join(shared: &Shared, jobs: &mut Vec<Job>, job: Job) {
@@ -85,11 +90,11 @@ fn join(shared: &Shared, jobs: &mut Vec<Job>, job: Job) {
 }
 
 /// Runs one wallet's side batches until no command waits for it.
-async fn run(shared: Arc<Shared>, held: Held) {
+async fn run(shared: Arc<Shared>, wallet: Wallet) {
     // The semaphore is never closed.
     let Ok(_permit) = shared.side.permits.acquire().await else { return };
     let mut session = lock(&shared.side.sessions).pop();
-    while let Some(jobs) = next(&shared, &held) {
+    while let Some(jobs) = next(&shared, &wallet) {
         let (stale, fresh): (Vec<_>, Vec<_>) = jobs.into_iter().partition(Job::is_stale);
         stale.into_iter().for_each(Job::fail_busy);
         if !fresh.is_empty() {
@@ -100,11 +105,11 @@ async fn run(shared: Arc<Shared>, held: Held) {
 }
 
 /// The wallet's next commands, at most a batch; none ends its side batch.
-fn next(shared: &Shared, held: &Held) -> Option<Vec<Job>> {
+fn next(shared: &Shared, wallet: &Wallet) -> Option<Vec<Job>> {
     let mut waiting = lock(&shared.side.waiting);
-    let jobs = waiting.get_mut(held)?;
+    let jobs = waiting.get_mut(wallet)?;
     if jobs.is_empty() {
-        waiting.remove(held);
+        waiting.remove(wallet);
         return None;
     }
     let mut operations = 0;
@@ -117,7 +122,7 @@ fn next(shared: &Shared, held: &Held) -> Option<Vec<Job>> {
     Some(jobs.drain(..most).collect())
 }
 
-// Nothing panics while one of these locks is held; if it did, the map is still whole.
+// Nothing panics while one of these locks is wallet; if it did, the map is still whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -13,8 +13,8 @@ use super::problem::{HttpError, HttpResult, REPLAYED, render_answer};
 use super::views::BulkResults;
 use super::wallets::made_id;
 use super::{HttpState, consistency};
-use crate::answer::Problem;
-use crate::execute::{Context, Key, Operation, Outcomes, Request, Whole};
+use crate::answer::{Answer, Outcomes, Problem, Whole};
+use crate::execute::{Context, Key, Operation, Request};
 use crate::request::{Bulk, BulkItem, place};
 use crate::wallet::TenantId;
 
@@ -66,7 +66,7 @@ pub(super) async fn bulk(
     let mut response = match outcomes.whole(bulk.atomic) {
         Some(Whole::Refused(problem)) => return Err(problem.into()),
         Some(Whole::Undecided(failure)) => return Err(failure.into()),
-        Some(Whole::Decided(reply)) => render_answer(&reply.answer),
+        Some(Whole::Decided(reply)) => render_answer(Answer::of(&reply)),
         None => results(&outcomes, unread, &request_id),
     };
     if outcomes.is_replay() {

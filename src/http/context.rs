@@ -138,7 +138,7 @@ fn timed_out(method: &Method) -> HttpError {
     if method.is_safe() {
         return HttpError::new(ProblemCode::DatabaseUnavailable, "no answer in time");
     }
-    crate::execute::Failure::OutcomeUnknown.into()
+    crate::answer::Failure::OutcomeUnknown.into()
 }
 
 /// The request's ids: a client's where they are plain, else made.

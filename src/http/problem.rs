@@ -4,8 +4,7 @@
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 
-use crate::answer::{Answer, Problem, ProblemCode};
-use crate::execute::Failure;
+use crate::answer::{Answer, Failure, Problem, ProblemCode};
 use crate::store;
 
 /// Says that an answer is the first one under its key, given again.
@@ -49,11 +48,11 @@ pub(super) fn render(problem: Problem, request_id: &str) -> Response {
     response
 }
 
-/// A decided outcome as it is: its body is never made again.
-pub(super) fn render_answer(answer: &Answer) -> Response {
+/// A decided outcome.
+pub(super) fn render_answer(answer: Answer) -> Response {
     let kind = if answer.status < 400 { "application/json" } else { "application/problem+json" };
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (status, [(header::CONTENT_TYPE, kind)], answer.body.to_string()).into_response()
+    (status, [(header::CONTENT_TYPE, kind)], answer.body).into_response()
 }
 
 fn status_of(problem: &Problem) -> StatusCode {

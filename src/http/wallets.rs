@@ -20,8 +20,8 @@ use super::problem::{HttpError, HttpResult, REPLAYED, render_answer};
 use super::query::Parameters;
 use super::views::{Events, MovedWallet};
 use super::{Caller, HttpState, consistency, cursor};
-use crate::answer::{Problem, TransferView, WalletView, event_json};
-use crate::execute::{Context, Key, Operation, Reply, Request};
+use crate::answer::{Answer, Problem, TransferView, WalletView, event_json};
+use crate::execute::{Context, Key, Operation, Request};
 use crate::projector::READ_MODEL;
 use crate::request::{self, Fields};
 use crate::store::{self, read_model, wallets};
@@ -142,16 +142,18 @@ async fn run(
     let operations = vec![Operation { command, key, context: None }];
     let tenant = TenantId::default_tenant();
     let request = Request { tenant, operations, atomic: false, context, key: None };
-    let Reply { answer, replayed } = state.executor.execute(request).await.only()?;
-    let mut response = render_answer(&answer);
+    let reply = state.executor.execute(request).await.only()?;
+    let mut answer = Answer::of(&reply);
+    let versions = std::mem::take(&mut answer.versions);
+    let mut response = render_answer(answer);
     let headers = response.headers_mut();
-    if replayed {
+    if reply.replayed {
         headers.insert(REPLAYED, HeaderValue::from_static("true"));
     }
-    if !answer.versions.is_empty() {
-        headers.insert(consistency::HEADER, consistency::token(&answer.versions));
+    if !versions.is_empty() {
+        headers.insert(consistency::HEADER, consistency::token(&versions));
     }
-    if let [(_, version)] = answer.versions.as_slice() {
+    if let [(_, version)] = versions.as_slice() {
         headers.insert(header::ETAG, etag(*version));
     }
     Ok(response)

@@ -11,9 +11,9 @@ use uuid::Uuid;
 
 use super::Shared;
 use super::waves::{self, Decision, Order, Undecided};
-use crate::answer::Problem;
+use crate::answer::{Failure, Problem};
 use crate::backoff::Backoff;
-use crate::execute::{Context, Failure, Key, Operation, Request};
+use crate::execute::{Context, Key, Operation, Request};
 use crate::kafka::Fetched;
 use crate::request::{Commanded, Unread, WalletCommand, is_plain_id, is_traceparent};
 use crate::store;

@@ -41,9 +41,11 @@ struct SaidOfOne {
     body: Refusal,
 }
 
+/// A refusal, where the body is one.
 #[derive(Deserialize)]
 struct Refusal {
     code: Option<String>,
+    detail: Option<String>,
 }
 
 /// The same result, shorter: at first with each operation that was refused, then without. None: it
@@ -68,7 +70,11 @@ pub(super) fn shorter(result: &Copied) -> Option<Copied> {
 
 /// A problem in fewer words.
 fn refused(written: &Written<'_>) -> Problem {
-    let mut problem = Problem::from_json(written.body.get());
+    let said: Option<Refusal> = serde_json::from_str(written.body.get()).ok();
+    let (code, detail) = said.map(|said| (said.code, said.detail)).unwrap_or_default();
+    let code = ProblemCode::ALL.iter().find(|known| Some(known.as_str()) == code.as_deref());
+    let code = code.copied().unwrap_or(ProblemCode::Internal);
+    let mut problem = Problem::new(code, detail.unwrap_or_default());
     if written.status >= 400 {
         problem.detail = problem.detail.chars().take(DETAIL_CHARS_MAX).collect();
     }

@@ -9,8 +9,8 @@ use futures_util::future::join_all;
 
 use super::Shared;
 use super::batch::Pending;
-use crate::answer::Problem;
-use crate::execute::{Context, Failure, Operation, Outcome, Outcomes, Request, Whole};
+use crate::answer::{Answer, Failure, Outcome, Outcomes, Problem, Whole};
+use crate::execute::{Context, Operation, Request};
 use crate::wallet::WalletId;
 
 /// What the lanes are asked for.
@@ -119,13 +119,12 @@ impl<'a> Wave<'a> {
 
 impl Order {
     fn wallets(&self) -> Vec<&WalletId> {
-        fn of(operation: &Operation) -> [Option<&WalletId>; 2] {
-            let command = &operation.command;
-            [Some(command.wallet_id()), command.second_wallet_id()]
+        fn of(operation: &Operation) -> Vec<&WalletId> {
+            operation.command.footprint().wallets().collect()
         }
         match self {
-            Self::One(operation) => of(operation).into_iter().flatten().collect(),
-            Self::Many(request) => request.operations.iter().flat_map(of).flatten().collect(),
+            Self::One(operation) => of(operation),
+            Self::Many(request) => request.operations.iter().flat_map(of).collect(),
         }
     }
 }
@@ -167,8 +166,8 @@ async fn execute(shared: &Shared, request: Request) -> Outcomes {
 fn of_one(outcome: Outcome, context: Option<Context>) -> Came {
     match outcome {
         Ok(reply) => {
-            let (status, body) = (reply.answer.status, reply.answer.body);
-            Ok(Decision { status, body, replayed: reply.replayed })
+            let Answer { status, body, .. } = Answer::of(&reply);
+            Ok(Decision { status, body: body.into(), replayed: reply.replayed })
         }
         Err(failure) if failure.is_undecided() => Err(Undecided { failure, partly: None }),
         Err(failure) => {

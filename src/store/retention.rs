@@ -86,22 +86,16 @@ pub async fn outbox(
 
 /// Deletes the ids of batches older than `age`. A COMMIT in doubt is settled within seconds, by an
 /// INSERT of the same id: an hour is far beyond that.
-pub async fn batches(
-    connection: &mut Connection,
-    tenant: &TenantId,
-    age: Duration,
-    limit: i64,
-) -> Result<Step<()>> {
+pub async fn batches(connection: &mut Connection, age: Duration, limit: i64) -> Result<Step<()>> {
     // Ids ascend with time, nearly: each instance makes its own from its clock.
     let (seen, purged): (i64, i64) = sqlx::query_as(
         "with looked as materialized (select id, created_at from command_batches \
-            where tenant_id = $1 order by id limit $3), \
-         purged as (delete from command_batches where tenant_id = $1 and id = any(array( \
-                select id from looked where created_at < clock_timestamp() - $2 * interval '1 ms')) \
+            order by id limit $2), \
+         purged as (delete from command_batches where id = any(array( \
+                select id from looked where created_at < clock_timestamp() - $1 * interval '1 ms')) \
             returning 1) \
          select (select count(*) from looked), (select count(*) from purged)",
     )
-    .bind(tenant.as_str())
     .bind(millis(age))
     .bind(limit)
     .fetch_one(connection)

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use rust_decimal::Decimal;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Amount, Currency, Metadata, WalletId};
 
@@ -16,6 +16,29 @@ pub enum Command {
     Credit(Movement),
     Debit(Movement),
     Transfer(Transfer),
+}
+
+/// Which command: the `op` of a bulk operation and of an inbound command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    Create,
+    Credit,
+    Debit,
+    Transfer,
+}
+
+/// All that a command needs to be decided. What it names is in the [`World`](super::World) by then.
+#[derive(Debug, Clone)]
+pub struct Footprint<'a> {
+    first: &'a WalletId,
+    others: Vec<&'a WalletId>,
+}
+
+impl<'a> Footprint<'a> {
+    /// The wallets to lock. Answers show them in this order, and keys keep their versions in it.
+    pub fn wallets(&self) -> impl Iterator<Item = &'a WalletId> {
+        std::iter::once(self.first).chain(self.others.iter().copied())
+    }
 }
 
 /// Opens a wallet, with its opening balance as a first credit.
@@ -61,7 +84,7 @@ pub struct Transfer {
 }
 
 /// The versions of which a wallet must have one; it never has one of none.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expected(Box<[i64]>);
 
 impl Expected {
@@ -93,21 +116,33 @@ pub struct Details {
 }
 
 impl Command {
-    /// The wallet that decides the command's lane: a transfer's source, a create's id.
-    pub fn wallet_id(&self) -> &WalletId {
+    pub fn op(&self) -> Op {
         match self {
-            Self::Create(create) => &create.id.0,
-            Self::Credit(movement) | Self::Debit(movement) => &movement.wallet_id,
-            Self::Transfer(transfer) => &transfer.from,
+            Self::Create(_) => Op::Create,
+            Self::Credit(_) => Op::Credit,
+            Self::Debit(_) => Op::Debit,
+            Self::Transfer(_) => Op::Transfer,
         }
     }
 
-    /// The other wallet that the command locks.
-    pub fn second_wallet_id(&self) -> Option<&WalletId> {
-        match self {
-            Self::Transfer(transfer) => Some(&transfer.to),
-            _ => None,
-        }
+    /// What is locked and read before the command is decided.
+    pub fn footprint(&self) -> Footprint<'_> {
+        let (first, others) = match self {
+            Self::Create(create) => (&create.id.0, vec![]),
+            Self::Credit(movement) | Self::Debit(movement) => (&movement.wallet_id, vec![]),
+            Self::Transfer(transfer) => (&transfer.from, vec![&transfer.to]),
+        };
+        Footprint { first, others }
+    }
+
+    /// The wallet that decides the command's lane: the first of its footprint.
+    pub fn wallet_id(&self) -> &WalletId {
+        self.footprint().first
+    }
+
+    /// Whether the command opens a wallet whose id was generated: no retry can name it.
+    pub fn has_generated_id(&self) -> bool {
+        matches!(self, Self::Create(create) if create.id.1 == IdOrigin::Made)
     }
 
     /// About how many bytes the command adds to a batch.

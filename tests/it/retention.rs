@@ -175,8 +175,8 @@ async fn answers_go_before_their_keys_and_batches_after_an_hour() {
         .unwrap();
     }
     sqlx::query(
-        "insert into command_batches (tenant_id, id, created_at) select 'default', \
-             ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, \
+        "insert into command_batches (id, created_at) select ( \
+             '00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, \
              now() - case when n <= 2300 then interval '61 minutes' else interval '59 minutes' end \
          from generate_series(1, 2500) n",
     )

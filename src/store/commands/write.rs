@@ -1,52 +1,35 @@
 //! The second half of a batch: one statement writes all of it.
 
 use chrono::{DateTime, Utc};
-use rust_decimal::Decimal;
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgArguments;
 use uuid::Uuid;
 
+use super::StoredAnswer;
+use super::rows::{Parameters, Rows};
 use crate::store::{Connection, Error, Result};
 use crate::wallet::{Event, Metadata, SCHEMA_VERSION, TenantId, Wallet};
 
 /// A key and the outcome that it has from now on.
 #[derive(Debug, Clone)]
 pub struct KeyWrite {
+    pub tenant: TenantId,
     pub scope: [u8; 16],
     pub fingerprint: [u8; 16],
     pub transaction_id: Uuid,
-    pub status: i16,
-    pub kept: KeptAs,
+    pub answer: StoredAnswer,
 }
 
-/// How the answer under a key is kept: see `Kept`, which reads it.
-#[derive(Debug, Clone)]
-pub enum KeptAs {
-    Text(std::sync::Arc<str>),
-    Versions(i64, Option<i64>),
-}
-
-impl KeyWrite {
-    fn text(&self) -> Option<&str> {
-        match &self.kept {
-            KeptAs::Text(body) => Some(body),
-            KeptAs::Versions(..) => None,
-        }
-    }
-
-    fn versions(&self) -> (Option<i64>, Option<i64>) {
-        match self.kept {
-            KeptAs::Text(_) => (None, None),
-            KeptAs::Versions(first, second) => (Some(first), second),
-        }
-    }
-}
+/// A wallet with its tenant, in the state that the batch leaves it in.
+pub type WalletWrite = (TenantId, Wallet);
 
 /// All that one batch changes.
 #[derive(Debug, Default)]
 pub struct Writes {
-    /// Wallets that did not exist, in their final state.
-    pub opened: Vec<Wallet>,
-    /// Wallets that did, in their final state.
-    pub moved: Vec<Wallet>,
+    /// Wallets that did not exist.
+    pub inserted: Vec<WalletWrite>,
+    /// Wallets that did.
+    pub updated: Vec<WalletWrite>,
     pub events: Vec<Event>,
     pub keys: Vec<KeyWrite>,
 }
@@ -56,134 +39,163 @@ impl Writes {
         self.events.is_empty() && self.keys.is_empty()
     }
 
-    /// The one lock order: keys by scope, new wallets by id, outbox rows by wallet and version.
+    /// Adds what another tenant's commands change.
+    pub fn append(&mut self, mut other: Self) {
+        self.inserted.append(&mut other.inserted);
+        self.updated.append(&mut other.updated);
+        self.events.append(&mut other.events);
+        self.keys.append(&mut other.keys);
+    }
+
+    /// The one lock order: keys by tenant and scope, new wallets by tenant and id, outbox rows by
+    /// wallet and version.
     fn sort(&mut self) {
-        self.keys.sort_by_key(|key| key.scope);
-        self.opened.sort_by(|a, b| a.id.cmp(&b.id));
-        self.moved.sort_by(|a, b| a.id.cmp(&b.id));
-        self.events.sort_by(|a, b| (&a.wallet_id, a.version).cmp(&(&b.wallet_id, b.version)));
+        let wallet = |a: &WalletWrite, b: &WalletWrite| (&a.0, &a.1.id).cmp(&(&b.0, &b.1.id));
+        self.keys.sort_by(|a, b| (&a.tenant, a.scope).cmp(&(&b.tenant, b.scope)));
+        self.inserted.sort_by(wallet);
+        self.updated.sort_by(wallet);
+        let place = |e: &Event| (e.tenant.clone(), e.wallet_id.clone(), e.version);
+        self.events.sort_by_cached_key(place);
     }
 }
 
-/// Wallets are moved by the place of their row, which is locked and stays: joined by their ids, a
-/// plan made while the table is small would compare every wallet with every change.
-///
-/// Postgres runs the parts that modify: `moved` first, because the main query reads it, then the
-/// others in the order they are written down. That order matters only between keys and new
-/// wallets, the two parts that can wait for another transaction.
-const WRITE: &str = "
-with keyed as (
-    insert into idempotency_keys
-        (tenant_id, scope_hash, fingerprint, transaction_id, status, answer, version,
-        second_version, created_at)
-    select $1, scope_hash, fingerprint, transaction_id, status, answer, version, second_version, $2
-    from unnest($3::bytea[], $4::bytea[], $5::uuid[], $6::int2[], $7::text[], $33::int8[],
-            $34::int8[])
-        as k(scope_hash, fingerprint, transaction_id, status, answer, version, second_version)
-),
-opened as (
-    insert into wallets (tenant_id, id, owner_id, currency, status, balance, overdraft_limit,
-        version, metadata, created_at, updated_at)
-    select $1, id, owner_id, currency, 'active', balance, overdraft_limit, version,
-        metadata::json, at, at
-    from unnest($8::text[], $9::text[], $10::text[], $11::numeric[], $12::numeric[], $13::int8[],
-            $14::text[], $15::timestamptz[])
-        as w(id, owner_id, currency, balance, overdraft_limit, version, metadata, at)
-),
-moved as (
-    update wallets w set balance = m.balance, held_balance = m.held_balance,
-        overdraft_limit = m.overdraft_limit, status = m.status, version = m.version,
-        updated_at = m.at
-    from (select m.*, found.place
-        from unnest($16::text[], $17::numeric[], $18::int8[], $19::timestamptz[], $36::numeric[],
-                $37::numeric[], $38::text[])
-            as m(id, balance, version, at, held_balance, overdraft_limit, status)
-        cross join lateral (
-            select ctid as place from wallets where tenant_id = $1 and id = m.id limit 1) found) m
-    where w.ctid = m.place
-    returning 1
-),
-recorded as (
-    insert into events (tenant_id, wallet_id, version, event_id, event_type, schema_version,
-        payload, transaction_id, actor, correlation_id, causation_id, traceparent, partition, created_at)
-    select $1, id, version, event_id, kind, $35, payload::json, transaction_id,
-        actor, correlation_id, causation_id, traceparent, partition, at
-    from unnest($20::text[], $21::int8[], $22::uuid[], $23::text[], $24::text[], $25::uuid[],
-            $26::text[], $27::text[], $28::text[], $29::text[], $30::int4[], $31::timestamptz[])
-        as e(id, version, event_id, kind, payload, transaction_id, actor, correlation_id,
-            causation_id, traceparent, partition, at)
-),
-boxed as (
-    insert into outbox
-        (tenant_id, aggregate_id, event_type, event_version, topic, partition, created_at)
-    select $1, o.id, o.kind, o.version, $32, o.partition, o.at
-    from unnest($20::text[], $23::text[], $21::int8[], $30::int4[], $31::timestamptz[])
-        as o(id, kind, version, partition, at)
-)
-select count(*) from moved";
-
-/// Writes a batch's keys, wallets, events and outbox rows. Every moved wallet must still be there:
+/// Writes a batch's keys, wallets, events and outbox rows. Every updated wallet must still be there:
 /// it is locked by this transaction.
 pub async fn write_batch(
     connection: &mut Connection,
-    tenant: &TenantId,
     topic: &str,
     now: DateTime<Utc>,
     writes: &mut Writes,
 ) -> Result<()> {
     writes.sort();
-    let (keys, opened, moved, events) =
-        (&writes.keys, &writes.opened, &writes.moved, &writes.events);
-    // As text: a json parameter would travel as jsonb and lose its bytes.
-    let payloads = events.iter().map(|e| e.body.to_data(&e.wallet_id, e.transaction_id));
-    let payloads = payloads.collect::<serde_json::Result<Vec<_>>>().map_err(Error::corrupt)?;
-    let query = sqlx::query_scalar::<_, i64>(WRITE)
-        .bind(tenant.as_str())
-        .bind(now)
-        .bind(column(keys, |k| &k.scope[..]))
-        .bind(column(keys, |k| &k.fingerprint[..]))
-        .bind(column(keys, |k| k.transaction_id))
-        .bind(column(keys, |k| k.status))
-        .bind(column(keys, KeyWrite::text))
-        .bind(column(opened, |w| w.id.as_str()))
-        .bind(column(opened, |w| w.owner_id.as_str()))
-        .bind(column(opened, |w| w.currency.code()))
-        .bind(column(opened, |w| w.balance))
-        .bind(column(opened, |w| w.overdraft_limit))
-        .bind(column(opened, |w| w.version))
-        .bind(column(opened, |w| w.metadata.as_ref().map(Metadata::as_str)))
-        .bind(column(opened, |w| w.created_at))
-        .bind(column(moved, |w| w.id.as_str()))
-        .bind(column::<_, Decimal>(moved, |w| w.balance))
-        .bind(column(moved, |w| w.version))
-        .bind(column(moved, |w| w.updated_at))
-        .bind(column(events, |e| e.wallet_id.as_str()))
-        .bind(column(events, |e| e.version))
-        .bind(column(events, |e| e.event_id))
-        .bind(column(events, |e| e.body.kind.event_type().as_str()))
-        .bind(payloads)
-        .bind(column(events, |e| e.transaction_id))
-        .bind(column(events, |e| e.origin.actor.as_deref()))
-        .bind(column(events, |e| e.origin.correlation_id.as_deref()))
-        .bind(column(events, |e| e.origin.causation_id.as_deref()))
-        .bind(column(events, |e| e.origin.traceparent.as_deref()))
-        .bind(column(events, |e| e.partition))
-        .bind(column(events, |e| e.created_at))
-        .bind(topic)
-        .bind(column(keys, |k| k.versions().0))
-        .bind(column(keys, |k| k.versions().1))
-        .bind(SCHEMA_VERSION)
-        .bind(column(moved, |w| w.held_balance))
-        .bind(column(moved, |w| w.overdraft_limit))
-        .bind(column(moved, |w| w.status.as_str()));
+    let (statement, arguments) = statement(topic, now, writes)?;
+    let query = sqlx::query_scalar_with::<_, i64, _>(AssertSqlSafe(statement), arguments);
     let updated = query.fetch_one(connection).await?;
     // Checked before COMMIT: a wallet that was not updated would be money out of nowhere.
-    if usize::try_from(updated).ok() != Some(moved.len()) {
-        return Err(Error::corrupt(format!("{updated} of {} wallets updated", moved.len())));
+    if usize::try_from(updated).ok() != Some(writes.updated.len()) {
+        let wanted = writes.updated.len();
+        return Err(Error::corrupt(format!("{updated} of {wanted} wallets updated")));
     }
     Ok(())
 }
 
-fn column<'a, T, U>(rows: &'a [T], of: impl Fn(&'a T) -> U) -> Vec<U> {
-    rows.iter().map(of).collect()
+/// The statement, the same text for every batch, and its arguments.
+///
+/// Postgres runs the parts that modify: `updated` first, because the main query reads it, then the
+/// others in the order they are written down. That order matters only between keys and new
+/// wallets, the two parts that can wait for another transaction.
+fn statement(topic: &str, now: DateTime<Utc>, writes: &Writes) -> Result<(String, PgArguments)> {
+    let mut parameters = Parameters::default();
+    let p = &mut parameters;
+    let keyed = keyed(p, now, &writes.keys)?;
+    let inserted = inserted(p, &writes.inserted)?;
+    let updated = updated(p, &writes.updated)?;
+    let (recorded, boxed) = recorded(p, topic, &writes.events)?;
+    let statement = format!(
+        "with keyed as ({keyed}), inserted as ({inserted}), updated as ({updated}), \
+         recorded as ({recorded}), boxed as ({boxed}) select count(*) from updated"
+    );
+    Ok((statement, parameters.into_arguments()))
+}
+
+fn keyed(p: &mut Parameters, now: DateTime<Utc>, keys: &[KeyWrite]) -> Result<String> {
+    let at = p.value(now)?;
+    let mut rows = Rows::new(keys);
+    rows.column(p, ("tenant_id", "text"), |k| k.tenant.as_str())?;
+    rows.column(p, ("scope_hash", "bytea"), |k| &k.scope[..])?;
+    rows.column(p, ("fingerprint", "bytea"), |k| &k.fingerprint[..])?;
+    rows.column(p, ("transaction_id", "uuid"), |k| k.transaction_id)?;
+    rows.column(p, ("status", "int2"), |k| k.answer.status())?;
+    rows.column(p, ("answer", "text"), |k| k.answer.text())?;
+    rows.column(p, ("version", "int8"), |k| k.answer.version())?;
+    // As text: an array of arrays has no rows.
+    rows.column(p, ("other_versions", "text"), |k| k.answer.other_versions())?.stored_as("int8[]");
+    rows.column(p, ("wallet_id", "text"), |k| k.answer.wallet_id())?;
+    Ok(format!(
+        "insert into idempotency_keys ({}, created_at) select {}, {at} from {}",
+        rows.names(),
+        rows.values(),
+        rows.table("k")
+    ))
+}
+
+fn inserted(p: &mut Parameters, wallets: &[WalletWrite]) -> Result<String> {
+    let mut rows = Rows::new(wallets);
+    rows.column(p, ("tenant_id", "text"), |(tenant, _)| tenant.as_str())?;
+    rows.column(p, ("id", "text"), |(_, w)| w.id.as_str())?;
+    rows.column(p, ("owner_id", "text"), |(_, w)| w.owner_id.as_str())?;
+    rows.column(p, ("currency", "text"), |(_, w)| w.currency.code())?;
+    rows.column(p, ("status", "text"), |(_, w)| w.status.as_str())?;
+    rows.column(p, ("balance", "numeric"), |(_, w)| w.balance)?;
+    rows.column(p, ("held_balance", "numeric"), |(_, w)| w.held_balance)?;
+    rows.column(p, ("overdraft_limit", "numeric"), |(_, w)| w.overdraft_limit)?;
+    rows.column(p, ("version", "int8"), |(_, w)| w.version)?;
+    rows.column(p, ("metadata", "text"), |(_, w)| w.metadata.as_ref().map(Metadata::as_str))?
+        .stored_as("json");
+    rows.column(p, ("created_at", "timestamptz"), |(_, w)| w.created_at)?;
+    rows.column(p, ("updated_at", "timestamptz"), |(_, w)| w.updated_at)?;
+    Ok(rows.insert_into("wallets"))
+}
+
+/// Rows are found by their ctid, which stays while they are locked: joined by their ids, a plan made
+/// while the table is small would compare every wallet with every change.
+fn updated(p: &mut Parameters, wallets: &[WalletWrite]) -> Result<String> {
+    let mut rows = Rows::new(wallets);
+    rows.column(p, ("tenant_id", "text"), |(tenant, _)| tenant.as_str())?;
+    rows.column(p, ("id", "text"), |(_, w)| w.id.as_str())?;
+    rows.column(p, ("status", "text"), |(_, w)| w.status.as_str())?;
+    rows.column(p, ("balance", "numeric"), |(_, w)| w.balance)?;
+    rows.column(p, ("held_balance", "numeric"), |(_, w)| w.held_balance)?;
+    rows.column(p, ("overdraft_limit", "numeric"), |(_, w)| w.overdraft_limit)?;
+    rows.column(p, ("version", "int8"), |(_, w)| w.version)?;
+    rows.column(p, ("updated_at", "timestamptz"), |(_, w)| w.updated_at)?;
+    Ok(format!(
+        "update wallets w set status = r.status, balance = r.balance, \
+             held_balance = r.held_balance, overdraft_limit = r.overdraft_limit, \
+             version = r.version, updated_at = r.updated_at \
+         from (select r.*, found.row from {} cross join lateral ( \
+             select ctid as row from wallets where tenant_id = r.tenant_id and id = r.id limit 1) \
+             found) r \
+         where w.ctid = r.row returning 1",
+        rows.table("r")
+    ))
+}
+
+/// The events, and an outbox row for each.
+fn recorded(p: &mut Parameters, topic: &str, events: &[Event]) -> Result<(String, String)> {
+    // As text: a json parameter would travel as jsonb and lose its bytes.
+    let payloads = events.iter().map(|e| e.body.to_data(&e.wallet_id, e.transaction_id));
+    let payloads = payloads.collect::<serde_json::Result<Vec<_>>>().map_err(Error::corrupt)?;
+    let schema_version = p.value(SCHEMA_VERSION)?;
+    let topic = p.value(topic)?;
+    let with_payloads: Vec<(&Event, String)> = events.iter().zip(payloads).collect();
+    let mut rows = Rows::new(&with_payloads);
+    rows.column(p, ("tenant_id", "text"), |(e, _)| e.tenant.as_str())?;
+    rows.column(p, ("wallet_id", "text"), |(e, _)| e.wallet_id.as_str())?;
+    rows.column(p, ("version", "int8"), |(e, _)| e.version)?;
+    rows.column(p, ("event_id", "uuid"), |(e, _)| e.event_id)?;
+    rows.column(p, ("event_type", "text"), |(e, _)| e.body.kind.event_type().as_str())?;
+    rows.column(p, ("payload", "text"), |(_, payload)| payload.as_str())?.stored_as("json");
+    rows.column(p, ("transaction_id", "uuid"), |(e, _)| e.transaction_id)?;
+    rows.column(p, ("actor", "text"), |(e, _)| e.origin.actor.as_deref())?;
+    rows.column(p, ("correlation_id", "text"), |(e, _)| e.origin.correlation_id.as_deref())?;
+    rows.column(p, ("causation_id", "text"), |(e, _)| e.origin.causation_id.as_deref())?;
+    rows.column(p, ("traceparent", "text"), |(e, _)| e.origin.traceparent.as_deref())?;
+    rows.column(p, ("partition", "int4"), |(e, _)| e.partition)?;
+    rows.column(p, ("created_at", "timestamptz"), |(e, _)| e.created_at)?;
+    let recorded = format!(
+        "insert into events ({}, schema_version) select {}, {schema_version} from {}",
+        rows.names(),
+        rows.values(),
+        rows.table("e")
+    );
+    let columns = ["tenant_id", "wallet_id", "event_type", "version", "partition", "created_at"];
+    let boxed = format!(
+        "insert into outbox (tenant_id, aggregate_id, event_type, event_version, topic, \
+             partition, created_at) \
+         select o.tenant_id, o.wallet_id, o.event_type, o.version, {topic}, o.partition, \
+             o.created_at from {}",
+        rows.part("o", &columns)
+    );
+    Ok((recorded, boxed))
 }

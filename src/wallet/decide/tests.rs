@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use proptest::prelude::*;
 
 use super::*;
-use crate::wallet::{IdOrigin, Metadata, Movement};
+use crate::wallet::{BALANCE_MAX, IdOrigin, Metadata};
 
 /// The wallets that some events left.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -39,7 +39,9 @@ impl Given {
     }
 
     fn when(&self, command: &Command) -> Result<Vec<NewEvent>, Rejection> {
-        decide(command, |id| self.0.get(id))
+        let world = World::new(DateTime::UNIX_EPOCH, self.0.values().cloned());
+        let decision = decide(command, &world, &Policy::default())?;
+        Ok(decision.events)
     }
 }
 

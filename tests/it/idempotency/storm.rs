@@ -78,9 +78,14 @@ async fn a_key_whose_first_request_is_held_up_is_in_flight() {
     });
     let key = Key::new("k", &command);
     let mut twin = app.pool.begin().await.unwrap();
-    let taken = "insert into idempotency_keys values ('default', $1, $2, $3, 201, '{}', now())";
+    let refusal =
+        r#"{"rejection": {"code": "wallet_exists", "wallet": "new"}, "requestId": "twin"}"#;
+    let taken = "insert into idempotency_keys (tenant_id, scope_hash, fingerprint, \
+                     transaction_id, status, answer, created_at) \
+                 values ('default', $1, $2, $3, 409, $4, now())";
     let insert = sqlx::query(taken).bind(&key.scope[..]).bind(&key.fingerprint[..]);
-    insert.bind(uuid::Uuid::now_v7()).execute(&mut *twin).await.unwrap();
+    let insert = insert.bind(uuid::Uuid::now_v7()).bind(refusal);
+    insert.execute(&mut *twin).await.unwrap();
     let begun = Instant::now();
     let waiting = send(&app, "/wallets", "k", body).await;
     assert_eq!((waiting.status, waiting.code().as_str()), (409, "idempotency_key_in_flight"));
@@ -97,7 +102,8 @@ async fn a_key_whose_first_request_is_held_up_is_in_flight() {
         eventually("the retry to wait", Duration::from_secs(5), queued).await;
         twin.commit().await.unwrap();
     });
-    assert_eq!((retry.status, retry.text.as_str()), (201, "{}"));
+    assert_eq!((retry.status, retry.code().as_str()), (409, "wallet_exists"));
+    assert_eq!(retry.json()["requestId"], "twin");
     assert_eq!(retry.header("idempotency-replayed"), "true");
     assert_eq!(count(&app, "wallets").await, 0);
 }

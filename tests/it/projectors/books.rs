@@ -26,7 +26,7 @@ use wallex::store::reconcile::Report;
 use wallex::store::{self, Pool};
 use wallex::wallet::{
     Amount, Command, CreateWallet, Currency, Details, IdOrigin, Metadata, Movement, NewEvent,
-    SCHEMA_VERSION, TenantId, Transfer, Wallet, WalletId, decide,
+    Policy, SCHEMA_VERSION, TenantId, Transfer, Wallet, WalletId, World, decide,
 };
 
 use crate::support::servers;
@@ -91,7 +91,10 @@ impl Books {
         let mut rows: Vec<(NewEvent, Uuid, Uuid)> = Vec::new();
         for command in commands {
             let transaction = Uuid::now_v7();
-            for event in decide(command, |id| self.wallets.get(id)).unwrap() {
+            let footprint = command.footprint();
+            let wallets = footprint.wallets().filter_map(|id| self.wallets.get(id));
+            let world = World::new(at, wallets.cloned());
+            for event in decide(command, &world, &Policy::default()).unwrap().events {
                 self.apply(&event, at);
                 rows.push((event, Uuid::now_v7(), transaction));
             }

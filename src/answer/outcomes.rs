@@ -1,12 +1,10 @@
-//! What became of a request, and how one of several operations is answered as a whole: the same over HTTP
-//! and by Kafka.
+//! What becomes of a request, and how one with several operations is answered as a whole: the same
+//! over HTTP and by Kafka.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::{Failure, Outcome, Reply};
-use crate::answer::Problem;
-use crate::request::place;
+use super::{Answer, Failure, Outcome, Problem, Refusal, Reply};
 use crate::wallet::WalletId;
 
 /// One outcome for each operation of a request, in their order, and what the request's own key said.
@@ -31,7 +29,7 @@ pub enum Verdict {
 /// Why a request was not answered operation by operation.
 #[derive(Debug, Clone)]
 pub enum Whole {
-    /// It was refused, and the refusal may be kept under its key: the answer is ready.
+    /// It was refused, and its key may keep the refusal.
     Decided(Reply),
     /// It was refused, and nothing of it is kept.
     Refused(Problem),
@@ -39,39 +37,24 @@ pub enum Whole {
     Undecided(Failure),
 }
 
-impl Failure {
-    /// Whether the same request may have an outcome yet.
-    pub fn is_undecided(&self) -> bool {
-        match self {
-            Self::Overloaded
-            | Self::Unavailable
-            | Self::OutcomeUnknown
-            | Self::WalletBusy
-            | Self::KeyInFlight
-            | Self::Broken => true,
-            Self::KeyReused | Self::KeyExpired { .. } | Self::Abandoned => false,
-        }
-    }
-}
-
 impl Outcomes {
     /// Without a key that had to say something.
-    pub(super) fn new(each: Vec<Outcome>) -> Self {
+    pub fn new(each: Vec<Outcome>) -> Self {
         Self { each, verdict: Verdict::New }
     }
 
-    pub(super) fn all(failure: &Failure, count: usize) -> Self {
+    pub fn all(failure: &Failure, count: usize) -> Self {
         Self::new(vec![Err(failure.clone()); count])
     }
 
     /// The request's key forbids all of it.
-    pub(super) fn refused(failure: &Failure, count: usize) -> Self {
+    pub fn refused(failure: &Failure, count: usize) -> Self {
         Self { verdict: Verdict::Refused, ..Self::all(failure, count) }
     }
 
     /// The parts of a request that ran one by one. A key that refuses one of them has refused all: the
     /// first that is done reserves it.
-    pub(super) fn gathered(parts: Vec<Self>) -> Self {
+    pub fn gathered(parts: Vec<Self>) -> Self {
         let mut whole = Self::new(Vec::with_capacity(parts.len()));
         for part in parts {
             whole.each.extend(part.each);
@@ -133,7 +116,7 @@ impl Outcomes {
     }
 
     /// `{"results": […]}` in the order of the operations, with those among them that could not be read.
-    /// Bodies are passed through as they were made. `marked`: a replay says that it is one.
+    /// `marked`: a replay says that it is one.
     pub fn results(&self, unread: Vec<(usize, Problem)>, this: &str, marked: bool) -> String {
         let mut results = String::with_capacity(400 * (self.each.len() + unread.len()));
         let (mut outcomes, mut unread) = (self.each.iter(), unread.into_iter().peekable());
@@ -152,7 +135,7 @@ impl Outcomes {
                 Some(Ok(reply)) => {
                     let is_marked = reply.replayed && marked;
                     let replayed = if is_marked { r#""replayed":true,"# } else { "" };
-                    let (status, body) = (reply.answer.status, &reply.answer.body);
+                    let Answer { status, body, .. } = Answer::of(reply);
                     // Writing into a string cannot fail.
                     let _ =
                         write!(results, r#"{comma}{{"status":{status},{replayed}"body":{body}}}"#);
@@ -166,25 +149,24 @@ impl Outcomes {
     /// Wallets and the versions that the answers speak of.
     pub fn versions(&self) -> Vec<(WalletId, i64)> {
         let replies = self.each.iter().filter_map(|outcome| outcome.as_ref().ok());
-        replies.flat_map(|reply| reply.answer.versions.iter().cloned()).collect()
+        let effects = replies.filter_map(|reply| reply.result.as_ref().ok());
+        effects.flat_map(|effect| effect.versions()).collect()
     }
 }
 
-/// What undid an atomic request, with the place of its operation. The fold has put it into refusals.
+/// What undid an atomic request: the refusal of the operation at a place, or its failure.
 fn guilty(at: usize, outcome: &Outcome) -> Option<Whole> {
-    Some(match outcome {
-        Ok(reply) if reply.answer.status < 400 => return None,
-        Err(Failure::Abandoned) => return None,
-        Ok(reply) => Whole::Decided(reply.clone()),
-        Err(failure) if failure.is_undecided() => Whole::Undecided(failure.clone()),
-        Err(failure) => {
-            let problem = Problem::from(failure.clone());
-            let transaction_id = problem.transaction_id;
-            Whole::Refused(Problem {
-                transaction_id,
-                ..Problem::at(problem.code, place(at), problem.detail)
-            })
+    let failure = match outcome {
+        Ok(Reply { result: Ok(_), .. }) | Err(Failure::Abandoned) => return None,
+        Ok(Reply { result: Err(refusal), replayed }) => {
+            let refusal = Refusal { operation: Some(at), ..refusal.clone() };
+            return Some(Whole::Decided(Reply { result: Err(refusal), replayed: *replayed }));
         }
+        Err(failure) => failure.clone(),
+    };
+    Some(match failure.is_undecided() {
+        true => Whole::Undecided(failure),
+        false => Whole::Refused(Problem::from(failure).of_operation(at)),
     })
 }
 

@@ -1,7 +1,6 @@
-//! What a caller is told of a command that was not decided, whatever way it came in.
+//! The problem of a command that was not decided, whatever way it came in.
 
-use super::Failure;
-use crate::answer::{Problem, ProblemCode};
+use super::{Failure, Problem, ProblemCode};
 
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
