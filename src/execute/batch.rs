@@ -111,7 +111,7 @@ impl Session {
         let start = batch_start(connection, id, &wallets, &keys, locking).await?;
         let BatchStart { now, server, mut tenants } = start;
         let absent = |(tenant, id): &(&TenantId, &WalletId)| {
-            !tenants.get(*tenant).is_some_and(|loaded| loaded.world.wallet(id).is_some())
+            tenants.get(*tenant).is_none_or(|loaded| loaded.world.wallet(id).is_none())
         };
         let absent: Vec<_> = wallets.into_iter().filter(absent).collect();
         let contended: HashSet<(TenantId, WalletId)> = match (locking, absent.is_empty()) {

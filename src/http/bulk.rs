@@ -1,11 +1,11 @@
 //! `POST /bulk`: many commands in one request and one transaction, each with its own answer.
 
-use axum::Extension;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::body::BulkFields;
+use super::caller::CommandHead;
 use super::openapi::problems::BulkProblems;
 use super::openapi::requests::{self as bodies, CommandHeaders};
 use super::path::{idempotency_key, key_required};
@@ -14,9 +14,8 @@ use super::views::BulkResults;
 use super::wallets::made_id;
 use super::{HttpState, consistency};
 use crate::answer::{Answer, Outcomes, Problem, Whole};
-use crate::execute::{Context, Key, Operation, Request};
+use crate::execute::{Key, Operation, Request};
 use crate::request::{Bulk, BulkItem, place};
-use crate::wallet::TenantId;
 
 /// Runs up to 1000 operations in order, in one transaction. Each has its own status, key and body;
 /// with `atomic`, all of them take effect or none.
@@ -33,8 +32,7 @@ use crate::wallet::TenantId;
 )]
 pub(super) async fn bulk(
     State(state): State<HttpState>,
-    Extension(context): Extension<Context>,
-    headers: HeaderMap,
+    CommandHead { tenant, context, headers }: CommandHead,
     BulkFields(fields): BulkFields,
 ) -> HttpResult<Response> {
     let keys = Keys {
@@ -58,7 +56,6 @@ pub(super) async fn bulk(
         // Nothing is decided and nothing kept: all of it can be mended under the same key.
         true => Outcomes::default(),
         false => {
-            let tenant = TenantId::default_tenant();
             let request = Request { tenant, operations, atomic: bulk.atomic, context, key };
             state.executor.execute(request).await
         }

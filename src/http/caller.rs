@@ -9,6 +9,7 @@ use axum::http::request::Parts;
 use super::HttpState;
 use super::problem::{HttpError, HttpResult};
 use crate::answer::ProblemCode;
+use crate::execute::Context;
 use crate::wallet::TenantId;
 
 /// Who sent a request. A handler that reads or writes what belongs to a tenant takes one: it has no
@@ -68,5 +69,24 @@ impl FromRequestParts<HttpState> for Caller {
     async fn from_request_parts(parts: &mut Parts, _: &HttpState) -> HttpResult<Self> {
         let missing = || HttpError::new(ProblemCode::Internal, "the request has no caller");
         parts.extensions.get().cloned().ok_or_else(missing)
+    }
+}
+
+/// What a command takes from its request besides the path and the body.
+pub(super) struct CommandHead {
+    pub tenant: TenantId,
+    pub context: Context,
+    pub headers: HeaderMap,
+}
+
+impl FromRequestParts<HttpState> for CommandHead {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> HttpResult<Self> {
+        let Caller { tenant, actor, .. } = Caller::from_request_parts(parts, state).await?;
+        let missing = || HttpError::new(ProblemCode::Internal, "the request has no context");
+        let context: Context = parts.extensions.get().cloned().ok_or_else(missing)?;
+        let context = Context { actor: context.actor.or(actor), ..context };
+        Ok(Self { tenant, context, headers: parts.headers.clone() })
     }
 }

@@ -1,6 +1,5 @@
 //! The wallet routes: four commands, three reads.
 
-use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -8,6 +7,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::body::CommandFields;
+use super::caller::CommandHead;
 use super::openapi::problems::{
     CreateProblems, CreditProblems, DebitProblems, ProjectedProblems, ReadWalletProblems,
     TransferProblems,
@@ -21,11 +21,11 @@ use super::query::Parameters;
 use super::views::{Events, MovedWallet};
 use super::{Caller, HttpState, consistency, cursor};
 use crate::answer::{Answer, Problem, TransferView, WalletView, event_json};
-use crate::execute::{Context, Key, Operation, Request};
+use crate::execute::{Key, Operation, Request};
 use crate::projector::READ_MODEL;
 use crate::request::{self, Fields};
 use crate::store::{self, read_model, wallets};
-use crate::wallet::{Command, Currency, Movement, Rejection, Status, TenantId, WalletId};
+use crate::wallet::{Command, Currency, Movement, Rejection, Status, WalletId};
 
 const LIST_LIMIT: i64 = 1000;
 const EVENTS_LIMIT: i64 = 50;
@@ -42,12 +42,11 @@ const EVENTS_LIMIT: i64 = 50;
 )]
 pub(super) async fn create(
     State(state): State<HttpState>,
-    Extension(context): Extension<Context>,
-    headers: HeaderMap,
+    head: CommandHead,
     CommandFields(fields): CommandFields,
 ) -> HttpResult<Response> {
     let command = request::create(fields, made_id())?;
-    run(&state, context, &headers, command).await
+    run(&state, head, command).await
 }
 
 /// The id of a wallet whose caller gives none.
@@ -67,12 +66,11 @@ pub(super) fn made_id() -> WalletId {
 )]
 pub(super) async fn credit(
     state: State<HttpState>,
-    context: Extension<Context>,
     path: WalletPath,
-    headers: HeaderMap,
+    head: CommandHead,
     CommandFields(fields): CommandFields,
 ) -> HttpResult<Response> {
-    movement(state, context, path, headers, fields, Command::Credit).await
+    movement(state, path, head, fields, Command::Credit).await
 }
 
 /// Takes money from a wallet, if it has as much available.
@@ -87,24 +85,22 @@ pub(super) async fn credit(
 )]
 pub(super) async fn debit(
     state: State<HttpState>,
-    context: Extension<Context>,
     path: WalletPath,
-    headers: HeaderMap,
+    head: CommandHead,
     CommandFields(fields): CommandFields,
 ) -> HttpResult<Response> {
-    movement(state, context, path, headers, fields, Command::Debit).await
+    movement(state, path, head, fields, Command::Debit).await
 }
 
 async fn movement(
     State(state): State<HttpState>,
-    Extension(context): Extension<Context>,
     WalletPath(wallet_id): WalletPath,
-    headers: HeaderMap,
+    head: CommandHead,
     fields: Fields,
     command: impl FnOnce(Movement) -> Command,
 ) -> HttpResult<Response> {
-    let movement = request::movement(fields, wallet_id, expected_version(&headers)?)?;
-    run(&state, context, &headers, command(movement)).await
+    let movement = request::movement(fields, wallet_id, expected_version(&head.headers)?)?;
+    run(&state, head, command(movement)).await
 }
 
 /// Moves money to another wallet of the same currency: both sides or none.
@@ -118,29 +114,23 @@ async fn movement(
 )]
 pub(super) async fn transfer(
     State(state): State<HttpState>,
-    Extension(context): Extension<Context>,
     WalletPath(from): WalletPath,
-    headers: HeaderMap,
+    head: CommandHead,
     CommandFields(fields): CommandFields,
 ) -> HttpResult<Response> {
-    let command = request::transfer(fields, from, expected_version(&headers)?)?;
-    run(&state, context, &headers, command).await
+    let command = request::transfer(fields, from, expected_version(&head.headers)?)?;
+    run(&state, head, command).await
 }
 
 /// One command from its key to its answer.
-async fn run(
-    state: &HttpState,
-    context: Context,
-    headers: &HeaderMap,
-    command: Command,
-) -> HttpResult<Response> {
-    let key = idempotency_key(headers)?;
+async fn run(state: &HttpState, head: CommandHead, command: Command) -> HttpResult<Response> {
+    let CommandHead { tenant, context, headers } = head;
+    let key = idempotency_key(&headers)?;
     if key.is_none() && state.settings.require_idempotency_key {
         return Err(key_required());
     }
     let key = key.map(|key| Key::new(&key, &command));
     let operations = vec![Operation { command, key, context: None }];
-    let tenant = TenantId::default_tenant();
     let request = Request { tenant, operations, atomic: false, context, key: None };
     let reply = state.executor.execute(request).await.only()?;
     let mut answer = Answer::of(&reply);

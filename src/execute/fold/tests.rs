@@ -174,7 +174,7 @@ fn three_dollars_expired(footprint: &Footprint<'_>, world: &World) -> Vec<NewEve
     let due = wallets.filter(|wallet| wallet.id == id("a") && wallet.version == 1);
     let expiry = |wallet: &Wallet| {
         let world = World::new(NOW, [wallet.clone()]);
-        decide(&debit("a", "3"), &world, &Policy::default()).unwrap().events
+        wallet::decide(&debit("a", "3"), &world, &Policy::default()).unwrap().events
     };
     due.flat_map(expiry).collect()
 }
