@@ -159,7 +159,9 @@ fn guilty(at: usize, outcome: &Outcome) -> Option<Whole> {
     let failure = match outcome {
         Ok(Reply { result: Ok(_), .. }) | Err(Failure::Abandoned) => return None,
         Ok(Reply { result: Err(refusal), replayed }) => {
-            let refusal = Refusal { operation: Some(at), ..refusal.clone() };
+            // A replay has it already, and comes first whichever operation it was.
+            let operation = refusal.operation.or(Some(at));
+            let refusal = Refusal { operation, ..refusal.clone() };
             return Some(Whole::Decided(Reply { result: Err(refusal), replayed: *replayed }));
         }
         Err(failure) => failure.clone(),
