@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderName, header};
 
 use super::problem::{HttpError, HttpResult};
 use crate::answer::ProblemCode;
-use crate::request::Fields;
+use crate::request::{Body, BulkBody, Fields};
 
 /// Bytes of one command's body.
 const COMMAND_BYTES_MAX: usize = 1024 * 1024;
@@ -16,27 +15,27 @@ const COMMAND_BYTES_MAX: usize = 1024 * 1024;
 const BULK_BYTES_MAX: usize = 4 * 1024 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The fields of a body that holds one command.
+/// The body of a request that holds one command.
 #[derive(Debug)]
-pub(super) struct CommandFields(pub Fields);
+pub(super) struct CommandBody<B>(pub B);
 
-/// The fields of a body that holds many commands.
+/// The body of a request that holds many.
 #[derive(Debug)]
-pub(super) struct BulkFields(pub Fields);
+pub(super) struct ManyCommands(pub BulkBody);
 
-impl<S: Send + Sync> FromRequest<S> for CommandFields {
+impl<S: Send + Sync, B: Body> FromRequest<S> for CommandBody<B> {
     type Rejection = HttpError;
 
     async fn from_request(request: Request, _: &S) -> HttpResult<Self> {
-        fields(request, COMMAND_BYTES_MAX).await.map(Self)
+        Ok(Self(fields(request, COMMAND_BYTES_MAX).await?.body()?))
     }
 }
 
-impl<S: Send + Sync> FromRequest<S> for BulkFields {
+impl<S: Send + Sync> FromRequest<S> for ManyCommands {
     type Rejection = HttpError;
 
     async fn from_request(request: Request, _: &S) -> HttpResult<Self> {
-        fields(request, BULK_BYTES_MAX).await.map(Self)
+        Ok(Self(fields(request, BULK_BYTES_MAX).await?.body()?))
     }
 }
 
@@ -66,7 +65,7 @@ async fn fields(request: Request, bytes_max: usize) -> HttpResult<Fields> {
 }
 
 /// The body, or none where it is too large.
-async fn read(body: Body, bytes_max: usize) -> HttpResult<Option<bytes::Bytes>> {
+async fn read(body: axum::body::Body, bytes_max: usize) -> HttpResult<Option<bytes::Bytes>> {
     let malformed = |detail: &str| HttpError::new(ProblemCode::MalformedJson, detail);
     match tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, bytes_max)).await {
         Err(_) => Err(malformed("the body did not arrive in time")),

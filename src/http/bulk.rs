@@ -4,10 +4,10 @@ use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::body::BulkFields;
+use super::body::ManyCommands;
 use super::caller::CommandHead;
 use super::openapi::problems::BulkProblems;
-use super::openapi::requests::{self as bodies, CommandHeaders};
+use super::openapi::requests::CommandHeaders;
 use super::path::{idempotency_key, key_required};
 use super::problem::{HttpError, HttpResult, REPLAYED, render_answer};
 use super::views::BulkResults;
@@ -15,7 +15,7 @@ use super::wallets::made_id;
 use super::{HttpState, consistency};
 use crate::answer::{Answer, Outcomes, Problem, Whole};
 use crate::execute::{Key, Operation, Request};
-use crate::request::{Bulk, BulkItem, place};
+use crate::request::{BulkBody, BulkItem, pointer};
 
 /// Runs up to 1000 operations in order, in one transaction. Each has its own status, key and body;
 /// with `atomic`, all of them take effect or none.
@@ -24,7 +24,7 @@ use crate::request::{Bulk, BulkItem, place};
 /// other body under it is refused, and none of it is done.
 #[utoipa::path(
     post, path = "/bulk", tag = "wallets", operation_id = "bulk",
-    params(CommandHeaders), request_body = bodies::Bulk,
+    params(CommandHeaders), request_body = BulkBody,
     responses(
         (status = 201, description = "One result for each operation, in order", body = BulkResults),
         BulkProblems
@@ -33,13 +33,12 @@ use crate::request::{Bulk, BulkItem, place};
 pub(super) async fn bulk(
     State(state): State<HttpState>,
     CommandHead { tenant, context, headers }: CommandHead,
-    BulkFields(fields): BulkFields,
+    ManyCommands(bulk): ManyCommands,
 ) -> HttpResult<Response> {
     let keys = Keys {
         of_request: idempotency_key(&headers)?,
         required: state.settings.require_idempotency_key,
     };
-    let bulk = Bulk::parse(fields)?;
     let items = bulk.items(made_id);
     let key = keys.of_request.as_ref().map(|key| Key::of_bulk(key, &bulk.parsed(&items)));
     let mut unread = Vec::new();
@@ -86,8 +85,8 @@ impl Keys {
         let key = own.or_else(of_place);
         if key.is_none() && self.required {
             let HttpError(problem) = key_required();
-            let pointer = format!("{}/idempotencyKey", place(at));
-            return Err(Problem::at(problem.code, pointer, "is required by this service"));
+            let own_key = format!("{}/idempotencyKey", pointer(at));
+            return Err(Problem::at(problem.code, own_key, "is required by this service"));
         }
         Ok(Operation { command: item.command, key, context: None })
     }

@@ -6,9 +6,8 @@ use axum::http::{HeaderMap, header};
 
 use super::problem::{HttpError, HttpResult};
 use crate::answer::ProblemCode;
+use crate::request::is_key;
 use crate::wallet::{Expected, WalletId};
-
-const KEY_BYTES_MAX: usize = 255;
 
 /// The wallet in `/wallets/{id}/…`, percent-decoded.
 #[derive(Debug)]
@@ -53,10 +52,7 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> HttpResult<Option<String>>
         (Some(_), Some(_)) => return Err(invalid_key("stands twice")),
         (Some(value), None) => value.to_str().unwrap_or(""),
     };
-    let valid = |key: &String| {
-        (1..=KEY_BYTES_MAX).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic())
-    };
-    let key = unquoted(value.trim()).filter(valid);
+    let key = unquoted(value.trim()).filter(|key| is_key(key));
     let rule = "must be 1 to 255 visible ASCII characters, bare or quoted";
     key.map(Some).ok_or_else(|| invalid_key(rule))
 }

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::body::CommandFields;
+use super::body::CommandBody;
 use super::caller::CommandHead;
 use super::openapi::problems::{
     CreateProblems, CreditProblems, DebitProblems, ProjectedProblems, ReadWalletProblems,
@@ -23,7 +23,7 @@ use super::{Caller, HttpState, consistency, cursor};
 use crate::answer::{Answer, Problem, TransferView, WalletView, event_json};
 use crate::execute::{Key, Operation, Request};
 use crate::projector::READ_MODEL;
-use crate::request::{self, Fields};
+use crate::request::{CreateWalletBody, MovementBody, TransferBody};
 use crate::store::{self, read_model, wallets};
 use crate::wallet::{Command, Currency, Movement, Rejection, Status, WalletId};
 
@@ -33,7 +33,7 @@ const EVENTS_LIMIT: i64 = 50;
 /// Opens a wallet.
 #[utoipa::path(
     post, path = "/wallets", tag = "wallets", operation_id = "createWallet",
-    params(CommandHeaders), request_body = bodies::CreateWallet,
+    params(CommandHeaders), request_body = CreateWalletBody,
     responses(
         (status = 201, description = "The wallet", body = WalletView,
             headers(("ETag" = String, description = "The wallet's version, quoted"))),
@@ -43,10 +43,9 @@ const EVENTS_LIMIT: i64 = 50;
 pub(super) async fn create(
     State(state): State<HttpState>,
     head: CommandHead,
-    CommandFields(fields): CommandFields,
+    CommandBody(body): CommandBody<CreateWalletBody>,
 ) -> HttpResult<Response> {
-    let command = request::create(fields, made_id())?;
-    run(&state, head, command).await
+    run(&state, head, body.command(made_id)).await
 }
 
 /// The id of a wallet whose caller gives none.
@@ -57,7 +56,7 @@ pub(super) fn made_id() -> WalletId {
 /// Adds money to a wallet.
 #[utoipa::path(
     post, path = "/wallets/{id}/credit", tag = "wallets", operation_id = "creditWallet",
-    params(bodies::WalletId, CommandHeaders, IfMatch), request_body = bodies::Movement,
+    params(bodies::WalletId, CommandHeaders, IfMatch), request_body = MovementBody,
     responses(
         (status = 201, description = "The wallet after the credit", body = MovedWallet,
             headers(("ETag" = String, description = "The wallet's version, quoted"))),
@@ -68,15 +67,15 @@ pub(super) async fn credit(
     state: State<HttpState>,
     path: WalletPath,
     head: CommandHead,
-    CommandFields(fields): CommandFields,
+    CommandBody(body): CommandBody<MovementBody>,
 ) -> HttpResult<Response> {
-    movement(state, path, head, fields, Command::Credit).await
+    movement(state, path, head, body, Command::Credit).await
 }
 
 /// Takes money from a wallet, if it has as much available.
 #[utoipa::path(
     post, path = "/wallets/{id}/debit", tag = "wallets", operation_id = "debitWallet",
-    params(bodies::WalletId, CommandHeaders, IfMatch), request_body = bodies::Movement,
+    params(bodies::WalletId, CommandHeaders, IfMatch), request_body = MovementBody,
     responses(
         (status = 201, description = "The wallet after the debit", body = MovedWallet,
             headers(("ETag" = String, description = "The wallet's version, quoted"))),
@@ -87,26 +86,26 @@ pub(super) async fn debit(
     state: State<HttpState>,
     path: WalletPath,
     head: CommandHead,
-    CommandFields(fields): CommandFields,
+    CommandBody(body): CommandBody<MovementBody>,
 ) -> HttpResult<Response> {
-    movement(state, path, head, fields, Command::Debit).await
+    movement(state, path, head, body, Command::Debit).await
 }
 
 async fn movement(
     State(state): State<HttpState>,
     WalletPath(wallet_id): WalletPath,
     head: CommandHead,
-    fields: Fields,
+    body: MovementBody,
     command: impl FnOnce(Movement) -> Command,
 ) -> HttpResult<Response> {
-    let movement = request::movement(fields, wallet_id, expected_version(&head.headers)?)?;
+    let movement = body.movement(wallet_id, expected_version(&head.headers)?);
     run(&state, head, command(movement)).await
 }
 
 /// Moves money to another wallet of the same currency: both sides or none.
 #[utoipa::path(
     post, path = "/wallets/{id}/transfer", tag = "wallets", operation_id = "transfer",
-    params(bodies::WalletId, CommandHeaders, IfMatch), request_body = bodies::Transfer,
+    params(bodies::WalletId, CommandHeaders, IfMatch), request_body = TransferBody,
     responses(
         (status = 201, description = "Both wallets after the transfer", body = TransferView),
         TransferProblems
@@ -116,9 +115,10 @@ pub(super) async fn transfer(
     State(state): State<HttpState>,
     WalletPath(from): WalletPath,
     head: CommandHead,
-    CommandFields(fields): CommandFields,
+    CommandBody(body): CommandBody<TransferBody>,
 ) -> HttpResult<Response> {
-    let command = request::transfer(fields, from, expected_version(&head.headers)?)?;
+    let command = body.command(from, expected_version(&head.headers)?);
+    let command = command.map_err(|rejection| Problem::of_rejection(&rejection))?;
     run(&state, head, command).await
 }
 

@@ -15,7 +15,7 @@ use crate::answer::{Failure, Problem};
 use crate::backoff::Backoff;
 use crate::execute::{Context, Key, Operation, Request};
 use crate::kafka::Fetched;
-use crate::request::{Commanded, Unread, WalletCommand, is_plain_id, is_traceparent};
+use crate::request::{Commanded, InvalidCommand, WalletCommand, is_plain_id, is_traceparent};
 use crate::store;
 use crate::wallet::WalletId;
 
@@ -43,7 +43,7 @@ pub(super) enum Fate {
     /// A decided outcome, or one that the id had already.
     Answered(Decision),
     /// No valid command.
-    Invalid(Box<Unread>),
+    Invalid(Box<InvalidCommand>),
     /// Tried, and not decided: it may be later.
     Undecided {
         problem: Problem,

@@ -106,7 +106,7 @@ fn done(written: &Written<'_>, said: &Said, bytes: usize) -> Problem {
         .map(|(at, one)| {
             let code = one.body.code.as_deref().unwrap_or_default();
             FieldError {
-                pointer: crate::request::place(at),
+                pointer: crate::request::pointer(at),
                 detail: format!("{} {code}", one.status),
             }
         })

@@ -1,8 +1,11 @@
 //! A command of the inbound topic: an operation of `POST /bulk`, or several as its body has them, with an
 //! id of its own instead of an idempotency key.
 
-use super::bulk::{Bulk, Op, Parsed, operation_of};
-use super::{BulkItem, Fields};
+use utoipa::openapi::Schema;
+
+use super::bulk::{BulkBody, Parsed};
+use super::values::{Key, one_of, words};
+use super::{Body, BulkItem, Fault, Fields, OPERATIONS, Operation, Value};
 use crate::answer::{Problem, ProblemCode};
 use crate::wallet::{Command, WalletId};
 
@@ -28,23 +31,28 @@ pub enum Commanded {
     },
 }
 
-#[derive(Debug, Clone, Copy)]
+/// What `op` names: an operation, or several of them.
+#[derive(Clone)]
 enum Kind {
-    One(Op),
+    One(&'static Operation),
     Many,
 }
 
-const KINDS: &[(&str, Kind)] = &[
-    ("create", Kind::One(Op::Create)),
-    ("credit", Kind::One(Op::Credit)),
-    ("debit", Kind::One(Op::Debit)),
-    ("transfer", Kind::One(Op::Transfer)),
-    ("bulk", Kind::Many),
-];
+impl Value for Kind {
+    fn read(token: &str) -> Result<Self, Fault> {
+        let one = OPERATIONS.iter().map(|operation| (operation.name, operation));
+        let kinds = one.map(|(name, operation)| (name, Self::One(operation)));
+        one_of(token, kinds.chain([("bulk", Self::Many)]))
+    }
 
-/// What is no command.
+    fn schema() -> Schema {
+        words(OPERATIONS.iter().map(|operation| operation.name).chain(["bulk"]))
+    }
+}
+
+/// A record that is no command.
 #[derive(Debug)]
-pub struct Unread {
+pub struct InvalidCommand {
     /// Its id, where that much could be read: its sender can be told.
     pub id: Option<String>,
     /// Short and stable: a problem's code, or what kept the value from being read at all.
@@ -57,10 +65,10 @@ impl WalletCommand {
     pub fn parse(
         value: Option<&[u8]>,
         make_id: impl FnMut() -> WalletId,
-    ) -> Result<Self, Box<Unread>> {
+    ) -> Result<Self, Box<InvalidCommand>> {
         let unread = |class, detail: String| {
             let problem = Problem::new(ProblemCode::MalformedJson, detail);
-            Box::new(Unread { id: None, class, problem })
+            Box::new(InvalidCommand { id: None, class, problem })
         };
         let value = value.filter(|value| !value.is_empty());
         let Some(value) = value else {
@@ -74,15 +82,32 @@ impl WalletCommand {
         if let Err(error) = std::str::from_utf8(value) {
             return Err(unread("invalid_utf8", error.to_string()));
         }
-        let refused =
-            |id, problem: Problem| Box::new(Unread { id, class: problem.code.as_str(), problem });
+        let refused = |id, problem: Problem| {
+            Box::new(InvalidCommand { id, class: problem.code.as_str(), problem })
+        };
         let mut fields = Fields::parse(value).map_err(|problem| refused(None, problem))?;
-        let id = fields.required_key("commandId");
-        match (commanded(fields, make_id), id) {
-            (Ok(what), Some(id)) => Ok(Self { id, what }),
-            (Err(problem), id) => Err(refused(id, problem)),
-            // A missing id is an error that `commanded` has told.
-            (Ok(_), None) => Err(unread("missing_field", "/commandId: is required".to_owned())),
+        let id = fields.take::<Key>("commandId").map(|key| key.0);
+        Self::of(id.clone(), fields, make_id).map_err(|problem| refused(id, problem))
+    }
+
+    fn of(
+        id: Option<String>,
+        mut fields: Fields,
+        mut make_id: impl FnMut() -> WalletId,
+    ) -> Result<Self, Problem> {
+        match fields.take::<Kind>("op") {
+            None => Err(fields.refuse()),
+            Some(Kind::One(operation)) => {
+                let command = operation.take(&mut fields, &mut make_id);
+                let (id, command) = fields.finish(id.zip(command))?;
+                let command = command.map_err(|rejection| Problem::of_rejection(&rejection))?;
+                Ok(Self { id, what: Commanded::One(command) })
+            }
+            Some(Kind::Many) => {
+                let bulk = BulkBody::take(&mut fields);
+                let (id, bulk) = fields.finish(id.zip(bulk))?;
+                Ok(Self { id, what: many(&bulk, make_id)? })
+            }
         }
     }
 }
@@ -95,20 +120,9 @@ fn unframed(value: &[u8]) -> &[u8] {
     { texts }.find(|text| text.trim_ascii_start().starts_with(b"{")).unwrap_or(value)
 }
 
-fn commanded(
-    mut fields: Fields,
-    mut make_id: impl FnMut() -> WalletId,
-) -> Result<Commanded, Problem> {
-    match fields.word("op", KINDS) {
-        None => Err(fields.refuse()),
-        Some(Kind::One(op)) => operation_of(op, fields, &mut make_id).map(Commanded::One),
-        Some(Kind::Many) => many(&Bulk::parse(fields)?, make_id),
-    }
-}
-
 /// A command is valid or it is not: one operation that cannot be read is the whole command's problem,
 /// and none of it is done.
-fn many(bulk: &Bulk, make_id: impl FnMut() -> WalletId) -> Result<Commanded, Problem> {
+fn many(bulk: &BulkBody, make_id: impl FnMut() -> WalletId) -> Result<Commanded, Problem> {
     let items = bulk.keyless_items(make_id);
     let parsed = bulk.parsed(&items);
     let operations = items.into_iter().map(|item| item.map(|BulkItem { command, .. }| command));
@@ -120,7 +134,7 @@ fn many(bulk: &Bulk, make_id: impl FnMut() -> WalletId) -> Result<Commanded, Pro
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<WalletCommand, Box<Unread>> {
+    fn parse(text: &str) -> Result<WalletCommand, Box<InvalidCommand>> {
         WalletCommand::parse(Some(text.as_bytes()), || WalletId::stored("made"))
     }
 

@@ -34,8 +34,6 @@ pub enum AmountError {
 }
 
 impl Amount {
-    pub const ONE: Self = Self(Decimal::ONE);
-
     /// Reads a request's token: `150`, `150.00`. Zero, signs and exponents are refused.
     pub fn parse(token: &str) -> Result<Self, AmountError> {
         Self::from_decimal(parse_decimal(token)?)

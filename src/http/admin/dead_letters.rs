@@ -6,18 +6,18 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::answer::{DeadLetterStoryView, DeadLettersView, Problem, ProblemCode, RequestView};
-use crate::http::body::CommandFields;
+use crate::http::body::CommandBody;
 use crate::http::openapi::problems::{DeadLetterProblems, DeadLetterRequestProblems, ReadProblems};
 use crate::http::openapi::requests;
 use crate::http::path::TextPath;
 use crate::http::problem::{HttpError, HttpResult};
 use crate::http::query::Parameters;
 use crate::http::{Caller, HttpState, cursor};
-use crate::request::Fields;
+use crate::request::{Fault, Ids, Text, Value, body, one_of, words};
 use crate::store::dead_letters::requests::{self as asked, Chosen, Selection};
 use crate::store::dead_letters::{self, Filter, STATES, Source};
 use crate::store::{self, Connection, parked};
-use crate::wallet::TenantId;
+use crate::wallet::{TenantId, WalletId};
 
 const LIMIT: i64 = 50;
 
@@ -92,17 +92,15 @@ pub(in crate::http) async fn show(
 /// replayed whatever its state, else only what is open.
 #[utoipa::path(
     post, path = "/admin/dead-letters/replay", tag = "admin", operation_id = "replayDeadLetters",
-    request_body = requests::ReplayDeadLetters,
+    request_body = ReplayDeadLettersBody,
     responses((status = 200, description = "What will be replayed", body = RequestView), DeadLetterRequestProblems)
 )]
 pub(in crate::http) async fn replay(
     State(state): State<HttpState>,
     Caller { tenant, .. }: Caller,
-    CommandFields(mut fields): CommandFields,
+    CommandBody(body): CommandBody<ReplayDeadLettersBody>,
 ) -> HttpResult<Response> {
-    let selection = selection(&mut fields);
-    let dry_run = fields.flag("dryRun");
-    fields.finish()?;
+    let (selection, dry_run) = (body.selection.checked()?, body.dry_run);
     let mut connection = store::acquire(&state.pools.upkeep).await?;
     let chosen = choose(&mut connection, &tenant, &selection).await?;
     if !dry_run {
@@ -114,18 +112,15 @@ pub(in crate::http) async fn replay(
 /// Settles dead letters: they are kept, and replayed only by their ids from now on.
 #[utoipa::path(
     post, path = "/admin/dead-letters/quarantine", tag = "admin", operation_id = "quarantineDeadLetters",
-    request_body = requests::QuarantineDeadLetters,
+    request_body = QuarantineDeadLettersBody,
     responses((status = 200, description = "What is settled", body = RequestView), DeadLetterRequestProblems)
 )]
 pub(in crate::http) async fn quarantine(
     State(state): State<HttpState>,
     Caller { tenant, .. }: Caller,
-    CommandFields(mut fields): CommandFields,
+    CommandBody(body): CommandBody<QuarantineDeadLettersBody>,
 ) -> HttpResult<Response> {
-    let selection = selection(&mut fields);
-    let dry_run = fields.flag("dryRun");
-    let note = fields.text("note");
-    fields.finish()?;
+    let (selection, dry_run, note) = (body.selection.checked()?, body.dry_run, body.note.0);
     let mut connection = store::acquire(&state.pools.upkeep).await?;
     let Chosen { ids, .. } = choose(&mut connection, &tenant, &selection).await?;
     if !dry_run {
@@ -134,20 +129,76 @@ pub(in crate::http) async fn quarantine(
     Ok(json(&Chosen { ids, wallets: Vec::new() }.view(dry_run)))
 }
 
-/// `ids`, `walletId`, `cause`, `source`, or `all`: one of them must be there.
-fn selection(fields: &mut Fields) -> Selection {
-    let selection = Selection {
-        ids: fields.ids("ids").unwrap_or_default(),
-        wallet: fields.wallet_id("walletId").map(|id| id.as_str().to_owned()),
-        cause: fields.optional_text("cause"),
-        source: fields.optional_word("source", &Source::WORDS).map(str::to_owned),
-    };
-    let named = !selection.ids.is_empty()
-        || [&selection.wallet, &selection.cause, &selection.source].iter().any(|one| one.is_some());
-    if !fields.flag("all") && !named {
-        fields.missing_unless("all", "is required, or one of ids, walletId, cause and source");
+body! {
+    /// Which dead letters and parked wallets are to be tried again. Everything given must agree.
+    pub struct ReplayDeadLettersBody {
+        /// Changes nothing.
+        dry_run as "dryRun": bool,
+        ..selection: SelectionBody,
     }
-    selection
+}
+
+body! {
+    /// Which dead letters are settled. Everything given must agree.
+    pub struct QuarantineDeadLettersBody {
+        /// Why, for whoever looks later.
+        note as "note": Text,
+        /// Changes nothing.
+        dry_run as "dryRun": bool,
+        ..selection: SelectionBody,
+    }
+}
+
+body! {
+    /// Which dead letters and parked wallets are meant.
+    pub struct SelectionBody {
+        /// Whatever their state; without ids only what is open.
+        ids as "ids": Option<Ids>,
+        /// What has this wallet's id as its key; for a replay also the wallet itself where it is parked.
+        wallet_id as "walletId": Option<WalletId>,
+        /// An error class; for a replay also `parked`: the parked wallets alone.
+        cause as "cause": Option<String>,
+        /// What was meant to be an event, or a command; parked wallets are of events.
+        source as "source": Option<SourceWord>,
+        /// Needed where none of the others is given.
+        all as "all": bool,
+    }
+}
+
+/// One of [`Source::WORDS`].
+#[derive(Debug)]
+pub struct SourceWord(&'static str);
+
+impl Value for SourceWord {
+    fn read(token: &str) -> Result<Self, Fault> {
+        one_of(token, Source::WORDS.into_iter().map(|word| (word, word))).map(Self)
+    }
+
+    fn schema() -> utoipa::openapi::Schema {
+        words(Source::WORDS.into_iter())
+    }
+}
+
+impl SelectionBody {
+    /// What is selected: all of them only where the request says so.
+    fn checked(self) -> HttpResult<Selection> {
+        let selection = Selection {
+            ids: self.ids.map_or_else(Vec::new, |ids| ids.0),
+            wallet: self.wallet_id.map(|id| id.as_str().to_owned()),
+            cause: self.cause,
+            source: self.source.map(|source| source.0.to_owned()),
+        };
+        let Selection { ids, wallet, cause, source } = &selection;
+        let named = !ids.is_empty() || [wallet, cause, source].iter().any(|one| one.is_some());
+        match self.all || named {
+            true => Ok(selection),
+            false => Err(HttpError::at(
+                ProblemCode::MissingField,
+                "/all",
+                "is required, or one of ids, walletId, cause and source",
+            )),
+        }
+    }
 }
 
 fn known_source(word: &str) -> Option<String> {

@@ -5,7 +5,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use super::super::body::CommandFields;
+use super::super::body::CommandBody;
 use super::super::openapi::admin as shapes;
 use super::super::openapi::problems::{RepairProblems, RepublishProblems, StateProblems};
 use super::super::problem::{HttpError, HttpResult};
@@ -13,9 +13,11 @@ use super::super::wallets;
 use super::super::{Caller, HttpState};
 use crate::answer::ProblemCode;
 use crate::republisher;
+use crate::request::{Ids, Time, body};
 use crate::store::outbox::repair::{self, Which};
 use crate::store::outbox::republish::Selection;
 use crate::store::{self};
+use crate::wallet::WalletId;
 
 /// The backlog, refused rows, and what was never sent.
 #[utoipa::path(
@@ -37,23 +39,21 @@ pub async fn status(
 /// Has rows that the broker refused tried again.
 #[utoipa::path(
     post, path = "/admin/outbox/retry", tag = "admin", operation_id = "retryOutbox",
-    request_body = shapes::Retry,
+    request_body = RetryBody,
     responses((status = 200, description = "How many", body = shapes::Retried), RepairProblems)
 )]
 pub async fn retry(
     State(state): State<HttpState>,
     Caller { tenant, .. }: Caller,
-    CommandFields(mut fields): CommandFields,
+    CommandBody(body): CommandBody<RetryBody>,
 ) -> HttpResult<Response> {
     let choices = [
-        fields.ids("ids").map(Which::Ids),
-        fields.wallet_id("walletId").map(Which::Wallet),
-        fields.flag("all").then_some(Which::All),
+        body.ids.map(|ids| Which::Ids(ids.0)),
+        body.wallet_id.map(Which::Wallet),
+        body.all.then_some(Which::All),
     ];
-    let dry_run = fields.flag("dryRun");
-    let which = one(&mut fields, choices, "give one of ids, walletId and all");
-    fields.finish()?;
-    let Some(which) = which else { return Err(nothing()) };
+    let dry_run = body.dry_run;
+    let which = one(choices, "give one of ids, walletId and all")?;
     let rows = repair::retried(&state.pools.upkeep, &tenant, &which, dry_run).await?;
     if !dry_run {
         state.repairs.publisher.notify_one();
@@ -67,7 +67,7 @@ pub async fn retry(
 /// /admin/outbox` shows what is left.
 #[utoipa::path(
     post, path = "/admin/outbox/republish", tag = "admin", operation_id = "republishOutbox",
-    request_body = shapes::Republish,
+    request_body = RepublishBody,
     responses(
         (status = 200, description = "What it would be, with `dryRun`", body = shapes::Republished),
         (status = 202, description = "What it will be", body = shapes::Republished),
@@ -77,18 +77,16 @@ pub async fn retry(
 pub async fn republish(
     State(state): State<HttpState>,
     Caller { tenant, .. }: Caller,
-    CommandFields(mut fields): CommandFields,
+    CommandBody(body): CommandBody<RepublishBody>,
 ) -> HttpResult<Response> {
     let choices = [
-        fields.flag("unpublished").then_some(Selection::Unpublished),
-        fields.wallet_id("walletId").map(Selection::Wallet),
-        fields.time("since").map(Selection::Since),
-        fields.flag("all").then_some(Selection::All),
+        body.unpublished.then_some(Selection::Unpublished),
+        body.wallet_id.map(Selection::Wallet),
+        body.since.map(|since| Selection::Since(since.0)),
+        body.all.then_some(Selection::All),
     ];
-    let dry_run = fields.flag("dryRun");
-    let selection = one(&mut fields, choices, "give one of unpublished, walletId, since and all");
-    fields.finish()?;
-    let Some(selection) = selection else { return Err(nothing()) };
+    let dry_run = body.dry_run;
+    let selection = one(choices, "give one of unpublished, walletId, since and all")?;
     if !state.status.snapshot().kafka_enabled {
         let detail = "there is no topic to send to: set KAFKA_ENABLED=true and restart first";
         return Err(HttpError::new(ProblemCode::KafkaDisabled, detail));
@@ -100,22 +98,38 @@ pub async fn republish(
     Ok(answer(status, &body))
 }
 
-/// The one choice that was made; none or several are refused with `finish`.
-fn one<T, const N: usize>(
-    fields: &mut crate::request::Fields,
-    choices: [Option<T>; N],
-    rule: &str,
-) -> Option<T> {
-    let mut made: Vec<T> = choices.into_iter().flatten().collect();
-    if made.len() != 1 {
-        fields.reject("", rule);
+body! {
+    /// Which refused rows are tried again: one of the three.
+    pub struct RetryBody {
+        ids as "ids": Option<Ids>,
+        wallet_id as "walletId": Option<WalletId>,
+        all as "all": bool,
+        /// Only count.
+        dry_run as "dryRun": bool,
     }
-    made.pop()
 }
 
-/// `finish` has refused already.
-fn nothing() -> HttpError {
-    HttpError::new(ProblemCode::MissingField, "nothing was chosen")
+body! {
+    /// What is sent again: one of the four.
+    pub struct RepublishBody {
+        /// What was applied without Kafka and never sent.
+        unpublished as "unpublished": bool,
+        wallet_id as "walletId": Option<WalletId>,
+        /// Events of this time or later, and what follows them.
+        since as "since": Option<Time>,
+        all as "all": bool,
+        /// Only count.
+        dry_run as "dryRun": bool,
+    }
+}
+
+/// The one choice that was made.
+fn one<T, const N: usize>(choices: [Option<T>; N], rule: &str) -> HttpResult<T> {
+    let mut made = choices.into_iter().flatten();
+    match (made.next(), made.next()) {
+        (Some(choice), None) => Ok(choice),
+        _ => Err(HttpError::at(ProblemCode::InvalidValue, "/", rule)),
+    }
 }
 
 pub(super) fn answer(status: StatusCode, body: &serde_json::Value) -> Response {

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::json;
 
-use super::super::body::CommandFields;
+use super::super::body::CommandBody;
 use super::super::openapi::admin as shapes;
 use super::super::openapi::problems::{RebuildProblems, StateProblems};
 use super::super::problem::{HttpError, HttpResult};
@@ -15,6 +15,7 @@ use super::outbox::answer;
 use crate::answer::ProblemCode;
 use crate::projector::Kind;
 use crate::projector::rebuild::{Rebuild, RebuildError};
+use crate::request::{Fault, Value, body, one_of, words};
 use crate::store::{self, rebuild as tables};
 
 /// Where each projector stands, parked wallets, the last rebuilds.
@@ -38,18 +39,13 @@ pub async fn status(
 /// rebuild` is the way.
 #[utoipa::path(
     post, path = "/admin/projections/rebuild", tag = "admin", operation_id = "rebuildProjection",
-    request_body = shapes::Rebuild,
+    request_body = RebuildBody,
     responses((status = 202, description = "It runs", body = shapes::Rebuilding), RebuildProblems)
 )]
 pub async fn rebuild(
     State(state): State<HttpState>,
-    CommandFields(mut fields): CommandFields,
+    CommandBody(RebuildBody { projection: kind }): CommandBody<RebuildBody>,
 ) -> HttpResult<Response> {
-    let kind = fields.word("projection", Kind::WORDS);
-    fields.finish()?;
-    let Some(kind) = kind else {
-        return Err(HttpError::new(ProblemCode::MissingField, "projection is required"));
-    };
     let repairs = &state.repairs;
     let rebuild = Rebuild::open(&repairs.database, &repairs.events_topic, kind).await?;
     let stop = repairs.stop.clone();
@@ -61,6 +57,23 @@ pub async fn rebuild(
         }
     });
     Ok(answer(StatusCode::ACCEPTED, &json!({"projector": kind.name()})))
+}
+
+body! {
+    /// Which projection is made anew.
+    pub struct RebuildBody {
+        projection as "projection": Kind,
+    }
+}
+
+impl Value for Kind {
+    fn read(token: &str) -> Result<Self, Fault> {
+        one_of(token, Self::WORDS.iter().copied())
+    }
+
+    fn schema() -> utoipa::openapi::Schema {
+        words(Self::WORDS.iter().map(|(word, _)| *word))
+    }
 }
 
 impl From<RebuildError> for HttpError {

@@ -6,8 +6,7 @@ use axum::response::Response;
 use serde_json::json;
 
 use super::super::HttpState;
-use super::super::body::CommandFields;
-use super::super::openapi::admin as shapes;
+use super::super::body::CommandBody;
 use super::super::openapi::problems::{
     ComputeProblems, TopicChangeProblems, TopicDeleteProblems, TopicProblems, TopicsProblems,
 };
@@ -16,6 +15,7 @@ use super::super::problem::{HttpError, HttpResult};
 use super::super::query::Parameters;
 use super::outbox::answer;
 use crate::answer::ProblemCode;
+use crate::request::{Text, body};
 use crate::topics::sizing::{self, Load, Recommendation};
 use crate::topics::{Deleted, Ensured, KeyStrategy, Topics, TopicsError, View};
 
@@ -47,68 +47,62 @@ pub async fn describe(
 /// Creates the topics that are missing, and tells how the others differ from the settings.
 #[utoipa::path(
     post, path = "/admin/topics/ensure", tag = "admin", operation_id = "ensureTopics",
-    request_body = shapes::EnsureTopics,
+    request_body = EnsureTopicsBody,
     responses((status = 200, description = "What was created", body = Ensured), TopicChangeProblems)
 )]
 pub async fn ensure(
     State(state): State<HttpState>,
-    CommandFields(mut fields): CommandFields,
+    CommandBody(body): CommandBody<EnsureTopicsBody>,
 ) -> HttpResult<Response> {
-    let (all, dry_run) = (fields.flag("all"), fields.flag("dryRun"));
-    fields.finish()?;
-    let ensured = Topics::open(&state.repairs.topics).await?.ensure(all, dry_run).await?;
+    let topics = Topics::open(&state.repairs.topics).await?;
+    let ensured = topics.ensure(body.all, body.dry_run).await?;
     Ok(answer(StatusCode::OK, &json!(ensured)))
 }
 
 /// Deletes a topic that `KAFKA_TOPICS_FILE` declares, with all that is in it.
 #[utoipa::path(
     post, path = "/admin/topics/delete", tag = "admin", operation_id = "deleteTopic",
-    request_body = shapes::DeleteTopic,
+    request_body = DeleteTopicBody,
     responses((status = 200, description = "What was deleted", body = Deleted), TopicDeleteProblems)
 )]
 pub async fn delete(
     State(state): State<HttpState>,
-    CommandFields(mut fields): CommandFields,
+    CommandBody(body): CommandBody<DeleteTopicBody>,
 ) -> HttpResult<Response> {
-    let (name, dry_run) = (fields.text("name"), fields.flag("dryRun"));
-    fields.finish()?;
     let topics = Topics::open(&state.repairs.topics).await?;
     let missing = || HttpError::new(ProblemCode::TopicNotFound, "GET /admin/topics lists them");
-    let deleted = topics.delete(&name, dry_run).await?.ok_or_else(missing)?;
+    let deleted = topics.delete(&body.name.0, body.dry_run).await?.ok_or_else(missing)?;
     Ok(answer(StatusCode::OK, &json!(deleted)))
 }
 
 /// Creates a tenant's own topics.
 #[utoipa::path(
     post, path = "/admin/topics/create-tenant", tag = "admin", operation_id = "createTenantTopics",
-    request_body = shapes::TenantTopics,
+    request_body = TenantTopicsBody,
     responses((status = 200, description = "What was created", body = Ensured), TopicChangeProblems)
 )]
 pub async fn create_tenant(
     State(state): State<HttpState>,
-    CommandFields(mut fields): CommandFields,
+    CommandBody(body): CommandBody<TenantTopicsBody>,
 ) -> HttpResult<Response> {
-    let (tenant, dry_run) = (fields.text("tenantId"), fields.flag("dryRun"));
-    fields.finish()?;
     let topics = Topics::open(&state.repairs.topics).await?;
-    let ensured = topics.create_tenant(&tenant, dry_run).await?;
+    let ensured = topics.create_tenant(&body.tenant_id.0, body.dry_run).await?;
     Ok(answer(StatusCode::OK, &json!(ensured)))
 }
 
 /// Deletes a tenant's own topics with all that is in them.
 #[utoipa::path(
     post, path = "/admin/topics/delete-tenant", tag = "admin", operation_id = "deleteTenantTopics",
-    request_body = shapes::TenantTopics,
+    request_body = TenantTopicsBody,
     responses((status = 200, description = "What was deleted", body = Deleted), TopicChangeProblems)
 )]
 pub async fn delete_tenant(
     State(state): State<HttpState>,
-    CommandFields(mut fields): CommandFields,
+    CommandBody(body): CommandBody<TenantTopicsBody>,
 ) -> HttpResult<Response> {
-    let (tenant, dry_run) = (fields.text("tenantId"), fields.flag("dryRun"));
-    fields.finish()?;
     let topics = Topics::open(&state.repairs.topics).await?;
-    Ok(answer(StatusCode::OK, &json!(topics.delete_tenant(&tenant, dry_run).await?)))
+    let deleted = topics.delete_tenant(&body.tenant_id.0, body.dry_run).await?;
+    Ok(answer(StatusCode::OK, &json!(deleted)))
 }
 
 /// How many partitions a new topic should have.
@@ -134,6 +128,34 @@ pub async fn recommend(parameters: Parameters) -> HttpResult<Response> {
         key: parameters.one_of("key", KeyStrategy::parse)?.unwrap_or(KeyStrategy::Wallet),
     };
     Ok(answer(StatusCode::OK, &json!(sizing::recommend(&load))))
+}
+
+body! {
+    /// Whether those for inbound commands and the audit are created, too.
+    pub struct EnsureTopicsBody {
+        all as "all": bool,
+        /// Only say what would be done.
+        dry_run as "dryRun": bool,
+    }
+}
+
+body! {
+    /// Which topic.
+    pub struct DeleteTopicBody {
+        /// As `KAFKA_TOPICS_FILE` declares it.
+        name as "name": Text,
+        /// Only say what would be done.
+        dry_run as "dryRun": bool,
+    }
+}
+
+body! {
+    /// Whose topics.
+    pub struct TenantTopicsBody {
+        tenant_id as "tenantId": Text,
+        /// Only say what would be done.
+        dry_run as "dryRun": bool,
+    }
 }
 
 impl From<TopicsError> for HttpError {

@@ -1,42 +1,10 @@
-//! Schemas that a type's shape alone does not give: amounts, and words from the tables that parse
-//! them.
+//! Schemas that a type's shape alone does not give: words from the tables that parse them.
 
-use utoipa::openapi::schema::{AnyOfBuilder, ObjectBuilder, SchemaType, Type};
+use utoipa::openapi::schema::{AnyOfBuilder, ObjectBuilder, Type};
 use utoipa::openapi::{Ref, RefOr, Schema};
 
 use crate::ledger::TransactionType;
 use crate::wallet::{EventType, Status};
-
-/// What requests may write an amount as: JSON's own number grammar, without sign and exponent.
-const AMOUNT_PATTERN: &str = r"^(0|[1-9][0-9]{0,15})(\.[0-9]+)?$";
-/// One command's limit; `wallet::AMOUNT_MAX`, which is no number that a constant may be made of.
-const AMOUNT_MAX: i64 = 1_000_000_000_000_000;
-
-fn amount_of(types: Vec<Type>, description: &str) -> Schema {
-    ObjectBuilder::new()
-        .schema_type(SchemaType::Array(types))
-        .pattern(Some(AMOUNT_PATTERN))
-        .min_length(Some(1))
-        .max_length(Some(40))
-        .minimum(Some(0_i64))
-        .maximum(Some(AMOUNT_MAX))
-        .description(Some(description))
-        .into()
-}
-
-/// A request's amount.
-pub fn amount() -> Schema {
-    let text = "Greater than zero, at most 10^15, no more decimals than the currency has; a string \
-                or a plain number";
-    amount_of(vec![Type::String, Type::Number], text)
-}
-
-/// A request's amount that may be left out, be null or zero.
-pub fn optional_amount() -> Schema {
-    let text = "At least zero, at most 10^15, no more decimals than the currency has; left out, \
-                null and 0 mean none";
-    amount_of(vec![Type::String, Type::Number, Type::Null], text)
-}
 
 fn words(names: impl Iterator<Item = &'static str>) -> Schema {
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).into()

@@ -1,8 +1,13 @@
-//! The schema of an inbound command says what the reader of commands says: each example goes through
-//! both. And results are as their schema says.
+//! The schemas of commands say what their readers say: each example goes through both, and so do
+//! bodies made at random. And results are as their schema says.
 
+use jsonschema::Validator;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
 use serde_json::{Value, json};
-use wallex::request::WalletCommand;
+use wallex::request::{
+    Body, BulkBody, CreateWalletBody, Fields, MovementBody, OPERATIONS, TransferBody, WalletCommand,
+};
 use wallex::wallet::WalletId;
 
 use super::schemas::validator_of;
@@ -147,6 +152,108 @@ fn schema_and_reader_agree_on_every_example() {
         read += usize::from(expected);
     }
     assert!(read > 60 && examples.len() - read > 200, "{read} of {}", examples.len());
+}
+
+/// The schema of a route's body in the OpenAPI document.
+fn body_of(route: &str) -> Validator {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
+    let document: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let content = &document["paths"][route]["post"]["requestBody"]["content"];
+    let mut schema = content["application/json"]["schema"].clone();
+    assert!(schema.is_object(), "{route}");
+    schema["components"] = document["components"].clone();
+    jsonschema::draft202012::new(&schema).unwrap()
+}
+
+fn reads<B: Body>(body: &Value) -> bool {
+    Fields::parse(body.to_string().as_bytes()).and_then(Fields::body::<B>).is_ok()
+}
+
+fn reads_each(bulk: &Value) -> bool {
+    let bulk = Fields::parse(bulk.to_string().as_bytes()).and_then(Fields::body::<BulkBody>);
+    let made = || WalletId::stored("made");
+    bulk.is_ok_and(|bulk| bulk.items(made).iter().all(Result::is_ok))
+}
+
+/// A value for a field: right for some, wrong in form for others.
+fn value_for(name: &str) -> BoxedStrategy<Value> {
+    let currencies =
+        [json!("USD"), json!("JPY"), json!("usd"), json!("US"), json!(""), json!("\u{e9}UR")];
+    let amounts = "(0|[1-9][0-9]{0,16})(\\.[0-9]{0,10})?|[-+]?[0-9]{0,3}(e[0-9])?";
+    let amounts = prop_oneof![
+        amounts.prop_map(|text| json!(text)),
+        (0_u64..2_000_000_000_000_000).prop_map(|whole| json!(whole)),
+        (-99_i64..10_000).prop_map(|quarters| json!(quarters as f64 / 4.0)),
+    ];
+    // Neither of the two names that no path can have, nor what only looks like nothing.
+    let texts = "[!-~\u{e9}]([!-~ ]{0,3}[!-~])?"
+        .prop_filter("a path's own", |text| !matches!(text.as_str(), "." | ".."));
+    let others = [json!(null), json!(true), json!(7), json!([]), json!({"a": [1]}), json!("")];
+    let long = [254, 255, 256, 1024, 1025].map(|length| json!("x".repeat(length)));
+    match name {
+        "currency" => select(currencies.to_vec()).boxed(),
+        "amount" | "initialBalance" | "overdraftLimit" => amounts.boxed(),
+        "metadata" => Just(json!({"plan": {"tier": [1, null]}})).boxed(),
+        "op" => select(vec![json!("burn"), json!("Credit"), json!(1)]).boxed(),
+        _ => prop_oneof![texts.prop_map(|text| json!(text)), select(long.to_vec())].boxed(),
+    }
+    .prop_union(select(others.to_vec()).boxed())
+    .boxed()
+}
+
+/// A command of any kind, a few of its fields other than they should be.
+fn altered() -> impl Strategy<Value = Value> {
+    let change = |command: Value| {
+        let mut names: Vec<String> = command.as_object().unwrap().keys().cloned().collect();
+        names.push("toWalletId".to_owned());
+        names.push("more".to_owned());
+        let change = any::<Index>().prop_flat_map(move |index| {
+            let name = index.get(&names).clone();
+            (Just(name.clone()), proptest::option::weighted(0.9, value_for(&name)))
+        });
+        (Just(command), proptest::collection::vec(change, 0..4))
+    };
+    select(full().to_vec()).prop_flat_map(change).prop_map(|(mut command, changes)| {
+        for (name, value) in changes {
+            command = match value {
+                Some(value) => with(&command, &name, value),
+                None => without(&command, &name),
+            };
+        }
+        command
+    })
+}
+
+#[test]
+fn every_kind_of_command_is_among_the_examples() {
+    let examples = full().map(|command| command["op"].as_str().unwrap().to_owned());
+    assert_eq!(examples, OPERATIONS.each_ref().map(|operation| operation.name));
+}
+
+#[test]
+fn schemas_and_readers_agree_on_bodies_made_at_random() {
+    let inbound = validator_of("WalletCommand");
+    let bulk = body_of("/bulk");
+    let [open, move_one, move_two] =
+        ["/wallets", "/wallets/{id}/credit", "/wallets/{id}/transfer"].map(body_of);
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) };
+    proptest!(config, |(command in altered())| {
+        prop_assert_eq!(inbound.is_valid(&command), is_read(&command), "inbound: {}", command);
+
+        let key = command.get("commandId").cloned().unwrap_or(Value::Null);
+        let item = with(&without(&command, "commandId"), "idempotencyKey", key);
+        let request = json!({"operations": [item], "atomic": null});
+        prop_assert_eq!(bulk.is_valid(&request), reads_each(&request), "bulk: {}", request);
+
+        let item = without(&without(&command, "commandId"), "op");
+        let body = without(&item, "walletId");
+        let (route, body, read) = match command["op"].as_str() {
+            Some("create") => (&open, &item, reads::<CreateWalletBody>(&item)),
+            Some("transfer") => (&move_two, &body, reads::<TransferBody>(&body)),
+            _ => (&move_one, &body, reads::<MovementBody>(&body)),
+        };
+        prop_assert_eq!(route.is_valid(body), read, "route: {}", body);
+    });
 }
 
 /// The answers of `POST /bulk`, which are what results are made of.
