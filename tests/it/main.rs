@@ -46,6 +46,7 @@ mod reported;
 mod retention;
 mod security;
 mod spine;
+mod sql;
 mod tenants;
 mod tidy;
 mod topic_matrix;
