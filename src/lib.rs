@@ -32,7 +32,6 @@ pub mod recent;
 pub mod registry;
 pub mod republisher;
 pub mod retention;
-pub mod second;
 pub mod store;
 pub mod topics;
 

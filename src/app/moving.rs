@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use super::Background;
 use super::pipeline::{Books, books};
 use crate::config::Settings;
-use crate::kafka::Connection;
-use crate::second::{self, Follower};
+use crate::kafka::{Breaker, Connection};
+use crate::publisher::{Deps, Publisher, Role};
 use crate::store::second::sides::{Sides, change, take_back};
 use crate::store::{self, Pool};
 use crate::wallet::TenantId;
@@ -71,28 +71,22 @@ async fn ask(pool: &Pool, kafka: &Connection, topic: &str) -> Result<Sides, Stri
 }
 
 impl Background {
-    /// Follows events into the second destination, once the first is known to be the first.
-    pub(super) fn spawn_second(
+    /// Publishes events into the second topic, too, once the first is known to be the first.
+    pub(super) fn spawn_dual_publisher(
         &self,
         settings: &Settings,
         kafka: &Arc<Connection>,
         settled: &CancellationToken,
     ) {
         let Some(second) = settings.second.clone() else { return };
-        let parts = second::Parts {
-            pool: self.pools.pipeline.clone(),
-            tenant: TenantId::default_tenant(),
+        let role = Role::Dual {
             first_topic: settings.kafka.events_topic.clone(),
-            partitions: settings.kafka.default_partitions,
-            deployment: None,
-            second,
-            producer: settings.producer.clone(),
-            outbox: settings.outbox.clone(),
-            status: self.status.clone(),
-            instance: Arc::clone(&self.instance),
-            wake: Arc::clone(&self.wake_second),
-            pressure: self.pressure.clone(),
+            from_now: second.from_now,
+            apart: second.apart,
         };
+        let breaker = Breaker::aside(&second.kafka.breaker);
+        let wake = &self.wake_second;
+        let deps = self.publisher_deps(settings, role, second.kafka, breaker, wake);
         let (stop, settled) = (self.stop.clone(), settled.clone());
         let (wiring, kafka) = (self.topics(settings), Arc::clone(kafka));
         self.supervise("second publisher", async move {
@@ -100,9 +94,9 @@ impl Background {
                 return;
             }
             if let Some(Books { partitions, deployment }) =
-                books(&wiring, &kafka, &parts.status, &stop, || {}).await
+                books(&wiring, &kafka, &deps.status, &stop, || {}).await
             {
-                Follower::new(second::Parts { partitions, deployment, ..parts }).run(stop).await;
+                Publisher::new(Deps { partitions, deployment, ..deps }).run(stop).await;
             }
         });
     }

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Background, identity, moving, topic_health, watch};
-use crate::config::Settings;
+use crate::config::{KafkaSettings, Settings};
 use crate::dead_letters::{self, DeadLetters};
 use crate::group_offsets::{self, OffsetCommitter};
 use crate::kafka::{Breaker, Connection, SharedTopic};
 use crate::projector::{Kind, OpenPartition, Projector, Wiring};
-use crate::publisher::{Parts, Publisher};
+use crate::publisher::{Deps, Publisher, Role};
 use crate::republisher::Republisher;
 use crate::retention::Retention;
 use crate::status::Status;
@@ -33,7 +34,7 @@ impl Background {
         if let Some(kafka) = &kafka {
             let settled = CancellationToken::new();
             self.spawn_watches(settings, &breaker, kafka, &settled, seen);
-            self.spawn_second(settings, kafka, &settled);
+            self.spawn_dual_publisher(settings, kafka, &settled);
             self.spawn_publisher(settings, breaker, kafka, settled);
             let republisher = Republisher {
                 pool: self.pools.upkeep.clone(),
@@ -95,35 +96,46 @@ impl Background {
         kafka: &Arc<Connection>,
         settled: CancellationToken,
     ) {
-        let (parts, stop) = (self.publisher_parts(settings, breaker), self.stop.clone());
+        let kafka_settings = settings.kafka.clone();
+        let wake = &self.wake_publisher;
+        let deps = self.publisher_deps(settings, Role::Outbox, kafka_settings, breaker, wake);
+        let stop = self.stop.clone();
         let (wiring, kafka) = (self.topics(settings), Arc::clone(kafka));
         self.supervise("publisher", async move {
-            moving::settle(&parts.pool, &kafka, &parts.kafka.events_topic, &stop).await;
+            moving::settle(&deps.pool, &kafka, &deps.kafka.events_topic, &stop).await;
             settled.cancel();
             // It runs, and has nothing to do before the first event.
-            parts.status.update(|pipeline| pipeline.publisher.running = true);
+            deps.status.update(|pipeline| pipeline.publisher.running = true);
             let waits = || metrics::counter!("kafka_producer_init_failures_total").increment(1);
             if let Some(Books { partitions, deployment }) =
-                books(&wiring, &kafka, &parts.status, &stop, waits).await
+                books(&wiring, &kafka, &deps.status, &stop, waits).await
             {
-                Publisher::new(Parts { partitions, deployment, ..parts }).run(stop).await;
+                Publisher::new(Deps { partitions, deployment, ..deps }).run(stop).await;
             }
         });
     }
 
-    fn publisher_parts(&self, settings: &Settings, breaker: Arc<Breaker>) -> Parts {
-        Parts {
+    pub(super) fn publisher_deps(
+        &self,
+        settings: &Settings,
+        role: Role,
+        kafka: KafkaSettings,
+        breaker: Arc<Breaker>,
+        wake: &Arc<Notify>,
+    ) -> Deps {
+        Deps {
+            role,
             pool: self.pools.pipeline.clone(),
-            tenant: TenantId::default_tenant().as_str().to_owned(),
+            tenant: TenantId::default_tenant(),
             partitions: settings.kafka.default_partitions,
             deployment: None,
-            kafka: settings.kafka.clone(),
+            kafka,
+            breaker,
             producer: settings.producer.clone(),
             outbox: settings.outbox.clone(),
             status: self.status.clone(),
             instance: Arc::clone(&self.instance),
-            breaker,
-            wake: Arc::clone(&self.wake_publisher),
+            wake: Arc::clone(wake),
             pressure: self.pressure.clone(),
         }
     }

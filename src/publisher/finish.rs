@@ -1,16 +1,16 @@
-//! What follows from a job's end: the next phase of its partitions, pauses, status and metrics.
+//! What follows from a task's end: the next state of its partitions, pauses, status and metrics.
 //! Never waits.
 
 use tokio::time::Instant;
 
-use super::jobs::{Done, Settled, Settlement};
-use super::partition::Phase;
+use super::partition::{Event, Partition};
 use super::read_back::ReadBack;
 use super::send::{Sent, Trouble};
-use super::{Publisher, Topics};
+use super::source::{Batch, Mark, Marked, PrepareError, Prepared};
+use super::tasks::Done;
+use super::{Publisher, TopicState, Turn};
 use crate::kafka;
-use crate::kafka::topics::{Drift, Report};
-use crate::pressure::Round;
+use crate::kafka::topics::Drift;
 use crate::store;
 use crate::store::outbox::OutboxRow;
 
@@ -23,192 +23,205 @@ impl Publisher {
             Done::Prepared(result) => self.prepared(result),
             Done::Leased { begun, result } => self.leased(begun, result),
             Done::ReadBack { partition, result } => self.read(partition, result),
-            Done::Claimed { asked, limit, rows } => self.claimed(&asked, limit, rows),
+            Done::Claimed { asked, result } => self.claimed(&asked, result),
             Done::Sent(sent) => self.sent(sent),
-            Done::Settled { settlement, result } => self.settled(settlement, result),
-            Done::Measured(result) => self.measured(result),
+            Done::Marked { marks, result } => self.marked(marks, result),
+            Done::Measured(result) => {
+                self.measuring = Turn::Done;
+                self.stored(result, "backlog not measured");
+            }
+        }
+        if self.report.is_troubled() && self.is_well() {
+            self.report.well();
         }
     }
 
-    fn prepared(&mut self, result: Result<Report, kafka::Error>) {
+    fn is_well(&self) -> bool {
+        self.topic == TopicState::Ready
+            && !self.store_pause.has_failed()
+            && !self.partitions.values().any(Partition::is_struggling)
+    }
+
+    fn prepared(&mut self, result: Result<Prepared, PrepareError>) {
         let error = match result {
-            Ok(report) => {
-                for topic in report.created {
+            Ok(prepared) => {
+                for topic in prepared.report.created {
                     tracing::info!(topic, "topic created");
                 }
-                for drift in report.drift.iter().filter(|drift| !self.drift.contains(drift)) {
-                    let Drift { topic, what, wanted, actual } = drift;
+                let drift = prepared.report.drift;
+                for found in drift.iter().filter(|found| !self.drift.contains(found)) {
+                    let Drift { topic, what, wanted, actual } = found;
                     tracing::warn!(topic, what, wanted, actual, "topic differs from its settings");
                 }
-                self.drift = report.drift;
-                return self.topics_ready();
+                self.drift = drift;
+                if prepared.is_new {
+                    self.partitions.values_mut().for_each(|partition| partition.lease(None));
+                    self.leasing.term.hurry();
+                }
+                return self.topic_ready();
             }
             Err(error) => error,
         };
-        if !error.is_outage() {
+        let kafka_error = match error {
+            PrepareError::Kafka(error) => error,
+            PrepareError::Store(error) => {
+                self.topic = TopicState::Due;
+                self.stored::<()>(Err(error), "topic not noted");
+                return;
+            }
+            PrepareError::Topic(text) => {
+                self.topic = TopicState::Due;
+                let first = self.kafka_pause.fail(self.retry_max);
+                return self.report.trouble(&text, first);
+            }
+        };
+        if !kafka_error.is_outage() && self.report.is_primary() {
             // A user who may only write can still publish; producing will tell.
-            tracing::warn!(%error, "topics could not be ensured");
-            return self.topics_ready();
+            tracing::warn!(error = %kafka_error, "topics could not be ensured");
+            return self.topic_ready();
         }
-        metrics::counter!("kafka_producer_init_failures_total").increment(1);
-        self.topics = Topics::Due;
+        self.report.topic_out_of_reach();
+        self.topic = TopicState::Due;
         let first = self.kafka_pause.fail(self.retry_max);
-        self.kafka_failed(&error, first, "Kafka is out of reach; events wait in the outbox");
+        let what = "Kafka is out of reach; events wait in the outbox";
+        self.report.kafka_failed(&kafka_error, first, what);
     }
 
-    fn topics_ready(&mut self) {
-        self.topics = Topics::Ready;
+    fn topic_ready(&mut self) {
+        self.topic = TopicState::Ready;
         self.kafka_pause.reset();
         self.connected();
     }
 
     fn read(&mut self, number: i32, result: Result<ReadBack, kafka::Error>) {
-        match result {
+        let event = match result {
             Ok(read) => {
                 self.connected();
-                self.settlement.read.push(read);
+                let in_doubt = !read.complete;
+                self.marks.push(read.into());
+                Event::ToMark { in_doubt }
             }
             Err(error) => {
                 self.partition_failed(number, &error, "topic not read back");
-                self.resume(number, true);
+                Event::Nothing { in_doubt: true }
             }
-        }
+        };
+        self.tell(number, event);
     }
 
-    fn claimed(&mut self, asked: &[i32], limit: i64, rows: store::Result<Vec<OutboxRow>>) {
-        self.claiming = false;
-        let failed = rows.is_err();
-        let rows = self.stored(rows, "outbox not read").unwrap_or_default();
-        let limit_rows = usize::try_from(limit).unwrap_or(usize::MAX);
-        let mut behind = false;
+    fn claimed(&mut self, asked: &[i32], result: store::Result<Vec<Batch>>) {
+        let failed = result.is_err();
+        let mut batches = self.stored(result, "outbox not read").unwrap_or_default();
         let now = Instant::now();
-        let until = self.term.until();
-        let sends = !self.stopping && self.term.stands(now);
-        let groups: Vec<&[OutboxRow]> =
-            rows.chunk_by(|left, right| left.partition == right.partition).collect();
+        let sends = !self.stopping && self.leasing.term.stands(now);
+        let mut behind = false;
         for number in asked {
-            let group =
-                groups.iter().find(|group| group.first().map(|row| row.partition) == Some(*number));
+            let found = batches.iter().position(|batch| batch.partition == *number);
+            let batch = found.map(|at| batches.swap_remove(at));
             let Some(partition) = self.partitions.get_mut(number) else { continue };
-            match group {
-                Some(group) if sends && partition.after_job.is_none() => {
-                    let more = group.len() >= limit_rows;
-                    if !more && partition.waits(&self.linger, weight(group), now) {
-                        // Looked at again half-way at the soonest: a look costs a statement.
-                        self.rest_until = self.rest_until.max(now + self.linger.time / 2);
-                        partition.rest(Phase::Idle);
-                        continue;
-                    }
-                    partition.lingers = None;
-                    behind |= more;
-                    self.sending += 1;
-                    self.jobs.push(self.shared.send(
-                        *number,
-                        partition.epoch,
-                        group.to_vec(),
-                        more,
-                        until,
-                    ));
+            let dirty = failed || batch.is_some();
+            match batch {
+                Some(batch) if sends && !partition.is_superseded() => {
+                    behind |= self.start_batch(*number, batch, now);
                 }
                 _ => {
-                    partition.rest(Phase::Idle);
-                    partition.lingers = None;
-                    partition.dirty |= failed || group.is_some();
+                    partition.linger_until = None;
+                    partition.dirty |= dirty;
+                    partition.on(Event::Nothing { in_doubt: false });
                 }
             }
         }
-        self.limit = match behind {
-            true => self.limit.saturating_mul(2).min(self.outbox.batch_max),
-            false => self.outbox.batch_size,
-        };
+        self.claims.end(behind);
+    }
+
+    /// Sends what was claimed, or marks how far that was; whether rows were left behind.
+    fn start_batch(&mut self, number: i32, batch: Batch, now: Instant) -> bool {
+        let Some(partition) = self.partitions.get_mut(&number) else { return false };
+        let (epoch, more) = (partition.epoch, batch.more);
+        if batch.rows.is_empty() {
+            partition.dirty |= more;
+            match batch.cursor {
+                Some(cursor) => {
+                    partition.on(Event::ToMark { in_doubt: false });
+                    let cursor = Some(cursor);
+                    self.marks.push(Mark { partition: number, epoch, cursor, ..Mark::default() });
+                }
+                None => {
+                    partition.on(Event::Nothing { in_doubt: false });
+                    self.claims.pause_empty(now);
+                }
+            }
+            return false;
+        }
+        if !more && partition.lingers(&self.claims.linger, weight(&batch.rows), now) {
+            self.claims.linger(now);
+            partition.on(Event::Nothing { in_doubt: false });
+            return false;
+        }
+        partition.linger_until = None;
+        partition.on(Event::SendBegun);
+        self.tasks.push(self.shared.send(epoch, batch, self.leasing.term.until()));
+        more
     }
 
     fn sent(&mut self, sent: Sent) {
-        self.sending = self.sending.saturating_sub(1);
+        let number = sent.mark.partition;
         if sent.cut {
-            // Large records: more rows would only be read in vain.
-            self.limit = self.outbox.batch_size;
+            self.claims.shrink();
         }
-        if sent.refused_batch || sent.trouble.is_some() {
-            metrics::counter!("kafka_outbox_batch_failures_total").increment(1);
-        }
+        self.report.sent(&sent);
         match &sent.trouble {
-            Some(Trouble { error, rows, .. }) => {
-                metrics::counter!("kafka_outbox_publish_errors_total").increment(*rows);
-                self.partition_failed(sent.partition, error, "batch not confirmed");
+            Some(Trouble { error, .. }) => {
+                self.partition_failed(number, error, "batch not confirmed");
             }
             None => {
                 self.connected();
-                if let Some(partition) = self.partitions.get_mut(&sent.partition) {
+                if let Some(partition) = self.partitions.get_mut(&number) {
                     partition.pause.reset();
                 }
             }
         }
-        for refusal in &sent.refusals {
-            let (id, cause) = (refusal.id, refusal.cause.as_str());
-            tracing::error!(outbox_id = id, cause, "record refused; its wallet waits behind it");
-            metrics::counter!("kafka_outbox_publish_errors_total").increment(1);
-            self.failed(cause);
-            self.progress.refused += 1;
+        let Some(partition) = self.partitions.get_mut(&number) else { return };
+        if !sent.mark.refusals.is_empty() && self.shared.refusals_stop() {
+            partition.pause.fail(self.retry_max);
         }
-        if sent.taken.is_empty() && sent.refusals.is_empty() {
-            self.after_send(&sent);
+        partition.dirty |= sent.more || sent.trouble.is_some();
+        let in_doubt = sent.trouble.as_ref().is_some_and(|trouble| trouble.in_doubt);
+        if sent.mark.is_empty() {
+            partition.on(Event::Nothing { in_doubt });
+            self.claims.round_ended(Instant::now());
         } else {
-            self.settlement.sent.push(sent);
+            partition.on(Event::ToMark { in_doubt });
+            self.marks.push(sent.mark);
         }
     }
 
-    fn settled(&mut self, settlement: Settlement, result: store::Result<Settled>) {
-        self.settling = false;
-        let Some(settled) = self.stored(result, "marks not written") else {
+    fn marked(&mut self, marks: Vec<Mark>, result: store::Result<Marked>) {
+        self.marking = false;
+        let Some(marked) = self.stored(result, "marks not written") else {
             // The same again later; what was confirmed meanwhile joins it.
-            self.settlement.sent.extend(settlement.sent);
-            self.settlement.read.extend(settlement.read);
+            self.marks.extend(marks);
             return;
         };
-        self.progress.found += settled.found;
-        if settled.found > 0 {
-            tracing::info!(rows = settled.found, "rows found in the topic, not sent again");
-        }
-        let mut published = settled.found;
-        for sent in &settlement.sent {
-            if settled.lost.contains(&sent.partition) {
-                continue;
+        let mut published = marked.found;
+        for mark in marks.iter().filter(|mark| !marked.lost.contains(&mark.partition)) {
+            published += u64::try_from(mark.sent.len()).unwrap_or(u64::MAX);
+            let Some(partition) = self.partitions.get_mut(&mark.partition) else { continue };
+            partition.last_offset = mark.last_offset.or(partition.last_offset);
+            partition.on(Event::Marked);
+            if !mark.sent.is_empty() || !mark.refusals.is_empty() {
+                self.claims.round_ended(Instant::now());
             }
-            let count = u64::try_from(sent.taken.len()).unwrap_or(u64::MAX);
-            published += count;
-            self.progress.published += count;
-            self.after_send(sent);
         }
-        for read in &settlement.read {
-            if settled.lost.contains(&read.partition) {
-                continue;
-            }
-            if let Some(partition) = self.partitions.get_mut(&read.partition) {
-                partition.last_offset = Some(read.last_offset);
-            }
-            self.resume(read.partition, !read.complete);
+        for number in &marked.lost {
+            self.lost(*number);
         }
-        for number in settled.lost {
-            self.lost(number);
-        }
-        metrics::counter!("kafka_outbox_published_total").increment(published);
-        self.status.update(|pipeline| pipeline.publisher.published += published);
+        self.report.marked(published, marked.found);
     }
 
-    fn after_send(&mut self, sent: &Sent) {
-        let Some(partition) = self.partitions.get_mut(&sent.partition) else { return };
-        partition.last_offset = sent.last_offset.or(partition.last_offset);
-        let (ended, more) = (Instant::now(), self.limit > self.outbox.batch_size);
-        let round = Round { took: ended - self.round_begun, more, follows: false };
-        partition.dirty |= sent.more || sent.trouble.is_some();
-        self.resume(sent.partition, sent.trouble.as_ref().is_some_and(|trouble| trouble.doubtful));
-        self.rest_now(ended, Some((round, ended)));
-    }
-
-    fn resume(&mut self, number: i32, doubtful: bool) {
+    fn tell(&mut self, number: i32, event: Event) {
         if let Some(partition) = self.partitions.get_mut(&number) {
-            partition.rest(if doubtful { Phase::Doubtful } else { Phase::Idle });
+            partition.on(event);
         }
     }
 }

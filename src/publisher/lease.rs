@@ -1,75 +1,86 @@
-//! The publisher's leases: what a renewal means for each partition, and what is given up so that
-//! every instance has its share.
+//! The publisher's leases: what a renewal means for each partition, and what is released so that every
+//! instance has its share.
+
+use std::sync::Arc;
 
 use tokio::time::{Instant, timeout};
 
-use super::partition::Phase;
-use super::{LEAVE, Publisher};
+use super::partition::Event;
+use super::{Publisher, RELEASE_TIMEOUT};
+use crate::instance::{Instance, Term};
 use crate::store;
 use crate::store::leases::Standing;
 
+/// When they are renewed, and whether that is under way.
+#[derive(Debug)]
+pub struct Leasing {
+    instance: Arc<Instance>,
+    pub term: Term,
+    renewing: bool,
+}
+
+impl Leasing {
+    pub fn new(instance: &Arc<Instance>) -> Self {
+        Self { instance: Arc::clone(instance), term: instance.term(), renewing: false }
+    }
+}
+
 impl Publisher {
-    /// Renews when it is time to, or when something can be given up.
+    /// Renews when it is time to, or when something can be released.
     pub(super) fn start_leasing(&mut self, now: Instant) {
-        if self.leasing {
+        if self.leasing.renewing {
             return;
         }
-        let quiet = |phase: Phase| matches!(phase, Phase::Idle | Phase::Doubtful);
-        let mut given = Vec::new();
+        let mut released = Vec::new();
         for (number, partition) in &mut self.partitions {
-            if partition.leaving && quiet(partition.phase) {
-                partition.leaving = false;
-                partition.phase = Phase::Unowned;
-                given.push(*number);
+            if partition.release() {
+                released.push(*number);
             }
         }
-        if !given.is_empty() || self.term.is_due(now) {
-            self.leasing = true;
-            self.jobs.push(self.shared.lease(given, self.instance.member()));
+        if !released.is_empty() || self.leasing.term.is_due(now) {
+            self.leasing.renewing = true;
+            let member = self.leasing.instance.member();
+            self.tasks.push(self.shared.lease(released, member));
         }
     }
 
     pub(super) fn leased(&mut self, begun: Instant, result: store::Result<Standing>) {
-        self.leasing = false;
+        self.leasing.renewing = false;
         let Some(standing) = self.stored(result, "leases not renewed") else { return };
-        self.term.renewed(begun);
-        self.instance.note(&standing);
+        self.leasing.term.renewed(begun);
+        self.leasing.instance.note(&standing);
         let before = self.owned();
         for (number, partition) in &mut self.partitions {
             let lease = standing.leases.iter().find(|lease| lease.partition == *number);
             partition.lease(lease.copied());
         }
         let surplus = standing.leases.len().saturating_sub(standing.share);
-        for (place, lease) in standing.leases.iter().rev().enumerate() {
+        for (index, lease) in standing.leases.iter().rev().enumerate() {
             if let Some(partition) = self.partitions.get_mut(&lease.partition) {
-                partition.leaving = place < surplus;
+                partition.releasing = index < surplus;
             }
         }
         let owned = self.owned();
         if owned != before {
             let others = standing.others;
-            tracing::info!(before, owned, others, "publisher: leases moved");
-            self.status.update(|pipeline| pipeline.publisher.partitions = owned);
+            tracing::info!(before, owned, others, "{}: leases moved", self.report.name());
         }
+        self.report.partitions(owned);
     }
 
-    /// Marks were refused: somebody else has the partition, or had it.
+    /// Marks were refused: another instance has the partition, or had it.
     pub(super) fn lost(&mut self, number: i32) {
-        tracing::warn!(
-            partition = number,
-            "lease lost to another instance; its marks were refused"
-        );
-        metrics::counter!("kafka_outbox_fenced_total").increment(1);
-        self.term.hurry();
+        self.report.fenced(number);
+        self.leasing.term.hurry();
         if let Some(partition) = self.partitions.get_mut(&number) {
-            partition.after_job = None;
-            partition.phase = Phase::Unowned;
+            partition.on(Event::Fenced);
         }
     }
 
     /// Tells the others that this instance stops.
     pub(super) async fn leave(&mut self) {
-        match timeout(LEAVE, self.shared.leave(self.instance.owner())).await {
+        let leaving = self.shared.leave(self.leasing.instance.owner());
+        match timeout(RELEASE_TIMEOUT, leaving).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "leases not given up: they run out"),
             Err(_) => tracing::warn!("leases not given up in time: they run out"),
@@ -77,7 +88,6 @@ impl Publisher {
     }
 
     fn owned(&self) -> usize {
-        let owned = |phase: Phase, after: Option<Phase>| after.unwrap_or(phase) != Phase::Unowned;
-        self.partitions.values().filter(|p| owned(p.phase, p.after_job)).count()
+        self.partitions.values().filter(|partition| partition.is_owned()).count()
     }
 }

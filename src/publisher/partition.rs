@@ -1,4 +1,22 @@
-//! What the publisher knows of one partition. Decides nothing about others, waits for nothing.
+//! One partition of the publisher as a state machine. Decides nothing about others, waits for nothing.
+//!
+//! ```text
+//!                 ┌──────── failed ────────┐
+//!                 ▼                        │
+//!  Unowned ──► InDoubt ──read-back──► Reading
+//!   leased        ▲                        │ found, or nothing
+//!                 │  outcome unknown,      ▼             claim                rows
+//!                 ├──or more to read── Marking ──► Idle ──────► Claiming ──────────► Sending
+//!                 │                        ▲        ▲               │ nothing, or they   │
+//!                 │                        │        └───────────────┘ linger             │
+//!                 │                        └───────── taken or refused ──────────────────┤
+//!                 └─────────────────── outcome unknown, nothing to mark ─────────────────┘
+//! ```
+//!
+//! A partition sends one request at a time, and claims again only after its marks: row k+1 is never sent
+//! before row k is confirmed. A lease that is lost, or was another's meanwhile, takes effect at once where
+//! no task has the partition (`Unowned`, `InDoubt`, `Idle`), else when that task is over; marks that the
+//! lease's epoch refuses end it anywhere.
 
 use std::time::Duration;
 
@@ -7,20 +25,76 @@ use tokio::time::Instant;
 use super::pause::Pause;
 use crate::store::leases::Lease;
 
-/// Where a partition stands between two jobs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Phase {
-    /// Without a lease.
+pub enum State {
+    /// Another instance's, or without an owner.
     #[default]
     Unowned,
-    /// The topic may hold more than Postgres knows: to be read back before anything is sent.
-    Doubtful,
+    /// The topic may hold more than Postgres knows: it is read back before anything is sent.
+    InDoubt,
+    /// A read-back is under way.
+    Reading,
     Idle,
-    /// A job has it: a claim, a send, a read-back or the marks after them.
-    Busy,
+    /// A claim is under way.
+    Claiming,
+    /// A request is under way.
+    Sending,
+    /// Marks are written, or wait for Postgres; in doubt: the topic is read back after them.
+    Marking {
+        in_doubt: bool,
+    },
 }
 
-/// How long rows wait for more, and how many bytes of them are enough.
+/// What happens to a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// Its lease is new here.
+    Leased,
+    /// Its lease is lost, or released.
+    Lost,
+    ReadBegun,
+    ClaimBegun,
+    SendBegun,
+    /// A task ended, and Postgres is to be told something.
+    ToMark {
+        in_doubt: bool,
+    },
+    /// A task ended with nothing to be marked; in doubt: nor is it known what the topic holds.
+    Nothing {
+        in_doubt: bool,
+    },
+    Marked,
+    /// Its marks were refused: another instance has it, or had it.
+    Fenced,
+}
+
+impl State {
+    /// The state after an event; none: it does not apply here.
+    fn after(self, event: Event) -> Option<Self> {
+        use State::{Claiming, Idle, InDoubt, Marking, Reading, Sending, Unowned};
+        let quiet = |in_doubt: bool| if in_doubt { InDoubt } else { Idle };
+        match (self, event) {
+            (_, Event::Fenced) => Some(Unowned),
+            (Unowned | InDoubt | Idle, Event::Leased) => Some(InDoubt),
+            (Unowned | InDoubt | Idle, Event::Lost) => Some(Unowned),
+            (InDoubt, Event::ReadBegun) => Some(Reading),
+            (Idle, Event::ClaimBegun) => Some(Claiming),
+            (Claiming, Event::SendBegun) => Some(Sending),
+            (Reading | Claiming | Sending, Event::ToMark { in_doubt }) => {
+                Some(Marking { in_doubt })
+            }
+            (Reading | Claiming | Sending, Event::Nothing { in_doubt }) => Some(quiet(in_doubt)),
+            (Marking { in_doubt }, Event::Marked) => Some(quiet(in_doubt)),
+            _ => None,
+        }
+    }
+
+    fn is_quiet(self) -> bool {
+        matches!(self, Self::Unowned | Self::InDoubt | Self::Idle)
+    }
+}
+
+/// For how long rows wait for more, and how many bytes of them are enough.
 #[derive(Debug, Clone, Copy)]
 pub struct Linger {
     pub time: Duration,
@@ -29,122 +103,113 @@ pub struct Linger {
 
 #[derive(Debug, Default)]
 pub struct Partition {
-    pub phase: Phase,
+    state: State,
+    /// The lease changed while a task had the partition: what follows that task.
+    lease_change: Option<Event>,
     pub epoch: i64,
-    /// Above this instance's share: no new work, and given up once it is quiet.
-    pub leaving: bool,
-    /// The lease was lost, or is a new one, while a job had it: where it stands after the job.
-    pub after_job: Option<Phase>,
-    /// Of the last record known to be ours; none: this topic was never published to.
+    /// Of the last record known to be the service's; none: this topic was never published to.
     pub last_offset: Option<i64>,
+    /// Above this instance's share: it begins nothing, and is released once it is quiet.
+    pub releasing: bool,
     /// There may be rows that no claim has seen.
     pub dirty: bool,
-    /// Rows were seen, and wait so long for more.
-    pub lingers: Option<Instant>,
+    /// Rows were seen, and wait for more until then.
+    pub linger_until: Option<Instant>,
     pub pause: Pause,
 }
 
 impl Partition {
-    /// Whether only its pause, or another job's end, keeps it from a job of its own.
-    pub fn wants_work(&self) -> bool {
-        match self.phase {
-            Phase::Doubtful => true,
-            Phase::Idle => self.dirty || self.lingers.is_some(),
-            Phase::Unowned | Phase::Busy => false,
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Moves to the state after `event`, and from there where the lease has changed meanwhile.
+    pub fn on(&mut self, event: Event) {
+        match self.state.after(event) {
+            Some(next) => self.state = next,
+            None if matches!(event, Event::Leased | Event::Lost) => self.lease_change = Some(event),
+            None => return,
+        }
+        if event == Event::Fenced {
+            self.lease_change = None;
+        }
+        if self.state.is_quiet()
+            && let Some(next) = self.lease_change.take().and_then(|event| self.state.after(event))
+        {
+            self.state = next;
         }
     }
 
-    /// May have a job of its own, once nothing else holds it up.
-    pub fn is_ready(&self, now: Instant) -> bool {
-        let waits = !self.dirty && self.phase == Phase::Idle;
-        let lingers = waits && self.lingers.is_some_and(|until| now < until);
-        self.wants_work() && !lingers && !self.leaving && self.pause.is_over(now)
-    }
-
-    /// Whether rows of `bytes` are to wait for more; begins the wait with the first of them.
-    pub fn waits(&mut self, linger: &Linger, bytes: usize, now: Instant) -> bool {
-        let until = *self.lingers.get_or_insert(now + linger.time);
-        let waits = bytes < linger.bytes && now < until;
-        if !waits {
-            self.lingers = None;
-        }
-        waits
-    }
-
-    /// Its job is over.
-    pub fn rest(&mut self, phase: Phase) {
-        self.phase = self.after_job.take().unwrap_or(phase);
-    }
-
-    /// What the last renewal says of it; none: it is not, or no longer, ours.
+    /// Takes over what the last renewal says; none: it is not, or no longer, this instance's.
     pub fn lease(&mut self, lease: Option<Lease>) {
-        let phase = match lease {
-            Some(lease) if lease.epoch == self.epoch && self.phase != Phase::Unowned => return,
+        let event = match lease {
+            Some(lease) if lease.epoch == self.epoch && self.state != State::Unowned => return,
             Some(lease) => {
                 self.epoch = lease.epoch;
                 self.last_offset = lease.last_offset;
                 self.pause.reset();
-                Phase::Doubtful
+                Event::Leased
             }
-            None => Phase::Unowned,
+            None => Event::Lost,
         };
-        self.leaving = false;
-        match self.phase {
-            Phase::Busy => self.after_job = Some(phase),
-            _ => self.phase = phase,
+        self.releasing = false;
+        self.on(event);
+    }
+
+    /// Whether it is above the share and quiet; then it is not this instance's from now on.
+    pub fn release(&mut self) -> bool {
+        let released = self.releasing && self.state != State::Unowned && self.state.is_quiet();
+        if released {
+            self.releasing = false;
+            self.on(Event::Lost);
         }
+        released
+    }
+
+    pub fn is_owned(&self) -> bool {
+        match self.lease_change {
+            Some(change) => change == Event::Leased,
+            None => self.state != State::Unowned,
+        }
+    }
+
+    /// Whether the lease that its task began under has been lost since.
+    pub fn is_superseded(&self) -> bool {
+        self.lease_change.is_some()
+    }
+
+    /// Whether its last attempt failed, and another one is under way or to come.
+    pub fn is_struggling(&self) -> bool {
+        self.pause.has_failed() && (self.wants_work() || !self.state.is_quiet())
+    }
+
+    /// Whether only its pause, its linger or another task's end keeps it from a task of its own.
+    pub fn wants_work(&self) -> bool {
+        match self.state {
+            State::InDoubt => true,
+            State::Idle => self.dirty || self.linger_until.is_some(),
+            _ => false,
+        }
+    }
+
+    /// Whether it may have a task of its own now.
+    pub fn is_ready(&self, now: Instant) -> bool {
+        let lingers = self.state == State::Idle
+            && !self.dirty
+            && self.linger_until.is_some_and(|until| now < until);
+        self.wants_work() && !lingers && !self.releasing && self.pause.is_over(now)
+    }
+
+    /// Whether rows of `bytes` wait for more; the wait begins with the first of them.
+    pub fn lingers(&mut self, linger: &Linger, bytes: usize, now: Instant) -> bool {
+        let until = *self.linger_until.get_or_insert(now + linger.time);
+        let lingers = bytes < linger.bytes && now < until;
+        if !lingers {
+            self.linger_until = None;
+        }
+        lingers
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn lease(epoch: i64) -> Option<Lease> {
-        Some(Lease { partition: 3, epoch, last_offset: Some(7) })
-    }
-
-    #[test]
-    fn a_partition_new_here_is_read_back_first_and_a_renewed_one_goes_on() {
-        let mut partition = Partition::default();
-        partition.lease(None);
-        assert_eq!(partition.phase, Phase::Unowned);
-        partition.lease(lease(4));
-        assert_eq!((partition.phase, partition.last_offset), (Phase::Doubtful, Some(7)));
-        partition.phase = Phase::Idle;
-        partition.lease(lease(4));
-        assert_eq!(partition.phase, Phase::Idle, "the same lease, renewed");
-        partition.lease(lease(6));
-        assert_eq!((partition.phase, partition.epoch), (Phase::Doubtful, 6), "another's meanwhile");
-    }
-
-    #[test]
-    fn rows_wait_for_more_until_there_are_enough_or_the_time_is_over() {
-        let linger = Linger { time: Duration::from_millis(5), bytes: 1000 };
-        let begun = Instant::now();
-        let mut partition = Partition { phase: Phase::Idle, ..Partition::default() };
-        assert!(partition.waits(&linger, 400, begun));
-        assert!(partition.wants_work() && !partition.is_ready(begun));
-        assert!(partition.is_ready(begun + linger.time));
-        partition.dirty = true;
-        assert!(partition.is_ready(begun), "there may be more");
-        let later = begun + Duration::from_millis(4);
-        assert!(partition.waits(&linger, 999, later), "counted from the first");
-        assert!(!partition.waits(&linger, 1000, later), "enough");
-        assert!(partition.waits(&linger, 400, later), "a new wait");
-        assert!(!partition.waits(&linger, 400, later + linger.time), "its time is over");
-        let none = Linger { time: Duration::ZERO, bytes: 1000 };
-        assert!(!partition.waits(&none, 1, begun));
-    }
-
-    #[test]
-    fn a_lease_lost_while_a_job_runs_takes_effect_when_the_job_is_over() {
-        let mut partition = Partition { phase: Phase::Busy, epoch: 4, ..Partition::default() };
-        partition.lease(None);
-        assert_eq!(partition.phase, Phase::Busy);
-        partition.rest(Phase::Idle);
-        assert_eq!(partition.phase, Phase::Unowned);
-        partition.rest(Phase::Idle);
-        assert_eq!(partition.phase, Phase::Idle, "said once");
-    }
-}
+mod tests;

@@ -24,6 +24,10 @@ impl Pause {
         self.failures == 1
     }
 
+    pub fn has_failed(&self) -> bool {
+        self.failures > 0
+    }
+
     pub fn reset(&mut self) {
         *self = Self::default();
     }
@@ -32,11 +36,6 @@ impl Pause {
     pub fn shorten(&mut self) {
         self.until =
             self.until.map(|until| until.min(Instant::now() + backoff::after(1, FIRST, FIRST)));
-    }
-
-    /// Rests as long as something else says.
-    pub fn rest_until(&mut self, until: Instant) {
-        self.until = Some(until);
     }
 
     pub fn is_over(&self, now: Instant) -> bool {

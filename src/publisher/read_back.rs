@@ -1,11 +1,12 @@
 //! Reading the topic back after a doubt: which events does it hold that Postgres does not know to be
-//! there? Only reads; the marks are written by the settlement.
+//! there? Only reads; its marks are written as those of a request are.
 
 use std::time::Duration;
 
+use super::source::Mark;
 use crate::envelope::EnvelopeHead;
 use crate::kafka::{self, FetchError, Fetcher};
-use crate::store::outbox::{Found, Mark};
+use crate::store::outbox::Found;
 
 const FETCH_BYTES: i32 = 4 * 1024 * 1024;
 /// Events in memory at once: a topic read from its beginning is read in parts.
@@ -23,11 +24,10 @@ pub struct ReadBack {
     pub complete: bool,
 }
 
-impl ReadBack {
-    /// The marks of `rows`, those of the found events that still waited.
-    pub fn mark(&self, rows: Vec<(String, i64)>) -> Mark {
-        let Self { partition, epoch, last_offset, .. } = *self;
-        Mark { partition, epoch, last_offset, rows }
+impl From<ReadBack> for Mark {
+    fn from(read: ReadBack) -> Self {
+        let ReadBack { partition, epoch, last_offset, found, complete: _ } = read;
+        Self { partition, epoch, last_offset: Some(last_offset), found, ..Self::default() }
     }
 }
 

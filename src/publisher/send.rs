@@ -7,19 +7,16 @@ use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::source::{Batch, Mark, SentRow};
 use crate::envelope::{AGGREGATE_TYPE, DEPLOYMENT, Envelope, record_time, timestamp};
 use crate::kafka::{self, Outgoing, ProduceError, Producer};
-use crate::store::outbox::{Mark, OutboxRow, Refusal};
+use crate::store::outbox::{OutboxRow, Refusal};
 
 /// What came of it.
 #[derive(Debug)]
 pub struct Sent {
-    pub partition: i32,
-    pub epoch: i64,
-    /// Tenant and id of each row that the topic holds now.
-    pub taken: Vec<(String, i64)>,
-    pub last_offset: Option<i64>,
-    pub refusals: Vec<Refusal>,
+    /// What Postgres is to be told.
+    pub mark: Mark,
     pub trouble: Option<Trouble>,
     /// The broker would not take the batch; its records went one by one.
     pub refused_batch: bool,
@@ -34,51 +31,32 @@ pub struct Sent {
 pub struct Trouble {
     pub error: kafka::Error,
     /// The topic may hold what was not confirmed.
-    pub doubtful: bool,
+    pub in_doubt: bool,
     /// Rows of the request that failed.
     pub rows: u64,
 }
 
 impl Sent {
-    pub fn new(partition: i32, epoch: i64, more: bool) -> Self {
-        Self {
-            partition,
-            epoch,
-            taken: Vec::new(),
-            last_offset: None,
-            refusals: Vec::new(),
-            trouble: None,
-            refused_batch: false,
-            more,
-            cut: false,
-        }
-    }
-
-    /// What is to be marked; none: nothing was taken.
-    pub fn mark(&self) -> Option<Mark> {
-        Some(Mark {
-            partition: self.partition,
-            epoch: self.epoch,
-            last_offset: self.last_offset?,
-            rows: self.taken.clone(),
-        })
+    fn new(partition: i32, epoch: i64, more: bool) -> Self {
+        let mark = Mark { partition, epoch, ..Mark::default() };
+        Self { mark, trouble: None, refused_batch: false, more, cut: false }
     }
 
     fn take(&mut self, rows: &[&OutboxRow], offsets: &[i64]) {
-        self.taken.extend(rows.iter().map(|row| (row.tenant_id.clone(), row.id)));
-        self.last_offset = self.last_offset.max(offsets.iter().max().copied());
+        self.mark.sent.extend(rows.iter().map(|row| SentRow::of(row)));
+        self.mark.last_offset = self.mark.last_offset.max(offsets.iter().max().copied());
     }
 
     fn refuse(&mut self, row: &OutboxRow, cause: String) {
         let (tenant_id, id) = (row.tenant_id.clone(), row.id);
-        self.refusals.push(Refusal { tenant_id, id, cause });
+        self.mark.refusals.push(Refusal { tenant_id, id, cause });
         self.more = true;
     }
 
     fn stop(&mut self, error: &ProduceError, rows: usize) {
-        let doubtful = matches!(error, ProduceError::Unknown(_));
+        let in_doubt = matches!(error, ProduceError::Unknown(_));
         let rows = u64::try_from(rows).unwrap_or(u64::MAX);
-        self.trouble = Some(Trouble { error: error.cause().clone(), doubtful, rows });
+        self.trouble = Some(Trouble { error: error.cause().clone(), in_doubt, rows });
     }
 }
 
@@ -93,26 +71,43 @@ pub struct Form {
     pub deployment: Option<Uuid>,
 }
 
-/// Sends `rows`, or as many of them as fit into one request, in their order. Begins nothing after
+/// Sends a batch's rows, or as many of them as fit into one request, in their order. Begins nothing after
 /// `until`: another instance may have the partition then.
 pub async fn send(
+    producer: &Producer,
+    epoch: i64,
+    batch: Batch,
+    form: Form,
+    until: Instant,
+) -> Sent {
+    let mut sent = Sent::new(batch.partition, epoch, batch.more);
+    send_rows(producer, &mut sent, &batch.rows, form, until).await;
+    if sent.mark.sent.len() == batch.rows.len() {
+        sent.mark.cursor = batch.cursor;
+    } else {
+        sent.more = true;
+    }
+    sent
+}
+
+async fn send_rows(
     producer: &Producer,
     sent: &mut Sent,
     rows: &[OutboxRow],
     form: Form,
     until: Instant,
 ) {
-    let mut held = HashSet::new();
+    let mut blocked = HashSet::new();
     let (mut batch, mut records, mut bytes) = (Vec::new(), Vec::new(), 0_usize);
     for row in rows {
-        if held.contains(&wallet(row)) {
+        if blocked.contains(&wallet(row)) {
             continue;
         }
         let record = match outgoing(row, form, now()) {
             Ok(record) => record,
             Err(error) => {
                 sent.refuse(row, format!("not a valid envelope: {error}"));
-                held.insert(wallet(row));
+                blocked.insert(wallet(row));
                 continue;
             }
         };
@@ -131,7 +126,7 @@ pub async fn send(
     if !is_open(producer, sent, batch.len(), until).await {
         return;
     }
-    match producer.produce(sent.partition, records).await {
+    match producer.produce(sent.mark.partition, records).await {
         Ok(offsets) => sent.take(&batch, &offsets),
         Err(ProduceError::Refused { cause, records: true, .. }) => match batch.as_slice() {
             [row] => sent.refuse(row, cause.to_string()),
@@ -147,7 +142,7 @@ pub async fn send(
 /// Whether something may be sent: the way is open, and the lease stands. Connecting takes its time,
 /// so the clock is looked at after it.
 async fn is_open(producer: &Producer, sent: &mut Sent, rows: usize, until: Instant) -> bool {
-    if let Err(error) = producer.connect(sent.partition).await {
+    if let Err(error) = producer.connect(sent.mark.partition).await {
         sent.stop(&error, rows);
         return false;
     }
@@ -163,9 +158,9 @@ async fn send_singly(
     form: Form,
     until: Instant,
 ) {
-    let mut held = HashSet::new();
+    let mut blocked = HashSet::new();
     for row in batch {
-        if held.contains(&wallet(row)) {
+        if blocked.contains(&wallet(row)) {
             continue;
         }
         // It was valid a moment ago.
@@ -173,13 +168,24 @@ async fn send_singly(
         if !is_open(producer, sent, 1, until).await {
             return;
         }
-        match producer.produce(sent.partition, vec![record]).await {
+        match producer.produce(sent.mark.partition, vec![record]).await {
             Ok(offsets) => sent.take(&[row], &offsets),
             Err(ProduceError::Refused { cause, records: true, .. }) => {
                 sent.refuse(row, cause.to_string());
-                held.insert(wallet(row));
+                blocked.insert(wallet(row));
             }
             Err(error) => return sent.stop(&error, 1),
+        }
+    }
+}
+
+impl SentRow {
+    fn of(row: &OutboxRow) -> Self {
+        Self {
+            tenant_id: row.tenant_id.clone(),
+            id: row.id,
+            wallet_id: row.wallet_id.clone(),
+            version: row.version,
         }
     }
 }

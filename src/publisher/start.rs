@@ -1,27 +1,26 @@
-//! What may start now: the one place that looks at phases, pauses and flags together. Starts jobs,
+//! What may start now: the one place that looks at states, pauses and the breaker together. Starts tasks,
 //! never waits.
 
 use tokio::time::Instant;
 
-use super::partition::{Partition, Phase};
-use super::{Publisher, Topics};
+use super::partition::{Event, Partition, State};
+use super::{Publisher, TopicState, Turn};
 
 impl Publisher {
     /// Starts whatever may start now. At shutdown: marks only.
-    pub(super) fn start_jobs(&mut self) {
+    pub(super) fn start_tasks(&mut self) {
         let now = Instant::now();
         let store_ready = self.store_pause.is_over(now);
-        if store_ready && !self.settling && !self.settlement.is_empty() {
-            self.settling = true;
-            self.jobs.push(self.shared.settle(std::mem::take(&mut self.settlement)));
+        if store_ready && !self.marking && !self.marks.is_empty() {
+            self.marking = true;
+            self.tasks.push(self.shared.mark(std::mem::take(&mut self.marks)));
         }
         if self.stopping {
             return;
         }
-        if store_ready && self.measure_due && !self.measuring {
-            self.measure_due = false;
-            self.measuring = true;
-            self.jobs.push(self.shared.measure());
+        if store_ready && self.measuring == Turn::Due {
+            self.measuring = Turn::Running;
+            self.tasks.push(self.shared.measure());
         }
         if store_ready {
             self.start_leasing(now);
@@ -30,61 +29,61 @@ impl Publisher {
         if self.breaker.allows().is_err() {
             return;
         }
-        if self.topics == Topics::Due && self.kafka_pause.is_over(now) {
-            self.topics = Topics::Preparing;
-            self.jobs.push(self.shared.prepare());
+        if self.topic == TopicState::Due && self.kafka_pause.is_over(now) {
+            self.topic = TopicState::Preparing;
+            self.tasks.push(self.shared.prepare());
         }
-        if self.topics == Topics::Ready && self.term.stands(now) {
-            self.start_reading_and_claiming(now, store_ready);
+        if self.topic == TopicState::Ready && self.leasing.term.stands(now) {
+            self.start_reading(now);
+            if store_ready {
+                self.start_claiming(now);
+            }
         }
     }
 
-    fn start_reading_and_claiming(&mut self, now: Instant, store_ready: bool) {
-        for number in self.ready(now, Phase::Doubtful) {
-            if let Some(partition) = self.partitions.get_mut(&number) {
-                partition.phase = Phase::Busy;
-                let job = self.shared.read_back(number, partition.epoch, partition.last_offset);
-                self.jobs.push(job);
+    fn start_reading(&mut self, now: Instant) {
+        let ready = |partition: &Partition| partition.is_ready(now);
+        for (number, partition) in &mut self.partitions {
+            if partition.state() == State::InDoubt && ready(partition) {
+                partition.on(Event::ReadBegun);
+                let (epoch, last_offset) = (partition.epoch, partition.last_offset);
+                self.tasks.push(self.shared.read_back(*number, epoch, last_offset));
             }
         }
-        if now >= self.rest_until {
-            self.rest_now(now, self.rest);
-        }
-        if self.claiming || !store_ready || now < self.rest_until {
+    }
+
+    fn start_claiming(&mut self, now: Instant) {
+        if !self.claims.may_begin(now) {
             return;
         }
-        let idle = self.ready(now, Phase::Idle);
-        if !idle.is_empty() {
-            for number in &idle {
-                if let Some(partition) = self.partitions.get_mut(number) {
-                    partition.phase = Phase::Busy;
-                    partition.dirty = false;
-                }
+        let mut asked = Vec::new();
+        for (number, partition) in &mut self.partitions {
+            if partition.state() == State::Idle && partition.is_ready(now) {
+                partition.on(Event::ClaimBegun);
+                partition.dirty = false;
+                asked.push(*number);
             }
-            self.claiming = true;
-            self.round_begun = now;
-            self.jobs.push(self.shared.claim(idle, self.limit));
         }
+        if asked.is_empty() {
+            return;
+        }
+        let owned = self.partitions.iter().filter(|(_, partition)| partition.is_owned());
+        let owned = owned.map(|(number, _)| *number).collect();
+        let limit = self.claims.begin(now);
+        self.tasks.push(self.shared.claim(owned, asked, limit));
     }
 
-    /// The partitions in this phase that have something to do and may.
-    fn ready(&self, now: Instant, phase: Phase) -> Vec<i32> {
-        let ready = |partition: &Partition| partition.phase == phase && partition.is_ready(now);
-        let found = self.partitions.iter().filter(|(_, partition)| ready(partition));
-        found.map(|(number, _)| *number).collect()
-    }
-
-    /// When the first pause ends that holds anything up.
+    /// When the first pause ends that keeps something from its task.
     pub(super) fn next_retry(&self) -> Option<Instant> {
         let now = Instant::now();
-        let topics = (self.topics == Topics::Due).then(|| self.kafka_pause.until()).flatten();
+        let topic = (self.topic == TopicState::Due).then(|| self.kafka_pause.until()).flatten();
         let waiting = self.partitions.values().filter(|partition| partition.wants_work());
         waiting
-            .flat_map(|partition| [partition.pause.until(), partition.lingers])
+            .flat_map(|partition| [partition.pause.until(), partition.linger_until])
             .flatten()
-            .chain(topics)
+            .chain(topic)
             .chain(self.store_pause.until())
-            .chain([self.rest_until, self.term.due()])
+            .chain([self.claims.rest_until(), self.leasing.term.due()])
             .filter(|until| *until > now)
             .min()
     }

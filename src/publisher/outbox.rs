@@ -1,0 +1,94 @@
+//! The outbox as a publisher's source: its unprocessed rows, marked as published.
+
+use super::Deps;
+use super::source::{Batch, Mark, Marked, PrepareError, Prepared};
+use crate::kafka::admin::Admin;
+use crate::kafka::topics::TopicSpec;
+use crate::store::leases::Leased;
+use crate::store::outbox::{self, OutboxRow, Refusal};
+use crate::store::{self, Pool};
+
+#[derive(Debug)]
+pub struct Outbox {
+    pool: Pool,
+    leased: Leased,
+    specs: Vec<TopicSpec>,
+}
+
+impl Outbox {
+    pub fn new(deps: &Deps, leased: &Leased) -> Self {
+        let codec = deps.producer.compression;
+        Self {
+            pool: deps.pool.clone(),
+            leased: leased.clone(),
+            specs: vec![
+                TopicSpec::events(&deps.kafka, codec, deps.partitions),
+                TopicSpec::dead_letters(&deps.kafka, codec),
+            ],
+        }
+    }
+
+    pub async fn prepare(&self, admin: &Admin) -> Result<Prepared, PrepareError> {
+        let report = admin.ensure_topics(&self.specs).await?;
+        Ok(Prepared { report, is_new: false })
+    }
+
+    pub async fn claim(&self, asked: &[i32], limit: i64) -> store::Result<Vec<Batch>> {
+        let rows = outbox::claim(&self.pool, &self.leased.topic, asked, limit).await?;
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut batches: Vec<Batch> = Vec::new();
+        for row in rows {
+            match batches.last_mut() {
+                Some(batch) if batch.partition == row.partition => batch.rows.push(row),
+                _ => batches.push(batch(row)),
+            }
+        }
+        batches.iter_mut().for_each(|batch| batch.more = batch.rows.len() >= limit);
+        Ok(batches)
+    }
+
+    pub async fn mark(&self, marks: &[Mark]) -> store::Result<Marked> {
+        let mut marked = Marked::default();
+        let mut written = Vec::new();
+        let mut found = Vec::new();
+        for mark in marks {
+            let Some(last_offset) = mark.last_offset else { continue };
+            let mut rows: Vec<(String, i64)> =
+                mark.sent.iter().map(|row| (row.tenant_id.clone(), row.id)).collect();
+            if !mark.found.is_empty() {
+                let topic = &self.leased.topic;
+                let waited =
+                    outbox::waiting(&self.pool, topic, mark.partition, &mark.found).await?;
+                found.push((mark.partition, waited.len()));
+                rows.extend(waited);
+            }
+            let (partition, epoch) = (mark.partition, mark.epoch);
+            written.push(outbox::Mark { partition, epoch, last_offset, rows });
+        }
+        if !written.is_empty() {
+            let standing = outbox::mark(&self.pool, &self.leased, &written).await?;
+            let numbers = written.iter().map(|mark| mark.partition);
+            marked.lost.extend(numbers.filter(|number| !standing.contains(number)));
+            found.retain(|(partition, _)| standing.contains(partition));
+        }
+        marked.found = found.iter().map(|(_, rows)| u64::try_from(*rows).unwrap_or(0)).sum();
+        let refusals: Vec<Refusal> =
+            marks.iter().flat_map(|mark| mark.refusals.iter().cloned()).collect();
+        if !refusals.is_empty() {
+            outbox::record_failures(&self.pool, &refusals).await?;
+        }
+        Ok(marked)
+    }
+
+    pub async fn measure(&self) -> store::Result<()> {
+        let backlog = outbox::backlog(&self.pool, store::SILENT).await?;
+        let events = u32::try_from(backlog.events).unwrap_or(u32::MAX);
+        metrics::gauge!("outbox_lag_events").set(events);
+        metrics::gauge!("outbox_lag_seconds").set(backlog.oldest);
+        Ok(())
+    }
+}
+
+fn batch(row: OutboxRow) -> Batch {
+    Batch { partition: row.partition, rows: vec![row], more: false, cursor: None }
+}
