@@ -6,13 +6,13 @@
 //! their partitions up → the listening session ends.
 
 mod admission;
+mod cutover;
 mod database;
 mod descriptors;
 mod gauges;
 mod identity;
 mod inbound;
 mod lanes;
-mod moving;
 mod pipeline;
 mod schemas;
 mod signals;

@@ -77,7 +77,7 @@ pub async fn step(pool: &Pool, tenant: &TenantId, topic: &str) -> store::Result<
 pub async fn ask(
     pool: &Pool,
     tenant: &TenantId,
-    selection: &republish::Selection,
+    selection: &republish::RepublishSelector,
     dry_run: bool,
 ) -> store::Result<republish::Counts> {
     let mut connection = store::acquire(pool).await?;

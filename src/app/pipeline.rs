@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Background, identity, moving, topic_health, watch};
+use super::{Background, cutover, identity, topic_health, watch};
 use crate::config::{KafkaSettings, Settings};
 use crate::dead_letters::{self, DeadLetters};
 use crate::group_offsets::{self, OffsetCommitter};
@@ -30,12 +30,13 @@ impl Background {
     ) -> Option<Arc<Connection>> {
         let breaker = Breaker::new(&settings.kafka.breaker);
         let enabled = settings.kafka.enabled;
-        let kafka = enabled.then(|| Connection::behind(&settings.kafka, Arc::clone(&breaker)));
+        let kafka =
+            enabled.then(|| Connection::with_breaker(&settings.kafka, Arc::clone(&breaker)));
         if let Some(kafka) = &kafka {
-            let settled = CancellationToken::new();
-            self.spawn_watches(settings, &breaker, kafka, &settled, seen);
-            self.spawn_dual_publisher(settings, kafka, &settled);
-            self.spawn_publisher(settings, breaker, kafka, settled);
+            let decided = CancellationToken::new();
+            self.spawn_watches(settings, &breaker, kafka, &decided, seen);
+            self.spawn_dual_publisher(settings, kafka, &decided);
+            self.spawn_publisher(settings, breaker, kafka, decided);
             let republisher = Republisher {
                 pool: self.pools.upkeep.clone(),
                 tenant: TenantId::default_tenant(),
@@ -64,13 +65,13 @@ impl Background {
         kafka
     }
 
-    /// `settled`: it is known which topic is the first.
+    /// `decided`: it is known which topic is the first.
     fn spawn_watches(
         &self,
         settings: &Settings,
         breaker: &Arc<Breaker>,
         kafka: &Arc<Connection>,
-        settled: &CancellationToken,
+        decided: &CancellationToken,
         seen: Seen,
     ) {
         let (status, stop) = (self.status.clone(), self.stop.clone());
@@ -81,10 +82,10 @@ impl Background {
         self.supervise("topic health", topic_health::watch(wiring, connection, status, stop));
         let (wiring, status, kafka) =
             (self.topics(settings), self.status.clone(), Arc::clone(kafka));
-        let (sides, stop) = (settled.clone(), self.stop.clone());
+        let (decided, stop) = (decided.clone(), self.stop.clone());
         self.supervise("topic watch", async move {
             // Another cluster's topic of the same name is not one that was made anew.
-            stop.run_until_cancelled(sides.cancelled()).await;
+            stop.run_until_cancelled(decided.cancelled()).await;
             identity::watch(wiring, kafka, status, seen, stop).await;
         });
     }
@@ -94,7 +95,7 @@ impl Background {
         settings: &Settings,
         breaker: Arc<Breaker>,
         kafka: &Arc<Connection>,
-        settled: CancellationToken,
+        decided: CancellationToken,
     ) {
         let kafka_settings = settings.kafka.clone();
         let wake = &self.wake_publisher;
@@ -102,8 +103,8 @@ impl Background {
         let stop = self.stop.clone();
         let (wiring, kafka) = (self.topics(settings), Arc::clone(kafka));
         self.supervise("publisher", async move {
-            moving::settle(&deps.pool, &kafka, &deps.kafka.events_topic, &stop).await;
-            settled.cancel();
+            cutover::run(&deps.pool, &kafka, &deps.kafka.events_topic, &stop).await;
+            decided.cancel();
             // It runs, and has nothing to do before the first event.
             deps.status.update(|pipeline| pipeline.publisher.running = true);
             let waits = || metrics::counter!("kafka_producer_init_failures_total").increment(1);

@@ -12,9 +12,9 @@ use tokio::time::{Instant, sleep};
 use crate::config::Settings;
 use crate::envelope::timestamp;
 use crate::republisher;
-use crate::store::outbox::repair::{self, Refused, State, Which};
-use crate::store::outbox::republish::{self, Counts, Selection};
-use crate::store::second::SecondBacklog;
+use crate::store::dual_publish::SecondBacklog;
+use crate::store::outbox::repair::{self, Refused, RetrySelector, State};
+use crate::store::outbox::republish::{self, Counts, RepublishSelector};
 use crate::store::{self, Pool};
 use crate::wallet::{TenantId, WalletId};
 
@@ -93,7 +93,7 @@ pub async fn run(command: OutboxCommand, settings: Settings) -> anyhow::Result<b
         OutboxCommand::Status { json } => {
             let mut state = state(&pool, &tenant).await.context("reading the outbox")?;
             if settings.second.is_some() {
-                state.second = store::second::backlog(&pool, &tenant).await?;
+                state.second = store::dual_publish::backlog(&pool, &tenant).await?;
             }
             if json {
                 println!("{}", serde_json::to_string_pretty(&state)?);
@@ -104,9 +104,9 @@ pub async fn run(command: OutboxCommand, settings: Settings) -> anyhow::Result<b
         }
         OutboxCommand::Retry(args) => {
             let which = match args.wallet {
-                Some(wallet) => Which::Wallet(wallet),
-                None if args.all => Which::All,
-                None => Which::Ids(args.ids),
+                Some(wallet) => RetrySelector::Wallet(wallet),
+                None if args.all => RetrySelector::All,
+                None => RetrySelector::Ids(args.ids),
             };
             let rows = repair::retried(&pool, &tenant, &which, args.dry_run).await?;
             let verb = if args.dry_run { "would be" } else { "are" };
@@ -180,12 +180,12 @@ async fn follow(pool: &Pool, tenant: &TenantId, topic: &str) -> store::Result<()
 }
 
 impl RepublishWhat {
-    fn selection(self) -> Selection {
+    fn selection(self) -> RepublishSelector {
         match (self.wallet, self.since) {
-            (Some(wallet), _) => Selection::Wallet(wallet),
-            (None, Some(since)) => Selection::Since(since),
-            (None, None) if self.unpublished => Selection::Unpublished,
-            (None, None) => Selection::All,
+            (Some(wallet), _) => RepublishSelector::Wallet(wallet),
+            (None, Some(since)) => RepublishSelector::Since(since),
+            (None, None) if self.unpublished => RepublishSelector::Unpublished,
+            (None, None) => RepublishSelector::All,
         }
     }
 }

@@ -14,8 +14,8 @@ use super::openapi::health as shapes;
 use super::openapi::problems::InternalProblems;
 use crate::envelope::timestamp;
 use crate::status::{Breaker, COMMANDS, Pipeline, ProjectorStatus, TopicHealth};
+use crate::store::dual_publish::SecondBacklog;
 use crate::store::lag::ProjectionLag;
-use crate::store::second::SecondBacklog;
 use crate::store::{self, outbox::Backlog};
 use crate::wallet::TenantId;
 
@@ -179,7 +179,7 @@ impl Report {
         let second = match pipeline.second.is_some() && backlog.is_ok() {
             true => {
                 let tenant = TenantId::default_tenant();
-                let asked = store::second::backlog(&state.pools.health, &tenant);
+                let asked = store::dual_publish::backlog(&state.pools.health, &tenant);
                 within(asked).await.ok().flatten()
             }
             false => None,

@@ -1,6 +1,6 @@
 //! Topics and cluster, through krafka, which nothing outside this file, `connect` and `offsets`
 //! knows. Creates what is missing; of what exists drift is reported. Deletes, and gives partitions and
-//! configurations, only to what it is told to.
+//! configurations, only to what its caller names.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -88,7 +88,7 @@ impl Admin {
     }
 
     /// From now on nothing is asked while `breaker` is open.
-    pub(super) fn behind(self, breaker: &Arc<Breaker>) -> Self {
+    pub(super) fn with_breaker(self, breaker: &Arc<Breaker>) -> Self {
         Self { breaker: Some(Arc::clone(breaker)), ..self }
     }
 
@@ -271,7 +271,7 @@ impl Admin {
     }
 
     /// A new topic's leaders refuse work for a moment. Asked for an offset, krafka asks again until
-    /// they answer; whether they did is found out by whoever works with them.
+    /// they answer; whether they did is found out by the next request to them.
     async fn await_leaders(&self, specs: &[&TopicSpec]) {
         let partitions = specs.iter().flat_map(|spec| {
             let numbers = 0..spec.partitions;
@@ -300,8 +300,8 @@ impl Admin {
         Ok(configs)
     }
 
-    /// Asks where the breaker lets us. krafka connects anew until the call's time is over: where the
-    /// breaker opens meanwhile, that ends.
+    /// Makes the call where the breaker allows it. krafka connects again and again until the call's time is
+    /// over: where the breaker opens meanwhile, that ends.
     pub(super) async fn bounded<T>(
         &self,
         what: &str,

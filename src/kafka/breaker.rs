@@ -1,4 +1,4 @@
-//! The circuit breaker: while Kafka is out of reach nobody knocks but one cheap probe. Keeps time
+//! The circuit breaker: while Kafka is out of reach nothing connects but one cheap probe. Keeps time
 //! and counts; sends nothing itself.
 //!
 //! ```text
@@ -62,8 +62,8 @@ impl Breaker {
         Self::with_gauge(settings, true)
     }
 
-    /// Of a cluster besides the first.
-    pub fn aside(settings: &BreakerSettings) -> Arc<Self> {
+    /// The breaker of a second cluster: it has no gauge.
+    pub fn for_second_cluster(settings: &BreakerSettings) -> Arc<Self> {
         Self::with_gauge(settings, false)
     }
 
@@ -98,7 +98,7 @@ impl Breaker {
         self.lock().cause.clone()
     }
 
-    /// Tells of every change.
+    /// Sends every change to the receiver.
     pub fn subscribe(&self) -> watch::Receiver<BreakerState> {
         self.states.subscribe()
     }
@@ -247,7 +247,7 @@ impl Breaker {
 }
 
 impl Inner {
-    /// For whoever asks while it is open.
+    /// The error of a caller that asks while it is open.
     fn refusal(&self) -> Option<Error> {
         self.cause.as_ref().map(|cause| {
             let message = format!("{REFUSED}{}", cause.message);
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_attempt_that_nobody_makes_does_not_keep_the_way_open() {
+    fn a_full_attempt_that_no_caller_makes_does_not_keep_the_way_open() {
         let begun = Instant::now();
         let breaker = opened(begun);
         let full = begun + RESET;
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_subscribed_learns_of_every_change() {
+    fn a_subscriber_learns_of_every_change() {
         let (breaker, now) = (breaker(), Instant::now());
         let mut states = breaker.subscribe();
         for _ in 0..5 {

@@ -21,10 +21,10 @@ use super::secure::Access;
 use crate::config::KafkaSettings;
 
 /// Of one answer. A broker gives a whole batch, however few bytes were asked for, and takes what its
-/// `socket.request.max.bytes` lets in, 100 MiB unless it is told otherwise: what is in a topic can be read.
+/// `socket.request.max.bytes` lets in, 100 MiB unless it is configured otherwise: what is in a topic can be read.
 const MAX_MESSAGE_SIZE: usize = 128 * 1024 * 1024;
 
-/// No request of ours waits longer: the answer is late, not slow.
+/// No request waits longer: the answer is late, not slow.
 const REQUEST_TIMEOUT_MAX: Duration = Duration::from_secs(10);
 /// Whether a topic is there is known at once.
 const PRESENCE_TIMEOUT_MAX: Duration = Duration::from_secs(5);
@@ -63,11 +63,11 @@ pub(super) struct Leader {
 impl Connection {
     /// With a breaker of its own. Does not connect yet: the service starts before its brokers.
     pub fn new(settings: &KafkaSettings) -> Arc<Self> {
-        Self::behind(settings, Breaker::new(&settings.breaker))
+        Self::with_breaker(settings, Breaker::new(&settings.breaker))
     }
 
-    /// Behind a breaker that others stand behind, too.
-    pub fn behind(settings: &KafkaSettings, breaker: Arc<Breaker>) -> Arc<Self> {
+    /// Behind a breaker that it shares with other connections.
+    pub fn with_breaker(settings: &KafkaSettings, breaker: Arc<Breaker>) -> Arc<Self> {
         let (state, admins) = (Mutex::default(), Mutex::default());
         Arc::new(Self { settings: settings.clone(), breaker, state, admins })
     }
@@ -82,8 +82,8 @@ impl Connection {
     }
 
     /// For topics and groups, behind the breaker: while that is open, nothing is connected to, and
-    /// whatever is asked through it fails at once. Whoever waited while another failed shares that
-    /// failure: else each would knock in turn.
+    /// whatever is asked through it fails at once. A caller that waited while another failed shares that
+    /// failure: else each would try to connect in turn.
     pub async fn admin(&self) -> Result<Admin, Error> {
         let asked = Instant::now();
         let mut failed = self.admins.lock().await;
@@ -94,7 +94,7 @@ impl Connection {
         }
         self.breaker.allows()?;
         match Admin::connect(&self.settings).await {
-            Ok(admin) => Ok(admin.behind(&self.breaker)),
+            Ok(admin) => Ok(admin.with_breaker(&self.breaker)),
             Err(error) => {
                 self.breaker.tried(Err(&error));
                 *failed = Some((Instant::now(), error.clone()));
@@ -230,7 +230,7 @@ async fn connect(settings: &KafkaSettings, breaker: &Arc<Breaker>) -> Result<Cli
     // rskafka hides authentication and certificate errors behind silence: ask krafka first.
     let kafka = connect_krafka_with(settings, &access).await?;
     let wait = settings.connection_timeout.min(PRESENCE_TIMEOUT_MAX);
-    let admin = Admin::of(&kafka, wait).behind(breaker);
+    let admin = Admin::of(&kafka, wait).with_breaker(breaker);
     let records = rskafka_builder(settings, &access).build().await;
     Ok(Clients { records: records.map_err(|error| Error::from_rskafka(&error))?, admin })
 }

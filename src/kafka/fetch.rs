@@ -1,4 +1,4 @@
-//! Reading one partition from any offset. Keeps no position: whoever reads knows where it stands.
+//! Reading one partition from any offset. Keeps no position: its reader does.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -116,7 +116,7 @@ impl Fetcher {
 
     async fn leader(&mut self) -> Result<Leader, Error> {
         if let Some(leader) = &self.leader {
-            // A connection that broke would be made anew.
+            // A connection that broke would be made again.
             self.connection.breaker().allows()?;
             return Ok(leader.clone());
         }

@@ -55,7 +55,7 @@ impl Admin {
                 Ok(()) => committed.partitions.push(at.partition),
                 Err(error) => {
                     let error = Error::from_krafka(&error);
-                    // The broker's own no is certain; of anything else nobody knows.
+                    // The broker's own refusal is certain; after anything else the offset may be there.
                     if error.is_outage() {
                         return Err(error);
                     }

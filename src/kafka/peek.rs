@@ -12,10 +12,10 @@ use tokio::time::timeout;
 
 use super::hint::Heard;
 
-/// Whoever listens answers at once, or not at all.
+/// What listens there answers at once, or not at all.
 const WAIT: Duration = Duration::from_secs(2);
 
-/// Asks for the versions that a broker knows, which it tells before any login: version 0, without a name.
+/// Asks for the versions that a broker knows, which it answers before any login: version 0, without a name.
 const VERSIONS: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, 0x57, 0x4c, 0x4c, 0x58, 0xff, 0xff];
 /// The number in it, which the answer begins with behind its length.
 const NUMBER: [u8; 4] = [0x57, 0x4c, 0x4c, 0x58];

@@ -23,7 +23,7 @@ pub struct Outgoing {
     pub timestamp: DateTime<Utc>,
 }
 
-/// A record of somebody else's, to be sent as it was: any bytes, or none.
+/// A record of another producer, to be sent as it was: any bytes, or none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Copied {
     pub key: Option<Vec<u8>>,
@@ -121,7 +121,7 @@ impl Producer {
     async fn leader(&self, partition: i32) -> Result<Leader, Error> {
         let known = self.leaders().get(&partition).cloned();
         if let Some(leader) = known {
-            // A connection that broke would be made anew.
+            // A connection that broke would be made again.
             self.connection.breaker().allows()?;
             return Ok(leader);
         }
@@ -142,7 +142,7 @@ fn classify(error: &RskafkaError) -> ProduceError {
         // rskafka connects again before it sends: this is that connection.
         RskafkaError::Connection(_) => ProduceError::Unsent(cause),
         RskafkaError::ServerError { protocol_error, .. } => match protocol_error {
-            // Appended by the leader, or nobody knows.
+            // Appended by the leader, or not: the answer does not say.
             ProtocolError::RequestTimedOut
             | ProtocolError::NotEnoughReplicasAfterAppend
             | ProtocolError::NetworkException

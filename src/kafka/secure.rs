@@ -1,4 +1,4 @@
-//! TLS and SASL for both clients alike. Certificates are always checked; secrets are read anew for
+//! TLS and SASL for both clients alike. Certificates are always checked; secrets are read again for
 //! each connection, since their files may have changed, and appear in no error.
 
 use std::path::Path;

@@ -1,5 +1,5 @@
 //! One topic read by several: what one has fetched a moment ago, or is just fetching, is the other's
-//! answer too. Whoever stands elsewhere has a request of his own.
+//! answer too. A reader at another offset fetches for itself.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -50,9 +50,9 @@ type Fetch = BoxFuture<'static, Result<Answer, FetchError>>;
 #[derive(Default)]
 struct Partition {
     answers: VecDeque<Answer>,
-    /// On its way, while somebody waits for it: from which offset, and what.
+    /// The fetch under way, while a reader waits for it, and its offset.
     running: Option<(i64, WeakShared<Fetch>)>,
-    /// Connections that nobody uses, and since when.
+    /// Connections that are not in use, and since when.
     idle: Vec<(Instant, Fetcher)>,
 }
 

@@ -1,4 +1,4 @@
-//! The last records of a topic: whose they are tells whose topic it is.
+//! Reads the last records of a topic: whose they are says whose topic it is.
 
 use std::sync::Arc;
 use std::time::Duration;

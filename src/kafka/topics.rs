@@ -51,7 +51,7 @@ impl Topic {
         self.partitions.iter().filter(lacking).count()
     }
 
-    /// Partitions without a leader: nobody can write to or read from them.
+    /// Partitions without a leader: they can be neither written nor read.
     pub fn offline(&self) -> usize {
         self.partitions.iter().filter(|p| p.leader.is_none()).count()
     }
@@ -125,7 +125,7 @@ impl TopicSpec {
         specs
     }
 
-    /// What the audit needs, for whoever wants this topic ahead of its use.
+    /// The topic of the audit, for operators that make it ahead of its use.
     pub fn others(settings: &KafkaSettings, codec: Codec) -> Vec<Self> {
         let audit = Self::new(settings, "platform.audit", codec, 8, 365);
         vec![Self { key: KeyStrategy::Tenant, ..audit }]

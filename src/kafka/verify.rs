@@ -75,11 +75,11 @@ pub struct Plan {
     pub groups: Vec<String>,
     /// The time of the record that is written.
     pub now: DateTime<Utc>,
-    /// Its key: one that nobody used before.
+    /// Its key: one that was never used before.
     pub key: String,
 }
 
-/// Walks to the end or to the first failure; each step is told when it is done. Whether all went
+/// Walks to the end or to the first failure; each step is reported when it is done. Whether all went
 /// well.
 pub async fn walk(plan: Plan, mut tell: impl FnMut(Step)) -> bool {
     let mut walk = Walk::new(plan);
@@ -168,7 +168,7 @@ impl Walk {
         };
     }
 
-    /// One broker that answers is enough for the service; the others are told.
+    /// One broker that answers is enough for the service; the others are reported.
     async fn names(&mut self) -> Found {
         let wait = self.plan.kafka.connection_timeout;
         let (mut found, mut failed) = (Vec::new(), Vec::new());

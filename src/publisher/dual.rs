@@ -18,11 +18,11 @@ use crate::kafka::admin::Admin;
 use crate::kafka::topics::{Report, TopicSpec};
 use crate::store::checkpoints::Subscription;
 use crate::store::clusters::{self, Pass};
+use crate::store::dual_publish::{self, DUAL_PUBLISHER, Destination};
 use crate::store::feed::{self, Walk};
 use crate::store::lag::projection_lags;
 use crate::store::leases::Leased;
 use crate::store::outbox::OutboxRow;
-use crate::store::second::{self, Destination, SECOND};
 use crate::store::{self, Connection, Pool};
 use crate::wallet::WalletId;
 
@@ -55,7 +55,7 @@ impl Dual {
             pool: deps.pool.clone(),
             subscription: Subscription {
                 tenant: deps.tenant.clone(),
-                projector: SECOND,
+                projector: DUAL_PUBLISHER,
                 topic: leased.topic.clone(),
             },
             leased: leased.clone(),
@@ -106,7 +106,7 @@ impl Dual {
         let mut connection = store::acquire(&self.pool).await?;
         let cluster = clusters::identify(&mut connection).await?;
         store::begin(&mut connection).await?;
-        match second::open(&mut connection, &self.subscription.tenant, to, cluster).await {
+        match dual_publish::open(&mut connection, &self.subscription.tenant, to, cluster).await {
             Ok(is_new) => store::commit(&mut connection).await.map(|()| is_new),
             Err(error) => {
                 // The first error says more; the pool mends the session anyway.
@@ -167,8 +167,8 @@ impl Dual {
             return Ok(rows);
         }
         let ids: Vec<&str> = wanted.iter().map(|(wallet, _)| wallet.as_str()).collect();
-        second::meet(connection, &self.subscription, &ids).await?;
-        for row in second::rows(connection, &self.subscription, &wanted).await? {
+        dual_publish::seed_versions(connection, &self.subscription, &ids).await?;
+        for row in dual_publish::unsent_rows(connection, &self.subscription, &wanted).await? {
             rows.entry(row.partition).or_default().push(row);
         }
         Ok(rows)
@@ -180,11 +180,14 @@ impl Dual {
         for mark in marks {
             let mut versions = match mark.found.as_slice() {
                 [] => Vec::new(),
-                found => second::known(&mut connection, &self.subscription.tenant, found).await?,
+                found => {
+                    dual_publish::last_known(&mut connection, &self.subscription.tenant, found)
+                        .await?
+                }
             };
             versions.extend(mark.versions());
             let moved = mark.cursor.filter(|cursor| cursor.to > cursor.from);
-            written.push(second::Mark {
+            written.push(dual_publish::Mark {
                 partition: mark.partition,
                 epoch: mark.epoch,
                 last_offset: mark.last_offset,
@@ -193,7 +196,7 @@ impl Dual {
             });
         }
         let standing =
-            second::mark(&mut connection, &self.subscription, &self.leased, &written).await?;
+            dual_publish::mark(&mut connection, &self.subscription, &self.leased, &written).await?;
         let mut lost = Vec::new();
         for mark in marks {
             match mark.cursor {
@@ -206,7 +209,7 @@ impl Dual {
     }
 
     pub async fn measure(&self) -> store::Result<()> {
-        let lags = projection_lags(&self.pool, &[SECOND], store::SILENT).await?;
+        let lags = projection_lags(&self.pool, &[DUAL_PUBLISHER], store::SILENT).await?;
         for lag in lags.iter().filter(|lag| lag.unknown.is_none()) {
             let events = u32::try_from(lag.events).unwrap_or(u32::MAX);
             metrics::gauge!("kafka_second_lag_events").set(events);

@@ -55,7 +55,7 @@ pub enum Event {
     ReadBegun,
     ClaimBegun,
     SendBegun,
-    /// A task ended, and Postgres is to be told something.
+    /// A task ended, and something is to be marked.
     ToMark {
         in_doubt: bool,
     },

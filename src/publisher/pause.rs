@@ -1,5 +1,5 @@
 //! Pauses between attempts, pure but for the clock: 1, 2, 4, 8 s and so on up to a setting, the
-//! upper half of each at random so that instances do not knock in step.
+//! upper half of each at random so that instances do not retry in step.
 
 use std::time::Duration;
 

@@ -48,7 +48,7 @@ pub async fn read_back(
         let (records, high_watermark) =
             match fetcher.fetch(offset, FETCH_BYTES, Duration::ZERO).await {
                 Ok(fetched) => fetched,
-                // Retention has passed by, or the topic was made anew: what is there is all there is.
+                // Retention has passed by, or the topic was made again: what is there is all there is.
                 Err(FetchError::OffsetOutOfRange(_)) => {
                     let earliest = fetcher.earliest().await?;
                     if earliest == offset {
@@ -75,7 +75,7 @@ pub async fn read_back(
     Ok(read)
 }
 
-/// The event that a record's value names; none: no record of ours.
+/// The event that a record's value names; none: no record of the service's.
 fn found(value: &[u8]) -> Option<Found> {
     let head: EnvelopeHead = serde_json::from_slice(value).ok()?;
     Some(Found {

@@ -233,7 +233,7 @@ impl Publisher {
         what: &'static str,
     ) {
         if error.class == Class::Topic && self.topic == TopicState::Ready {
-            // Deleted, or a cluster made anew.
+            // Deleted, or a new cluster.
             self.topic = TopicState::Due;
         }
         let Some(partition) = self.partitions.get_mut(&number) else { return };

@@ -15,7 +15,7 @@ use crate::store::outbox::{OutboxRow, Refusal};
 /// What came of it.
 #[derive(Debug)]
 pub struct Sent {
-    /// What Postgres is to be told.
+    /// What is to be marked.
     pub mark: Mark,
     pub trouble: Option<Trouble>,
     /// The broker would not take the batch; its records went one by one.
@@ -195,7 +195,7 @@ fn wallet(row: &OutboxRow) -> (&str, &str) {
 }
 
 /// For the times of records that are sent late: nothing that the books know.
-#[allow(clippy::disallowed_methods, reason = "records are stamped by whoever writes them")]
+#[allow(clippy::disallowed_methods, reason = "records are stamped by their producer")]
 fn now() -> DateTime<Utc> {
     Utc::now()
 }

@@ -32,7 +32,7 @@ impl Role {
     pub fn lease_role(&self) -> &'static str {
         match self {
             Self::Outbox => leases::PUBLISHER,
-            Self::Dual { .. } => store::second::SECOND,
+            Self::Dual { .. } => store::dual_publish::DUAL_PUBLISHER,
         }
     }
 }
@@ -45,7 +45,7 @@ pub struct Batch {
     pub rows: Vec<OutboxRow>,
     /// There are more.
     pub more: bool,
-    /// How far `events` have been looked at once all rows are sent; none: not told by these rows.
+    /// How far `events` have been looked at once all rows are sent; none: these rows do not say.
     pub cursor: Option<Cursor>,
 }
 
@@ -59,7 +59,7 @@ pub struct Cursor {
     pub seen_to: i64,
 }
 
-/// What Postgres is to be told of one partition.
+/// What is to be marked of one partition.
 #[derive(Debug, Default)]
 pub struct Mark {
     pub partition: i32,

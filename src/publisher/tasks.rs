@@ -50,7 +50,7 @@ pub struct Shared {
 impl Shared {
     pub fn new(deps: &Deps) -> Self {
         let topic = deps.kafka.events_topic.clone();
-        let connection = Connection::behind(&deps.kafka, Arc::clone(&deps.breaker));
+        let connection = Connection::with_breaker(&deps.kafka, Arc::clone(&deps.breaker));
         let leased = Leased {
             tenant: deps.tenant.as_str().to_owned(),
             role: deps.role.lease_role(),

@@ -12,8 +12,8 @@ use uuid::Uuid;
 use super::leases::Leased;
 use super::{Connection, Pool, Result};
 
-/// A record refused so many times is set aside; its wallet waits behind it, others flow.
-pub const ATTEMPTS_BEFORE_HELD: i32 = 3;
+/// A record refused so many times is set aside; it blocks its own wallet, others flow.
+pub const ATTEMPTS_BEFORE_BLOCKED: i32 = 3;
 
 /// Rows of the backlog that are counted, at most.
 pub const BACKLOG_MAX: i64 = 100_000;
@@ -91,10 +91,10 @@ pub async fn claim(
     partitions: &[i32],
     limit: i64,
 ) -> Result<Vec<OutboxRow>> {
-    // Shaped to be linear whatever the planner believes: the held wallets are read once, and the
+    // Shaped to be linear whatever the planner believes: the blocked wallets are read once, and the
     // limit on the look-up of the event keeps it from scanning all events.
     let rows = sqlx::query_as(
-        "with held as materialized ( \
+        "with blocked as materialized ( \
              select tenant_id, aggregate_id, -9223372036854775808 as from_id from outbox \
              where processed_at is null and last_error is not null and attempts >= $4 \
              union all select tenant_id, wallet_id, 0 from outbox_republications where begun) \
@@ -107,9 +107,9 @@ pub async fn claim(
              select id, tenant_id, partition, aggregate_id, event_version from outbox waiting \
              where topic = $1 and partition = wanted.partition and processed_at is null \
                and not exists ( \
-                   select from held where held.tenant_id = waiting.tenant_id \
-                     and held.aggregate_id = waiting.aggregate_id \
-                     and waiting.id >= held.from_id) \
+                   select from blocked where blocked.tenant_id = waiting.tenant_id \
+                     and blocked.aggregate_id = waiting.aggregate_id \
+                     and waiting.id >= blocked.from_id) \
              order by id limit $3) o \
          cross join lateral ( \
              select * from events \
@@ -120,7 +120,7 @@ pub async fn claim(
     .bind(topic)
     .bind(partitions)
     .bind(limit)
-    .bind(ATTEMPTS_BEFORE_HELD)
+    .bind(ATTEMPTS_BEFORE_BLOCKED)
     .fetch_all(pool)
     .await?;
     #[cfg(feature = "seeded-bugs")]
@@ -238,7 +238,7 @@ pub async fn backlog(pool: &Pool, limit: Duration) -> Result<Backlog> {
 async fn ask_backlog(connection: &mut Connection) -> Result<Backlog> {
     super::feed::steady(connection).await?;
     let (events, oldest): (i64, i64) = sqlx::query_as(
-        // Counted first: where nothing waits, nobody looks for the oldest, past all that was marked since
+        // Counted first: where nothing waits, the oldest is not looked for, past all that was marked since
         // the oldest snapshot.
         "with recursive counted as materialized (select count(*) as events from ( \
                  select from outbox where processed_at is null \

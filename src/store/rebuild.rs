@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::second::SECOND;
+use super::dual_publish::DUAL_PUBLISHER;
 use super::time::{optional_time, time};
 use super::{Connection, Result, lag, parked};
 use crate::status::COMMANDS;
@@ -407,7 +407,7 @@ async fn places(connection: &mut Connection, tenant: &TenantId) -> Result<Vec<Pa
     )
     .bind(tenant.as_str())
     .bind(COMMANDS)
-    .bind(SECOND)
+    .bind(DUAL_PUBLISHER)
     .fetch_all(&mut *connection)
     .await?;
     let mut names: Vec<&str> = rows.iter().map(|row| row.0.as_str()).collect();

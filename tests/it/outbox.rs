@@ -8,8 +8,8 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use wallex::projector::Kind;
 use wallex::republisher;
-use wallex::store::outbox::repair::{self, Which};
-use wallex::store::outbox::republish::{OUTSTANDING_MAX, Selection, Step};
+use wallex::store::outbox::repair::{self, RetrySelector};
+use wallex::store::outbox::republish::{OUTSTANDING_MAX, RepublishSelector, Step};
 use wallex::store::outbox::{OutboxRow, claim};
 use wallex::wallet::TenantId;
 
@@ -77,7 +77,7 @@ async fn step(books: &Books) -> Step {
     republisher::step(&books.pool, &tenant(), TOPIC).await.unwrap()
 }
 
-async fn ask(books: &Books, selection: Selection) -> (i64, i64) {
+async fn ask(books: &Books, selection: RepublishSelector) -> (i64, i64) {
     let dry = republisher::ask(&books.pool, &tenant(), &selection, true).await.unwrap();
     let counts = republisher::ask(&books.pool, &tenant(), &selection, false).await.unwrap();
     assert_eq!(dry, counts);
@@ -102,7 +102,7 @@ async fn every_wallet_is_sent_again_whole_and_in_order_whatever_goes_on_meanwhil
     books.write(&[credit("w1", "1"), transfer("w2", "w3", "1"), credit("long", "1")]).await;
 
     let before: i64 = books.wallets.values().map(|wallet| wallet.version).sum();
-    assert_eq!(ask(&books, Selection::All).await, (22, before));
+    assert_eq!(ask(&books, RepublishSelector::All).await, (22, before));
     let mut topic = Sender::new();
     // Claimed before anything was written, sent and marked after.
     let in_flight = Sender::claim(&books, 100).await;
@@ -149,10 +149,10 @@ async fn a_selection_begins_where_it_says_and_leaves_nothing_out_behind_it() {
     books.write(&[credit("w1", "1"), credit("w4", "1")]).await;
     Sender::new().send_all(&books).await;
     let rest = |wallet: &str| books.wallets[&id(wallet)].version;
-    assert_eq!(ask(&books, Selection::Since(middle)).await, (2, 2));
+    assert_eq!(ask(&books, RepublishSelector::Since(middle)).await, (2, 2));
     // Asked for twice, from further back: it is listed once.
-    assert_eq!(ask(&books, Selection::Wallet(id("w4"))).await, (1, rest("w4")));
-    assert_eq!(ask(&books, Selection::Wallet(id("nobody"))).await, (0, 0));
+    assert_eq!(ask(&books, RepublishSelector::Wallet(id("w4"))).await, (1, rest("w4")));
+    assert_eq!(ask(&books, RepublishSelector::Wallet(id("nobody"))).await, (0, 0));
     while step(&books).await != Step::Idle {}
     let mut topic = Sender::new();
     topic.send_all(&books).await;
@@ -169,7 +169,7 @@ async fn a_read_back_marks_no_row_that_sends_an_event_again() {
     books.write(&[create("w", "USD", Some("5"))]).await;
     Sender::new().send_all(&books).await;
     books.write(&[credit("w", "1")]).await;
-    ask(&books, Selection::All).await;
+    ask(&books, RepublishSelector::All).await;
     step(&books).await;
     let found: Vec<wallex::store::outbox::Found> = Sender::claim(&books, 10)
         .await
@@ -209,14 +209,14 @@ async fn a_refused_row_holds_its_wallet_until_it_is_tried_again() {
     let [refused] = state.refused.as_slice() else { panic!("{state:?}") };
     assert_eq!((refused.wallet_id.as_str(), refused.version, refused.waiting), ("a", 2, 1));
     assert!(refused.held);
-    let retried = async |which: Which, dry_run| {
+    let retried = async |which: RetrySelector, dry_run| {
         repair::retried(&books.pool, &tenant(), &which, dry_run).await.unwrap()
     };
-    assert_eq!(retried(Which::Wallet(id("b")), false).await, 0);
-    assert_eq!(retried(Which::Ids(vec![refused.id, 99]), true).await, 1);
+    assert_eq!(retried(RetrySelector::Wallet(id("b")), false).await, 0);
+    assert_eq!(retried(RetrySelector::Ids(vec![refused.id, 99]), true).await, 1);
     assert_eq!(wallets(Sender::claim(&books, 100).await), ["b"], "it was only a count");
-    assert_eq!(retried(Which::Ids(vec![refused.id, 99]), false).await, 1);
-    assert_eq!(retried(Which::All, false).await, 0);
+    assert_eq!(retried(RetrySelector::Ids(vec![refused.id, 99]), false).await, 1);
+    assert_eq!(retried(RetrySelector::All, false).await, 0);
     let versions: Vec<i64> = Sender::claim(&books, 100)
         .await
         .into_iter()
@@ -238,7 +238,7 @@ async fn without_kafka_events_sent_again_are_settled_like_others() {
         "select count(*) from outbox where processed_at is not null and not published";
     let events = books.count("select count(*) from events").await;
     assert_eq!(books.count(unpublished).await, events);
-    assert_eq!(ask(&books, Selection::Unpublished).await, (21, events));
+    assert_eq!(ask(&books, RepublishSelector::Unpublished).await, (21, events));
     while step(&books).await != Step::Idle {}
     assert_eq!(books.count(unpublished).await, 0, "what was never sent is in rows that wait");
     assert_eq!(books.count("select count(*) from outbox where processed_at is null").await, events);

@@ -8,7 +8,7 @@ use wallex::config::RetentionSettings;
 use wallex::projector::Kind;
 use wallex::republisher;
 use wallex::retention::{Purged, Retention};
-use wallex::store::outbox::republish::{Selection, Step};
+use wallex::store::outbox::republish::{RepublishSelector, Step};
 use wallex::wallet::TenantId;
 
 use crate::projectors::books::{Books, TOPIC, create, credit, some_history};
@@ -147,7 +147,8 @@ async fn what_was_purged_without_having_been_sent_can_still_be_sent() {
     let awaits =
         async || wallex::store::outbox::repair::awaits_republication(&books.pool).await.unwrap();
     assert!(awaits().await);
-    let counts = republisher::ask(&books.pool, &tenant(), &Selection::Unpublished, false).await;
+    let counts =
+        republisher::ask(&books.pool, &tenant(), &RepublishSelector::Unpublished, false).await;
     assert_eq!(counts.unwrap().events, unsent as i64);
     while republisher::step(&books.pool, &tenant(), TOPIC).await.unwrap() != Step::Idle {}
     assert!(!awaits().await);

@@ -14,8 +14,8 @@ use super::super::{Caller, HttpState};
 use crate::answer::ProblemCode;
 use crate::republisher;
 use crate::request::{Ids, Time, body};
-use crate::store::outbox::repair::{self, Which};
-use crate::store::outbox::republish::Selection;
+use crate::store::outbox::repair::{self, RetrySelector};
+use crate::store::outbox::republish::RepublishSelector;
 use crate::store::{self};
 use crate::wallet::WalletId;
 
@@ -31,7 +31,7 @@ pub async fn status(
     let mut connection = store::acquire(&state.pools.upkeep).await?;
     let mut found = repair::state(&mut connection, &tenant).await?;
     if state.status.snapshot().second.is_some() {
-        found.second = store::second::backlog(&state.pools.upkeep, &tenant).await?;
+        found.second = store::dual_publish::backlog(&state.pools.upkeep, &tenant).await?;
     }
     Ok(wallets::json(serde_json::to_string(&found).unwrap_or_default()))
 }
@@ -48,9 +48,9 @@ pub async fn retry(
     CommandBody(body): CommandBody<RetryBody>,
 ) -> HttpResult<Response> {
     let choices = [
-        body.ids.map(|ids| Which::Ids(ids.0)),
-        body.wallet_id.map(Which::Wallet),
-        body.all.then_some(Which::All),
+        body.ids.map(|ids| RetrySelector::Ids(ids.0)),
+        body.wallet_id.map(RetrySelector::Wallet),
+        body.all.then_some(RetrySelector::All),
     ];
     let dry_run = body.dry_run;
     let which = one(choices, "give one of ids, walletId and all")?;
@@ -80,10 +80,10 @@ pub async fn republish(
     CommandBody(body): CommandBody<RepublishBody>,
 ) -> HttpResult<Response> {
     let choices = [
-        body.unpublished.then_some(Selection::Unpublished),
-        body.wallet_id.map(Selection::Wallet),
-        body.since.map(|since| Selection::Since(since.0)),
-        body.all.then_some(Selection::All),
+        body.unpublished.then_some(RepublishSelector::Unpublished),
+        body.wallet_id.map(RepublishSelector::Wallet),
+        body.since.map(|since| RepublishSelector::Since(since.0)),
+        body.all.then_some(RepublishSelector::All),
     ];
     let dry_run = body.dry_run;
     let selection = one(choices, "give one of unpublished, walletId, since and all")?;

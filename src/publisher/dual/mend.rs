@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::{Dual, Judged};
 use crate::store::clusters::{self, Lacking};
+use crate::store::dual_publish;
 use crate::store::feed::Walk;
-use crate::store::second;
 use crate::store::{self, Connection};
 
 /// Wallets looked at in one statement.
@@ -58,7 +58,7 @@ impl Dual {
                 return Ok(None);
             };
             let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-            second::meet(connection, subscription, &ids).await?;
+            dual_publish::seed_versions(connection, subscription, &ids).await?;
             let page = clusters::lacking(connection, subscription, &after, PAGE_WALLETS).await?;
             let is_owned = |lack: &Lacking| judged.partitions.contains(&lack.partition);
             let owned: Vec<Lacking> = page.lacking.into_iter().filter(is_owned).collect();

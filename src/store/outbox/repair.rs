@@ -4,9 +4,9 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::ATTEMPTS_BEFORE_HELD;
+use super::ATTEMPTS_BEFORE_BLOCKED;
 use super::republish::{self, Counts};
-use crate::store::second::SecondBacklog;
+use crate::store::dual_publish::SecondBacklog;
 use crate::store::time::{optional_time, time};
 use crate::store::{Connection, Pool, Result};
 use crate::wallet::{TenantId, WalletId};
@@ -65,7 +65,7 @@ pub struct Refused {
     pub topic: String,
     pub partition: i32,
     pub attempts: i32,
-    /// Set aside: it is not sent before somebody asks for it.
+    /// Set aside: it is not sent before an operator asks for it.
     pub held: bool,
     pub last_error: String,
     #[serde(serialize_with = "time")]
@@ -89,15 +89,15 @@ pub struct PurgeMark {
     pub unpublished_from: Option<DateTime<Utc>>,
 }
 
-/// Which refused rows are tried again.
+/// RetrySelector refused rows are tried again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Which {
+pub enum RetrySelector {
     Ids(Vec<i64>),
     Wallet(WalletId),
     All,
 }
 
-/// All of it.
+/// Reads the outbox's full state for operators.
 pub async fn state(connection: &mut Connection, tenant: &TenantId) -> Result<State> {
     let partitions = backlog_by_partition(connection, tenant).await?;
     Ok(State {
@@ -146,7 +146,7 @@ pub async fn refused(
     )
     .bind(tenant.as_str())
     .bind(limit)
-    .bind(ATTEMPTS_BEFORE_HELD)
+    .bind(ATTEMPTS_BEFORE_BLOCKED)
     .fetch_all(connection)
     .await?)
 }
@@ -188,11 +188,15 @@ pub async fn purge_mark(connection: &mut Connection, tenant: &TenantId) -> Resul
 }
 
 /// Has refused rows tried again; returns how many. The publisher finds them at its next look.
-pub async fn retry(connection: &mut Connection, tenant: &TenantId, which: &Which) -> Result<i64> {
+pub async fn retry(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    which: &RetrySelector,
+) -> Result<i64> {
     let (ids, wallet) = match which {
-        Which::Ids(ids) => (Some(ids.as_slice()), None),
-        Which::Wallet(wallet) => (None, Some(wallet.as_str())),
-        Which::All => (None, None),
+        RetrySelector::Ids(ids) => (Some(ids.as_slice()), None),
+        RetrySelector::Wallet(wallet) => (None, Some(wallet.as_str())),
+        RetrySelector::All => (None, None),
     };
     Ok(sqlx::query_scalar(
         "with again as (update outbox set attempts = 0, last_error = null \
@@ -210,7 +214,12 @@ pub async fn retry(connection: &mut Connection, tenant: &TenantId, which: &Which
 }
 
 /// The same in a transaction of its own; with `dry_run` it is only a count.
-pub async fn retried(pool: &Pool, tenant: &TenantId, which: &Which, dry_run: bool) -> Result<i64> {
+pub async fn retried(
+    pool: &Pool,
+    tenant: &TenantId,
+    which: &RetrySelector,
+    dry_run: bool,
+) -> Result<i64> {
     let mut connection = pool.acquire().await?;
     crate::store::begin(&mut connection).await?;
     let rows = retry(&mut connection, tenant, which).await;

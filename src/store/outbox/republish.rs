@@ -24,7 +24,7 @@ const EVENTS_MAX: i64 = 1000;
 
 /// What is to be sent again; of a wallet always everything from the first such event on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Selection {
+pub enum RepublishSelector {
     /// What was applied without Kafka and never sent.
     Unpublished,
     Wallet(WalletId),
@@ -56,20 +56,20 @@ pub enum Step {
 pub async fn ask(
     connection: &mut Connection,
     tenant: &TenantId,
-    selection: &Selection,
+    selection: &RepublishSelector,
 ) -> Result<Counts> {
     let wanted = match selection {
-        Selection::All => "select id, 1::bigint from wallets where tenant_id = $1",
-        Selection::Wallet(_) => {
+        RepublishSelector::All => "select id, 1::bigint from wallets where tenant_id = $1",
+        RepublishSelector::Wallet(_) => {
             "select id, 1::bigint from wallets where tenant_id = $1 and id = $2"
         }
         // A wallet's last change is its last event.
-        Selection::Since(_) => {
+        RepublishSelector::Since(_) => {
             "select id, (select min(e.version) from events e where e.tenant_id = $1 \
                 and e.wallet_id = w.id and e.created_at >= $3) \
              from wallets w where tenant_id = $1 and updated_at >= $3"
         }
-        Selection::Unpublished => {
+        RepublishSelector::Unpublished => {
             "select id, min(version) from ( \
                 select aggregate_id as id, event_version as version from outbox \
                 where tenant_id = $1 and processed_at is not null and not published \
@@ -97,9 +97,9 @@ pub async fn ask(
          from asked a join wallets w on w.tenant_id = $1 and w.id = a.wallet_id"
     );
     let (wallet, since) = match selection {
-        Selection::Wallet(wallet) => (Some(wallet.as_str()), None),
-        Selection::Since(since) => (None, Some(*since)),
-        Selection::Unpublished | Selection::All => (None, None),
+        RepublishSelector::Wallet(wallet) => (Some(wallet.as_str()), None),
+        RepublishSelector::Since(since) => (None, Some(*since)),
+        RepublishSelector::Unpublished | RepublishSelector::All => (None, None),
     };
     let counts = sqlx::query_as(sqlx::AssertSqlSafe(sql))
         .bind(tenant.as_str())
@@ -107,7 +107,7 @@ pub async fn ask(
         .bind(since)
         .fetch_one(&mut *connection)
         .await?;
-    if matches!(selection, Selection::Unpublished | Selection::All) {
+    if matches!(selection, RepublishSelector::Unpublished | RepublishSelector::All) {
         // From here on the list knows what was never sent.
         sqlx::query("update outbox_purges set unpublished_from = null where tenant_id = $1")
             .bind(tenant.as_str())
@@ -198,7 +198,7 @@ struct Part {
     rest: bool,
 }
 
-/// The next wallets of the list that nobody else works on, locked in id order.
+/// The next wallets of the list that no other instance works on, locked in id order.
 async fn lock(connection: &mut Connection, tenant: &TenantId) -> Result<Vec<Listed>> {
     let listed: Vec<(String, i64)> = sqlx::query_as(
         "select wallet_id, next_version from outbox_republications where tenant_id = $1 \

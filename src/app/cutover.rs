@@ -1,4 +1,4 @@
-//! The second destination's part of the wiring: it follows, and once it has become the first, publisher and
+//! Dual publishing's part of the wiring: once the second topic has become the first, publisher and
 //! projectors go on in its place before anything is published.
 
 use std::sync::Arc;
@@ -11,63 +11,64 @@ use super::pipeline::{Books, books};
 use crate::config::Settings;
 use crate::kafka::{Breaker, Connection};
 use crate::publisher::{Deps, Publisher, Role};
-use crate::store::second::sides::{Sides, change, take_back};
+use crate::store::dual_publish::cutover::{Cutover, cut_over, take_back};
 use crate::store::{self, Pool};
 use crate::wallet::TenantId;
 
 /// Between two attempts.
-const PAUSE: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Runs once before the publisher: has the destinations changed sides? Ends when that is settled.
-pub(super) async fn settle(pool: &Pool, kafka: &Connection, topic: &str, stop: &CancellationToken) {
-    let mut told = false;
+/// Runs once before the publisher: cuts over where the settings ask for that, and ends when it is known
+/// which topic is the first.
+pub(super) async fn run(pool: &Pool, kafka: &Connection, topic: &str, stop: &CancellationToken) {
+    let mut logged = false;
     while !stop.is_cancelled() {
-        let waits = match stop.run_until_cancelled(ask(pool, kafka, topic)).await {
+        let waits = match stop.run_until_cancelled(attempt(pool, kafka, topic)).await {
             None => return,
-            Some(Ok(Sides::Same)) => return,
-            Some(Ok(Sides::Changed { missing })) => {
+            Some(Ok(Cutover::NotDue)) => return,
+            Some(Ok(Cutover::Done { missing })) => {
                 tracing::info!(topic, missing, "the second topic is the first from now on");
                 return;
             }
-            Some(Ok(Sides::Waiting(others))) => {
+            Some(Ok(Cutover::Waiting(others))) => {
                 format!("{others} instances run with the settings of before: stop them")
             }
             Some(Err(error)) => error,
         };
-        if !told {
+        if !logged {
             tracing::warn!(waits, "not published before the destinations have changed sides");
-            told = true;
+            logged = true;
         }
-        stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
+        stop.run_until_cancelled(tokio::time::sleep(RETRY_INTERVAL)).await;
     }
 }
 
-async fn ask(pool: &Pool, kafka: &Connection, topic: &str) -> Result<Sides, String> {
+async fn attempt(pool: &Pool, kafka: &Connection, topic: &str) -> Result<Cutover, String> {
     let tenant = TenantId::default_tenant();
-    let asking = store::second::known_topic(pool, &tenant);
+    let asking = store::dual_publish::known_topic(pool, &tenant);
     let second = store::bounded(store::SILENT, asking).await.map_err(|error| error.to_string())?;
-    let Some(second) = second else { return Ok(Sides::Same) };
+    let Some(second) = second else { return Ok(Cutover::NotDue) };
     // Another name is another topic; the same may be another cluster's.
     if second != topic {
         let taking = take_back(pool, &tenant, topic, &second);
         let taken = store::bounded(store::SILENT, taking).await;
-        return taken.map(|()| Sides::Same).map_err(|error| error.to_string());
+        return taken.map(|()| Cutover::NotDue).map_err(|error| error.to_string());
     }
     let admin = kafka.admin().await.map_err(|error| error.to_string())?;
     let id = admin.topic_id(topic).await.map_err(|error| error.to_string())?;
     // One that is not there yet was no second.
-    let Some(id) = id else { return Ok(Sides::Same) };
-    let changing = async {
+    let Some(id) = id else { return Ok(Cutover::NotDue) };
+    let cutting = async {
         let mut connection = store::acquire(pool).await?;
         store::begin(&mut connection).await?;
-        let changed = change(&mut connection, &tenant, topic, id).await;
-        match changed {
-            Ok(Sides::Changed { .. }) => store::commit(&mut connection).await?,
+        let cutover = cut_over(&mut connection, &tenant, topic, id).await;
+        match cutover {
+            Ok(Cutover::Done { .. }) => store::commit(&mut connection).await?,
             _ => store::rollback(&mut connection).await?,
         }
-        changed
+        cutover
     };
-    changing.await.map_err(|error: store::Error| error.to_string())
+    cutting.await.map_err(|error: store::Error| error.to_string())
 }
 
 impl Background {
@@ -76,7 +77,7 @@ impl Background {
         &self,
         settings: &Settings,
         kafka: &Arc<Connection>,
-        settled: &CancellationToken,
+        decided: &CancellationToken,
     ) {
         let Some(second) = settings.second.clone() else { return };
         let role = Role::Dual {
@@ -84,13 +85,13 @@ impl Background {
             from_now: second.from_now,
             apart: second.apart,
         };
-        let breaker = Breaker::aside(&second.kafka.breaker);
+        let breaker = Breaker::for_second_cluster(&second.kafka.breaker);
         let wake = &self.wake_second;
         let deps = self.publisher_deps(settings, role, second.kafka, breaker, wake);
-        let (stop, settled) = (self.stop.clone(), settled.clone());
+        let (stop, decided) = (self.stop.clone(), decided.clone());
         let (wiring, kafka) = (self.topics(settings), Arc::clone(kafka));
         self.supervise("second publisher", async move {
-            if stop.run_until_cancelled(settled.cancelled()).await.is_none() {
+            if stop.run_until_cancelled(decided.cancelled()).await.is_none() {
                 return;
             }
             if let Some(Books { partitions, deployment }) =

@@ -1,7 +1,7 @@
-//! The second destination: which topic it is, how far it has come, and what is next. Follows `events`
-//! as a projector does, so that nothing is written for it but its own progress.
+//! Dual publishing: which topic the second is, how far it has come, and what is next. It has positions
+//! among `events` as a projector has, so that nothing is written for it but its own progress.
 
-pub mod sides;
+pub mod cutover;
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use super::outbox::{Found, OutboxRow};
 use super::{Connection, Pool, Result};
 use crate::wallet::{TenantId, WalletId};
 
-/// Its name among projectors and roles.
-pub const SECOND: &str = "second-publisher";
+/// The second publisher's name among projectors and roles.
+pub const DUAL_PUBLISHER: &str = "second-publisher";
 
 /// What may be asked of Postgres at once is answered within this, or not.
-const LIMIT: Duration = Duration::from_secs(1);
+const BACKLOG_TIMEOUT: Duration = Duration::from_secs(1);
 /// Events of one wallet that are sent in one round, at most: after a gap there may be many.
 const WALLET_EVENTS_MAX: i64 = 500;
 
@@ -55,7 +55,7 @@ pub struct SecondBacklog {
 pub struct Mark {
     pub partition: i32,
     pub epoch: i64,
-    /// The last offset known to hold a record of ours.
+    /// The last offset known to hold a record of the service's.
     pub last_offset: Option<i64>,
     /// The cursor, from and to; none: it stays.
     pub feed_xid: Option<(i64, i64)>,
@@ -74,7 +74,7 @@ pub async fn known_topic(pool: &Pool, tenant: &TenantId) -> Result<Option<String
 /// What the second destination lacks; none where there is none yet.
 pub async fn backlog(pool: &Pool, tenant: &TenantId) -> Result<Option<SecondBacklog>> {
     let Some(topic) = known_topic(pool, tenant).await? else { return Ok(None) };
-    let lags = projection_lags(pool, &[SECOND], LIMIT).await?;
+    let lags = projection_lags(pool, &[DUAL_PUBLISHER], BACKLOG_TIMEOUT).await?;
     let oldest_ms = |lag: &ProjectionLag| i64::try_from(lag.oldest.as_millis()).unwrap_or(i64::MAX);
     Ok(lags.into_iter().next().map(|lag| SecondBacklog {
         topic,
@@ -84,7 +84,7 @@ pub async fn backlog(pool: &Pool, tenant: &TenantId) -> Result<Option<SecondBack
     }))
 }
 
-/// Notes where events go a second time. Another topic than before begins anew; says whether it did.
+/// Notes where events go a second time. Another topic than before begins from scratch; says whether it did.
 /// In the caller's transaction.
 pub async fn open(
     connection: &mut Connection,
@@ -134,7 +134,7 @@ pub async fn open(
     let sql = format!(
         "with placed as (insert into projector_checkpoints \
                 (tenant_id, projector, topic, partition, feed_xid, cluster) \
-             select $1, '{SECOND}', $2, partition, {from}, $6 from generate_series(0, $5 - 1) partition) \
+             select $1, '{DUAL_PUBLISHER}', $2, partition, {from}, $6 from generate_series(0, $5 - 1) partition) \
          insert into second_destinations (tenant_id, topic, topic_id, first_topic, from_xid) \
          values ($1, $2, $3, $4, {from}) \
          on conflict on constraint second_destinations_pkey do update set topic = excluded.topic, \
@@ -154,7 +154,7 @@ pub async fn open(
     Ok(true)
 }
 
-/// Forgets all progress. Leases stay, and whoever has one loses it.
+/// Forgets all progress. Leases stay, and their owners lose them.
 async fn clear(connection: &mut Connection, tenant: &TenantId) -> Result<()> {
     for sql in [
         "delete from projected_versions where tenant_id = $1 and projector = $2",
@@ -162,15 +162,23 @@ async fn clear(connection: &mut Connection, tenant: &TenantId) -> Result<()> {
         "update partition_leases set epoch = epoch + 1, owner = null, last_offset = null \
          where tenant_id = $1 and role = $2",
     ] {
-        sqlx::query(sql).bind(tenant.as_str()).bind(SECOND).execute(&mut *connection).await?;
+        sqlx::query(sql)
+            .bind(tenant.as_str())
+            .bind(DUAL_PUBLISHER)
+            .execute(&mut *connection)
+            .await?;
     }
     Ok(())
 }
 
 /// Makes sure that each of `wallets` has its row where it was sent before anything was noted: up to its
 /// last event before the destination was new. An event beyond this cluster's numbers came with a dump, and
-/// numbers of another cluster may be above those of today: the time tells such apart.
-pub async fn meet(connection: &mut Connection, of: &Subscription, wallets: &[&str]) -> Result<()> {
+/// numbers of another cluster may be above those of today: the time sets such apart.
+pub async fn seed_versions(
+    connection: &mut Connection,
+    of: &Subscription,
+    wallets: &[&str],
+) -> Result<()> {
     sqlx::query(
         "insert into projected_versions (tenant_id, projector, wallet_id, version) \
          select d.tenant_id, $2, w.id, e.version from second_destinations d \
@@ -192,7 +200,7 @@ pub async fn meet(connection: &mut Connection, of: &Subscription, wallets: &[&st
 
 /// What the topic lacks of each wallet up to a version, in version order. The rows' ids are their
 /// places in the answer.
-pub async fn rows(
+pub async fn unsent_rows(
     connection: &mut Connection,
     of: &Subscription,
     wallets: &[(WalletId, i64)],
@@ -221,7 +229,7 @@ pub async fn rows(
 }
 
 /// Of events that records of the topic name: the last that is one, by wallet.
-pub async fn known(
+pub async fn last_known(
     connection: &mut Connection,
     tenant: &TenantId,
     found: &[Found],

@@ -1,22 +1,30 @@
-//! The two destinations change sides: what was the second is the first from now on. All of it in one
-//! transaction of the caller's, so that it is done once, whoever does it.
+//! The cutover: the second topic becomes the first. All of it in one transaction of the caller's, so that
+//! it is done once, whichever instance does it.
 
 use uuid::Uuid;
 
-use super::{SECOND, clear};
+use super::{DUAL_PUBLISHER, clear};
 use crate::store::leases::PUBLISHER;
 use crate::store::{Connection, Pool, Result};
 use crate::wallet::TenantId;
 
 /// What came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sides {
-    /// The first is no topic that was the second before.
-    Same,
+pub enum Cutover {
+    /// The first topic is none that was the second before.
+    NotDue,
     /// So many instances still publish as before: nothing was changed.
     Waiting(i64),
-    /// So many events are in the first topic of before, and are to be sent to this one.
-    Changed { missing: u64 },
+    /// Cut over; `missing` events still have to be published to the new topic.
+    Done { missing: u64 },
+}
+
+/// How far the first topic of before has come.
+struct Progress {
+    /// It has all events of transactions below this.
+    from_xid: i64,
+    /// The last version that it has of each wallet with events from there on.
+    versions: Vec<(String, i64)>,
 }
 
 /// Makes the second topic the first, where `topic` is it.
@@ -27,50 +35,48 @@ pub enum Sides {
 /// | other rows that wait | rows of this topic |
 /// | events that the topic lacks and no row waits for | rows of their own, before all others |
 /// | the second's last offsets | the publisher's |
-/// | the projectors' places among `events` | the same; they read the topic from its beginning |
+/// | the projectors' positions among `events` | the same; they read the topic from its beginning |
 /// | the first topic of before | the second, as far as it has come |
-pub async fn change(
+pub async fn cut_over(
     connection: &mut Connection,
     tenant: &TenantId,
     topic: &str,
     topic_id: Uuid,
-) -> Result<Sides> {
+) -> Result<Cutover> {
     sqlx::raw_sql("lock table second_destinations in share row exclusive mode")
         .execute(&mut *connection)
         .await?;
-    let known: Option<(Uuid, String)> = sqlx::query_as(
-        "select topic_id, first_topic from second_destinations where tenant_id = $1",
+    let known: Option<(String, i64, Option<Uuid>)> = sqlx::query_as(
+        "select d.first_topic, (select count(distinct owner) from lease_members m \
+             where m.tenant_id = $1 and m.expires_at > clock_timestamp() \
+               and (m.role = $3 and m.topic = d.first_topic or m.role = $4)), \
+             (select t.topic_id from topics t where t.tenant_id = $1 and t.name = d.first_topic) \
+         from second_destinations d where d.tenant_id = $1 and d.topic_id = $2",
     )
     .bind(tenant.as_str())
+    .bind(topic_id)
+    .bind(PUBLISHER)
+    .bind(DUAL_PUBLISHER)
     .fetch_optional(&mut *connection)
     .await?;
-    let Some((_, before)) = known.filter(|(second, _)| *second == topic_id) else {
-        return Ok(Sides::Same);
+    let (before, id_before) = match known {
+        None => return Ok(Cutover::NotDue),
+        Some((_, others, _)) if others > 0 => return Ok(Cutover::Waiting(others)),
+        Some((before, _, id_before)) => (before, id_before),
     };
-    let others = running(connection, tenant, &before).await?;
-    if others > 0 {
-        return Ok(Sides::Waiting(others));
-    }
     // Whole tables are looked at, once.
     sqlx::raw_sql("set local statement_timeout = '30min'").execute(&mut *connection).await?;
-    let standing = standing(connection, tenant, &before).await?;
-    let id_before: Option<Uuid> =
-        sqlx::query_scalar("select topic_id from topics where tenant_id = $1 and name = $2")
-            .bind(tenant.as_str())
-            .bind(&before)
-            .fetch_optional(&mut *connection)
-            .await?
-            .flatten();
-    let missing = hand_over(connection, tenant, topic).await?;
-    move_places(connection, tenant, &before, topic).await?;
+    let progress = progress(connection, tenant, &before).await?;
+    let missing = take_over_rows(connection, tenant, topic).await?;
+    take_over_positions(connection, tenant, &before, topic).await?;
     name_topic(connection, tenant, &before, topic, topic_id).await?;
     clear(connection, tenant).await?;
     match id_before {
-        Some(id) => follow(connection, tenant, (&before, id), topic, &standing).await?,
-        // Nobody knows which topic that was: as a second it begins anew.
+        Some(id) => follow(connection, tenant, (&before, id), topic, &progress).await?,
+        // Which topic that was is not known: as a second it begins from scratch.
         None => forget(connection, tenant).await?,
     }
-    Ok(Sides::Changed { missing })
+    Ok(Cutover::Done { missing })
 }
 
 /// The second has not become the first after all: rows that were written for it meanwhile are the
@@ -88,34 +94,12 @@ pub async fn take_back(pool: &Pool, tenant: &TenantId, first: &str, second: &str
     Ok(())
 }
 
-/// Instances that publish to the first topic of before, or follow into the second.
-async fn running(connection: &mut Connection, tenant: &TenantId, before: &str) -> Result<i64> {
-    Ok(sqlx::query_scalar(
-        "select count(distinct owner) from lease_members where tenant_id = $1 \
-           and (role = $2 and topic = $3 or role = $4) and expires_at > clock_timestamp()",
-    )
-    .bind(tenant.as_str())
-    .bind(PUBLISHER)
-    .bind(before)
-    .bind(SECOND)
-    .fetch_one(connection)
-    .await?)
-}
-
-/// How far the first topic of before has come.
-struct Standing {
-    /// It has all events of transactions below this.
-    from_xid: i64,
-    /// The last version that it has of each wallet with events from there on.
-    versions: Vec<(String, i64)>,
-}
-
 /// In one statement, which is one snapshot: commands go on meanwhile.
-async fn standing(
+async fn progress(
     connection: &mut Connection,
     tenant: &TenantId,
     before: &str,
-) -> Result<Standing> {
+) -> Result<Progress> {
     let rows: Vec<(i64, Option<String>, Option<i64>)> = sqlx::query_as(
         "with unsent as materialized (select aggregate_id as id, min(event_version) as version \
              from outbox where tenant_id = $1 and processed_at is null group by aggregate_id), \
@@ -138,16 +122,15 @@ async fn standing(
     .await?;
     let from_xid = rows.first().map_or(0, |(from_xid, _, _)| *from_xid);
     let versions = rows.into_iter().filter_map(|(_, wallet, version)| Some((wallet?, version?)));
-    Ok(Standing { from_xid, versions: versions.collect() })
+    Ok(Progress { from_xid, versions: versions.collect() })
 }
 
 /// Rows for all that the topic lacks, and for nothing else; how many had none.
-async fn hand_over(connection: &mut Connection, tenant: &TenantId, topic: &str) -> Result<u64> {
-    let of_what_it_holds = "update outbox o set processed_at = clock_timestamp(), published = true \
-         from projected_versions v where o.tenant_id = $1 and o.processed_at is null \
-           and v.tenant_id = $1 and v.projector = 'second-publisher' \
-           and v.wallet_id = o.aggregate_id and o.event_version <= v.version";
-    sqlx::query(of_what_it_holds).bind(tenant.as_str()).execute(&mut *connection).await?;
+async fn take_over_rows(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    topic: &str,
+) -> Result<u64> {
     // A wallet's processed rows come before those that wait: so do these, by their ids.
     let missing = sqlx::query(
         "insert into outbox (id, tenant_id, aggregate_id, event_type, event_version, topic, \
@@ -160,8 +143,8 @@ async fn hand_over(connection: &mut Connection, tenant: &TenantId, topic: &str) 
                  and e.commit_xid >= case when c.feed_xid > pg_snapshot_xmax(pg_current_snapshot()) \
                      then '0'::xid8 else c.feed_xid end \
              left join projected_versions v on v.tenant_id = $1 \
-                 and v.projector = 'second-publisher' and v.wallet_id = e.wallet_id \
-             where c.tenant_id = $1 and c.projector = 'second-publisher' \
+                 and v.projector = $3 and v.wallet_id = e.wallet_id \
+             where c.tenant_id = $1 and c.projector = $3 \
                and e.version > coalesce(v.version, 0) \
                and not exists (select from outbox o where o.tenant_id = $1 \
                    and o.aggregate_id = e.wallet_id and o.event_version = e.version \
@@ -170,56 +153,78 @@ async fn hand_over(connection: &mut Connection, tenant: &TenantId, topic: &str) 
     )
     .bind(tenant.as_str())
     .bind(topic)
+    .bind(DUAL_PUBLISHER)
     .execute(&mut *connection)
     .await?
     .rows_affected();
     sqlx::query(
-        "update outbox set topic = $2 \
-         where tenant_id = $1 and processed_at is null and topic <> $2",
+        "update outbox o set topic = $2, processed_at = held.processed_at, \
+             published = held.processed_at is not null \
+         from (select w.id, case when w.event_version <= v.version then clock_timestamp() end \
+                 as processed_at \
+             from outbox w left join projected_versions v on v.tenant_id = $1 \
+                 and v.projector = $3 and v.wallet_id = w.aggregate_id \
+             where w.tenant_id = $1 and w.processed_at is null) held \
+         where o.tenant_id = $1 and o.id = held.id \
+           and (o.topic <> $2 or held.processed_at is not null)",
     )
     .bind(tenant.as_str())
     .bind(topic)
-    .execute(&mut *connection)
+    .bind(DUAL_PUBLISHER)
+    .execute(connection)
     .await?;
     Ok(missing)
 }
 
-/// Publisher and projectors go on in the new topic; the old one's places are forgotten.
-async fn move_places(
+/// Publisher and projectors go on in the new topic; the old one's positions are forgotten.
+async fn take_over_positions(
     connection: &mut Connection,
     tenant: &TenantId,
     before: &str,
     topic: &str,
 ) -> Result<()> {
-    sqlx::query(
-        "insert into partition_leases as held (tenant_id, role, topic, partition, last_offset) \
-         select tenant_id, 'publisher', topic, partition, last_offset from partition_leases \
-         where tenant_id = $1 and role = 'second-publisher' and topic = $2 \
-         on conflict on constraint partition_leases_pkey do update \
-             set last_offset = excluded.last_offset, epoch = held.epoch + 1, owner = null",
-    )
-    .bind(tenant.as_str())
-    .bind(topic)
-    .execute(&mut *connection)
-    .await?;
-    let places = [
-        "insert into projector_checkpoints as held \
+    copy_offsets(connection, tenant, (DUAL_PUBLISHER, PUBLISHER), topic).await?;
+    let statements = [
+        "insert into projector_checkpoints as kept \
              (tenant_id, projector, topic, partition, feed_xid, cluster) \
          select tenant_id, projector, $3, partition, feed_xid, cluster from projector_checkpoints \
-         where tenant_id = $1 and projector <> 'second-publisher' and topic = $2 \
+         where tenant_id = $1 and projector <> $4 and topic = $2 \
          order by projector, partition \
          on conflict on constraint projector_checkpoints_pkey do update \
-             set next_offset = 0, feed_xid = greatest(held.feed_xid, excluded.feed_xid), \
+             set next_offset = 0, feed_xid = greatest(kept.feed_xid, excluded.feed_xid), \
                  cluster = excluded.cluster",
         "delete from projector_checkpoints where tenant_id = $1 and topic = $2 and $2 <> $3 \
-           and projector <> 'second-publisher'",
+           and projector <> $4",
         "delete from partition_leases where tenant_id = $1 and topic = $2 and $2 <> $3 \
-           and role not in ('publisher', 'second-publisher')",
+           and role <> $4 and role <> 'publisher'",
     ];
-    for sql in places {
+    for sql in statements {
         let moving = sqlx::query(sql).bind(tenant.as_str()).bind(before).bind(topic);
-        moving.execute(&mut *connection).await?;
+        moving.bind(DUAL_PUBLISHER).execute(&mut *connection).await?;
     }
+    Ok(())
+}
+
+/// One role goes on behind the last record that the other has sent to the topic.
+async fn copy_offsets(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    (from, to): (&str, &str),
+    topic: &str,
+) -> Result<()> {
+    sqlx::query(
+        "insert into partition_leases as kept (tenant_id, role, topic, partition, last_offset) \
+         select tenant_id, $3, topic, partition, last_offset from partition_leases \
+         where tenant_id = $1 and role = $2 and topic = $4 \
+         on conflict on constraint partition_leases_pkey do update \
+             set last_offset = excluded.last_offset, epoch = kept.epoch + 1, owner = null",
+    )
+    .bind(tenant.as_str())
+    .bind(from)
+    .bind(to)
+    .bind(topic)
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
@@ -246,22 +251,22 @@ async fn name_topic(
     Ok(())
 }
 
-/// The first topic of before, as a second.
+/// The first topic of before becomes the second.
 async fn follow(
     connection: &mut Connection,
     tenant: &TenantId,
     (before, id_before): (&str, Uuid),
     topic: &str,
-    standing: &Standing,
+    progress: &Progress,
 ) -> Result<()> {
     sqlx::query(
         "with placed as (insert into projector_checkpoints \
                 (tenant_id, projector, topic, partition, feed_xid) \
-             select $1, 'second-publisher', $2, p, $5::text::xid8 from topics t \
+             select $1, $8, $2, p, $5::text::xid8 from topics t \
              cross join lateral generate_series(0, t.partitions - 1) p \
              where t.tenant_id = $1 and t.name = $4), \
          noted as (insert into projected_versions (tenant_id, projector, wallet_id, version) \
-             select $1, 'second-publisher', id, version \
+             select $1, $8, id, version \
              from unnest($6::text[], $7::bigint[]) v(id, version)) \
          update second_destinations set topic = $2, topic_id = $3, first_topic = $4, \
              from_xid = $5::text::xid8, updated_at = clock_timestamp() where tenant_id = $1",
@@ -270,23 +275,15 @@ async fn follow(
     .bind(before)
     .bind(id_before)
     .bind(topic)
-    .bind(standing.from_xid.to_string())
-    .bind(standing.versions.iter().map(|(wallet, _)| wallet.as_str()).collect::<Vec<_>>())
-    .bind(standing.versions.iter().map(|(_, version)| *version).collect::<Vec<_>>())
+    .bind(progress.from_xid.to_string())
+    .bind(progress.versions.iter().map(|(wallet, _)| wallet.as_str()).collect::<Vec<_>>())
+    .bind(progress.versions.iter().map(|(_, version)| *version).collect::<Vec<_>>())
+    .bind(DUAL_PUBLISHER)
     .execute(&mut *connection)
     .await?;
-    sqlx::query(
-        "insert into partition_leases as held (tenant_id, role, topic, partition, last_offset) \
-         select tenant_id, 'second-publisher', topic, partition, last_offset from partition_leases \
-         where tenant_id = $1 and role = 'publisher' and topic = $2 and $2 <> $3 \
-         on conflict on constraint partition_leases_pkey do update \
-             set last_offset = excluded.last_offset",
-    )
-    .bind(tenant.as_str())
-    .bind(before)
-    .bind(topic)
-    .execute(connection)
-    .await?;
+    if before != topic {
+        copy_offsets(connection, tenant, (PUBLISHER, DUAL_PUBLISHER), before).await?;
+    }
     Ok(())
 }
 
