@@ -51,6 +51,8 @@ pub enum Problem {
     Topic,
     /// Another deployment writes to it.
     Deployment,
+    /// Some of the work that was due is set aside.
+    Jobs,
 }
 
 /// Whether Kafka is tried at all.

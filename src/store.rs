@@ -12,6 +12,7 @@ mod error;
 pub mod facts;
 pub mod feed;
 pub mod group_offsets;
+pub mod jobs;
 pub mod lag;
 pub mod leases;
 pub mod outbox;

@@ -33,6 +33,7 @@ mod faults;
 mod groups;
 mod idempotency;
 mod instances;
+mod jobs;
 mod load_tools;
 mod logs;
 mod openapi;
