@@ -7,14 +7,15 @@
 //! keep several instances from doing the same work; what is right does not hang on them.
 
 pub mod apply;
-mod assignment;
 pub mod chunk;
+mod feeds;
 mod kafka_feed;
 mod ledger;
 mod mend;
 mod narrow;
 mod postgres_feed;
 mod project;
+pub mod projection;
 mod read_model;
 pub mod rebuild;
 mod release;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -37,20 +38,18 @@ use crate::instance::Instance;
 use crate::pressure::{Pressure, Round};
 use crate::recent::Recent;
 use crate::status::Status;
-use crate::store::checkpoints::{Advance, Subscription};
+use crate::store::checkpoints::Subscription;
 use crate::store::leases::Leased;
 use crate::store::{self, Blame, Pool};
 use crate::wallet::TenantId;
 use apply::{Outcome, apply, apply_apart};
-use chunk::{Chunk, Feed};
-use kafka_feed::{Arrived, KafkaFeed};
+use chunk::Chunk;
+use kafka_feed::KafkaFeed;
 use mend::Mend;
 use postgres_feed::{Found, PostgresFeed, Role};
 
 pub use kafka_feed::OpenPartition;
-
-pub const LEDGER: &str = "ledger-projector";
-pub const READ_MODEL: &str = "read-model-projector";
+pub use projection::{LEDGER, Projection, READ_MODEL};
 
 /// Events of a round that is large enough to go on without a rest.
 const MANY: u64 = 500;
@@ -60,17 +59,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Steps in a row that fail with a conflict or a time-out before it is looked for whose it is.
 const PATIENT: u32 = 2;
 
-/// What is projected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    Ledger,
-    ReadModel,
-}
-
 /// One projector's work: whose events, into what.
 #[derive(Debug, Clone)]
 pub struct Job {
-    pub kind: Kind,
+    pub kind: &'static Projection,
     pub subscription: Subscription,
     /// What the topic's wallets were hashed over.
     pub partitions: i32,
@@ -81,7 +73,7 @@ pub struct Job {
 
 /// What a projector needs; `app` puts it together.
 pub struct Wiring {
-    pub kind: Kind,
+    pub kind: &'static Projection,
     pub tenant: TenantId,
     pub topic: String,
     pub consumer: ConsumerSettings,
@@ -126,30 +118,16 @@ pub struct Projector {
     feeding: BTreeSet<i32>,
     /// As of the last look; none before the first renewal.
     assigned: Option<BTreeSet<i32>>,
-    /// Steps in a row that failed with a conflict or a time-out.
-    passing: u32,
-    /// When a step failed last, while what it was to apply is not known to be applied.
-    failed_at: Option<Instant>,
-    /// Steps that have failed since it last was.
-    failures: u32,
+    failures: Failures,
 }
 
-impl Kind {
-    pub const ALL: [Self; 2] = [Self::Ledger, Self::ReadModel];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ledger => LEDGER,
-            Self::ReadModel => READ_MODEL,
-        }
-    }
-
-    /// As commands and routes name what it projects.
-    pub const WORDS: &[(&str, Self)] = &[("ledger", Self::Ledger), ("read-model", Self::ReadModel)];
-
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::WORDS.iter().find(|(word, _)| *word == text).map(|(_, kind)| *kind)
-    }
+/// Steps that failed, while what they were to apply is not known to be applied.
+#[derive(Debug, Default)]
+struct Failures {
+    /// In a row, with a conflict or a time-out.
+    passing: u32,
+    last_at: Option<Instant>,
+    count: u32,
 }
 
 impl Projector {
@@ -179,9 +157,7 @@ impl Projector {
             leases,
             feeding: BTreeSet::new(),
             assigned: None,
-            passing: 0,
-            failed_at: None,
-            failures: 0,
+            failures: Failures::default(),
             tend_due: Instant::now(),
         }
     }
@@ -217,50 +193,11 @@ impl Projector {
         }
     }
 
-    /// Waits until there may be something to do. May be dropped at any time.
-    async fn wait(&mut self) {
-        let Some(job) = &self.job else { return sleep_until(self.postgres.due()).await };
-        if self.mend.is_some() {
-            return;
-        }
-        let (kafka, postgres) = (&mut self.kafka, &mut self.postgres);
-        let arrival = async {
-            match kafka {
-                Some(kafka) => kafka.arrival(job).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = arrival => {}
-            () = self.wiring.commits.notified(), if postgres.is_active() => postgres.hurry(),
-            () = sleep_until(postgres.due().min(self.tend_due)) => {}
-            () = self.leases.changed() => {}
-        }
-    }
-
-    /// Rests after a round. What comes meanwhile is gathered: requests are sent and
-    /// answered only while somebody asks, and the next round is to find all partitions' answers.
-    async fn rest(&mut self, round: Round) {
-        let gathering = async {
-            match (&mut self.kafka, &self.job) {
-                (Some(kafka), Some(job)) => kafka.gather(job).await,
-                _ => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = self.wiring.pressure.rested(round) => {}
-            () = gathering => {}
-        }
-    }
-
     /// Applies all that has come by now. Returns without waiting where there is nothing.
     pub async fn step(&mut self) -> store::Result<Progress> {
         let result = store::bounded(store::SILENT, Box::pin(self.try_step())).await;
         if let Err(error) = &result {
-            let passes = error.blame() == Blame::Passing;
-            self.passing = if passes { self.passing.saturating_add(1) } else { 0 };
-            self.failed_at = Some(Instant::now());
-            self.failures = self.failures.saturating_add(1);
+            self.failures.add(error);
             // Some wallets may have been brought to their targets all the same.
             self.wiring.applied.notify_waiters();
             self.forget();
@@ -274,51 +211,20 @@ impl Projector {
         }
         let Some(job) = self.job.clone() else { return Ok(Progress::default()) };
         self.leases.renew().await?;
-        let assigned = self.assigned(&job);
-        let moves = assigned != self.feeding;
-        let arrived = self.kafka.as_mut().map(|kafka| kafka.take(&job)).unwrap_or_default();
-        let mends = self.mend.is_some();
-        let rests = self.mend.as_ref().is_some_and(Mend::is_foreign);
-        let walks = !rests && Instant::now() >= self.postgres.due();
-        let tends = Instant::now() >= self.tend_due;
-        if arrived.is_empty() && !walks && !mends && !tends && !moves {
-            return Ok(Progress::default());
-        }
+        let Some(due) = self.due(&job) else { return Ok(Progress::default()) };
         // Kept from step to step: the pool would look twice whether it is sound.
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.wiring.pool.acquire().await?,
         };
-        if moves {
-            self.follow(&mut connection, &job, assigned).await?;
-        }
-        let mut chunks = self.sorted(&job, &mut connection, arrived).await?;
-        let in_step = self.kafka.as_ref().map(KafkaFeed::in_step).unwrap_or_default();
-        let mut found = Found::default();
-        if walks {
-            found = self.postgres.read(&mut connection, &job, &self.feeding, &in_step).await?;
-            self.report_lag(&job, &found);
-        }
-        if found.foreign {
+        let (mends, tends) = (due.mends, due.tends);
+        let Some(mut chunks) = self.read(&mut connection, &job, due).await? else {
             self.forget();
             return Ok(Progress::default());
-        }
-        if walks {
-            self.look_mended(&found);
-        }
-        chunks.extend(found.chunks);
+        };
         let mut outcome = Outcome::default();
         if !chunks.is_empty() {
-            outcome = match self.passing {
-                0..PATIENT => apply(&mut connection, &job, &mut chunks).await?,
-                _ => apply_apart(&mut connection, &job, &mut chunks).await?,
-            };
-            self.passing = 0;
-            self.report_applied(&outcome);
-            if let Some(other) = chunks.iter().find_map(|chunk| chunk.foreign) {
-                self.report_another(&job, other);
-            }
-            self.resume(&chunks, &outcome);
+            outcome = self.apply(&mut connection, &job, &mut chunks).await?;
         }
         self.report_well();
         if mends {
@@ -332,13 +238,24 @@ impl Projector {
         Ok(Progress { outcome, chunks: chunks.len() })
     }
 
-    /// Once all events are applied that are older than the last failure, it is over.
-    fn look_mended(&mut self, found: &Found) {
-        let Some(since) = self.failed_at.map(|at| at.elapsed()) else { return };
-        if found.lag.values().all(|(pending, age)| *pending == 0 || *age < since) {
-            (self.failed_at, self.failures) = (None, 0);
-            self.report_mended();
+    /// Applies what the feeds brought, and lets them go on.
+    async fn apply(
+        &mut self,
+        connection: &mut store::Connection,
+        job: &Job,
+        chunks: &mut [Chunk],
+    ) -> store::Result<Outcome> {
+        let outcome = match self.failures.passing {
+            0..PATIENT => apply(connection, job, chunks).await?,
+            _ => apply_apart(connection, job, chunks).await?,
+        };
+        self.failures.passing = 0;
+        self.report_applied(&outcome);
+        if let Some(other) = chunks.iter().find_map(|chunk| chunk.foreign) {
+            self.report_another(job, other);
         }
+        self.resume(chunks, &outcome);
+        Ok(outcome)
     }
 
     /// Finds out where everything stands; false while the topic is not known yet.
@@ -371,63 +288,19 @@ impl Projector {
         self.job = Some(Job { kind: wiring.kind, subscription, partitions, deployment, recent });
         Ok(true)
     }
+}
 
-    /// Chunks to apply. Failures are noted, and an offset that is gone is replaced.
-    async fn sorted(
-        &mut self,
-        job: &Job,
-        connection: &mut store::Connection,
-        arrived: Vec<Arrived>,
-    ) -> store::Result<Vec<Chunk>> {
-        let mut chunks = Vec::new();
-        for arrival in arrived {
-            match arrival {
-                Arrived::Chunk(chunk) if !self.feeding.contains(&chunk.partition) => {}
-                Arrived::Chunk(chunk) => chunks.push(chunk),
-                Arrived::Failed { partition, error } => {
-                    self.report_error(&format!("partition {partition}: {error}"), true);
-                }
-                Arrived::OutOfRange { partition, expected, earliest } => {
-                    let error = format!(
-                        "partition {partition}: offset {expected} is not in the topic, going on \
-                         at {earliest}; what is missing there is read from events"
-                    );
-                    tracing::error!(projector = job.kind.name(), "{error}");
-                    self.report_error(&error, false);
-                    let pair = Some((expected, earliest));
-                    let to = Advance { partition, next_offset: pair, feed_xid: None };
-                    store::checkpoints::advance(connection, &job.subscription, &[to]).await?;
-                    if let Some(kafka) = &mut self.kafka {
-                        // Should another instance have moved it first, the next chunk will tell.
-                        kafka.resume(partition, earliest);
-                    }
-                }
-            }
-        }
-        Ok(chunks)
+impl Failures {
+    fn add(&mut self, error: &store::Error) {
+        let passes = error.blame() == Blame::Passing;
+        self.passing = if passes { self.passing.saturating_add(1) } else { 0 };
+        self.last_at = Some(Instant::now());
+        self.count = self.count.saturating_add(1);
     }
 
-    /// Lets the feeds go on, from where the checkpoints are now.
-    fn resume(&mut self, chunks: &[Chunk], outcome: &Outcome) {
-        if outcome.stale.iter().any(|(feed, _, _)| *feed == Feed::Postgres) {
-            self.postgres.forget();
-        }
-        let Some(kafka) = &mut self.kafka else { return };
-        for chunk in chunks.iter().filter(|chunk| chunk.feed == Feed::Kafka) {
-            let moved = outcome
-                .stale
-                .iter()
-                .find(|(feed, partition, _)| *feed == Feed::Kafka && *partition == chunk.partition);
-            kafka.resume(chunk.partition, moved.map_or(chunk.next, |(_, _, place)| *place));
-        }
-    }
-
-    /// After an error nothing in memory is worth keeping: Postgres knows where everything stands.
-    fn forget(&mut self) {
-        self.feeding.clear();
-        self.job = None;
-        self.kafka = None;
-        self.mend = None;
-        self.postgres.forget();
+    /// Whether there were some, and all events are applied that are older than the last.
+    fn are_over(&self, found: &Found) -> bool {
+        let Some(since) = self.last_at.map(|at| at.elapsed()) else { return false };
+        found.lag.values().all(|(pending, age)| *pending == 0 || *age < since)
     }
 }

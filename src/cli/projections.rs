@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
 use crate::envelope::timestamp;
-use crate::projector::Kind;
+use crate::projector;
 use crate::projector::rebuild::{Filled, Rebuild};
 use crate::store;
 use crate::store::rebuild::{self as tables, State};
@@ -64,8 +64,8 @@ pub async fn run(command: ProjectionsCommand, settings: Settings) -> anyhow::Res
 
 async fn rebuild(args: RebuildArgs, settings: &Settings) -> anyhow::Result<bool> {
     let kind = match args.projection {
-        Projection::Ledger => Kind::Ledger,
-        Projection::ReadModel => Kind::ReadModel,
+        Projection::Ledger => projector::Projection::LEDGER,
+        Projection::ReadModel => projector::Projection::READ_MODEL,
     };
     let topic = &settings.kafka.events_topic;
     let mut rebuild = Rebuild::open(&settings.database, topic, kind).await?;

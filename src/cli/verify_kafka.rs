@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::config::Settings;
 use crate::kafka::verify::{self, Outcome, Plan, Step};
-use crate::projector::Kind;
+use crate::projector::Projection;
 use crate::status::COMMANDS;
 
 #[derive(Debug, Args)]
@@ -19,7 +19,7 @@ pub struct VerifyArgs {
 pub async fn run(args: &VerifyArgs, settings: Settings) -> anyhow::Result<bool> {
     let prefix = &settings.consumer.group_prefix;
     let commands = settings.kafka.inbound.enabled.then_some(COMMANDS);
-    let groups = Kind::ALL.iter().map(|kind| kind.name()).chain(commands);
+    let groups = Projection::ALL.iter().map(|kind| kind.name()).chain(commands);
     let groups = groups.map(|name| format!("{prefix}{name}")).collect();
     let plan = Plan {
         kafka: settings.kafka,

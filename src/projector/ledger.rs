@@ -2,17 +2,17 @@
 
 use std::collections::HashMap;
 
+use super::projection::Written;
 use crate::ledger::{Totals, entries};
 use crate::store::{self, Connection};
 use crate::wallet::{Event, TenantId, WalletId};
 
-/// Adds the entries of some events. Must run in the transaction that notes them as applied. Returns what
-/// they add to the totals of each wallet that has some.
+/// Adds the entries of some events. Must run in the transaction that notes them as applied.
 pub async fn write(
     connection: &mut Connection,
     tenant: &TenantId,
     events: &[Event],
-) -> store::Result<HashMap<WalletId, Totals>> {
+) -> store::Result<Written> {
     let lines: Vec<_> = events
         .iter()
         .flat_map(|event| entries(event).into_iter().map(move |entry| (event, entry)))
@@ -23,13 +23,8 @@ pub async fn write(
             totals.entry(wallet.clone()).or_default().add(entry);
         }
     }
-    if !lines.is_empty() {
+    if !lines.is_empty() || events.is_empty() {
         store::entries::insert(connection, tenant, &lines).await?;
     }
-    Ok(totals)
-}
-
-/// The same without a row.
-pub async fn probe(connection: &mut Connection, tenant: &TenantId) -> store::Result<()> {
-    store::entries::insert(connection, tenant, &[]).await
+    Ok(Written { wallets: totals.len(), totals: Some(totals), refused: Vec::new() })
 }

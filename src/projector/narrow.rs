@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::apply::EVENTS_MAX;
 use super::project::{AtHand, Projected, Targets, project};
-use super::{Job, Kind, ledger, read_model, report};
+use super::{Job, report};
 use crate::store::parked::Cause;
 use crate::store::{self, Blame, Connection, Error};
 use crate::wallet::WalletId;
@@ -86,10 +86,7 @@ async fn statements(connection: &mut Connection, job: &Job) -> store::Result<()>
     store::checkpoints::versions_lock(connection, of, &[]).await?;
     store::parked::among(connection, of, &[]).await?;
     store::recorded::recorded(connection, &of.tenant, &[]).await?;
-    match job.kind {
-        Kind::Ledger => ledger::probe(connection, &of.tenant).await?,
-        Kind::ReadModel => read_model::probe(connection, &of.tenant).await?,
-    }
+    (job.kind.write)(connection, &of.tenant, &[]).await?;
     store::checkpoints::note(connection, of, &[], &[]).await.map(drop)
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::chunk::{Chunk, Feed, Seen};
-use super::{Job, LEDGER, READ_MODEL};
+use super::{Job, Projection};
 use crate::store::feed::Walk;
 use crate::store::{self, Connection};
 
@@ -199,7 +199,7 @@ impl PostgresFeed {
         self.active.contains(&walk.partition)
     }
 
-    /// Without Kafka: marks outbox rows that both projectors have applied.
+    /// Without Kafka: marks outbox rows that all projectors have applied.
     pub async fn settle(
         &mut self,
         connection: &mut Connection,
@@ -214,11 +214,11 @@ impl PostgresFeed {
             .iter()
             .map(|partition| (*partition, self.settled.get(partition).copied().unwrap_or(i64::MIN)))
             .collect();
-        let both = [LEDGER, READ_MODEL];
+        let all = Projection::ALL.map(Projection::name);
         let of = &job.subscription;
         store::begin(connection).await?;
         store::feed::steady(connection).await?;
-        let done = store::feed::settle(connection, of, &both, &after, SETTLE_ROWS).await?;
+        let done = store::feed::settle(connection, of, &all, &after, SETTLE_ROWS).await?;
         store::commit(connection).await?;
         for settled in done {
             // At the end of the set the next round begins anew: what was passed over may be applied.

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{Job, Kind, ledger, read_model, report};
+use super::{Job, report};
 use crate::store::checkpoints::{Advance, Reached};
 use crate::store::parked::Cause;
 use crate::store::recorded::{Range, Recorded, Unreadable};
@@ -101,30 +101,19 @@ pub async fn stretch(
     }
     let found = read(connection, job, ranges, at_hand.events).await?;
     let (mut events, mut refused) = readable(ranges, found);
-    let (mut written, mut totals) = (0, None);
-    match job.kind {
-        Kind::Ledger => {
-            let added = ledger::write(connection, &of.tenant, &events).await?;
-            written = added.len();
-            totals = Some(added);
-        }
-        Kind::ReadModel => {
-            for wallet in read_model::write(connection, &of.tenant, &events).await? {
-                let version = before.get(&wallet).copied().unwrap_or(0) + 1;
-                events.retain(|event| event.wallet_id != wallet);
-                refused.retain(|found| found.wallet_id != wallet);
-                let cause = "the wallet is missing in wallets_read_model".to_owned();
-                refused.push(Unreadable { wallet_id: wallet, version, cause, newer: false });
-            }
-        }
+    let written = (job.kind.write)(connection, &of.tenant, &events).await?;
+    for (wallet, cause) in written.refused {
+        let version = before.get(&wallet).copied().unwrap_or(0) + 1;
+        events.retain(|event| event.wallet_id != wallet);
+        refused.retain(|found| found.wallet_id != wallet);
+        let cause = cause.to_owned();
+        refused.push(Unreadable { wallet_id: wallet, version, cause, newer: false });
     }
     let reached: BTreeMap<WalletId, i64> =
         events.iter().map(|event| (event.wallet_id.clone(), event.version)).collect();
-    if job.kind == Kind::ReadModel {
-        written = reached.len();
-    }
     if !reached.is_empty() || !at_hand.moves.is_empty() {
-        let added = |wallet| totals.as_ref().map(|of| of.get(wallet).copied().unwrap_or_default());
+        let added =
+            |wallet| written.totals.as_ref().map(|of| of.get(wallet).copied().unwrap_or_default());
         let noted = |(wallet, version): (_, &i64)| {
             let totals = added(wallet);
             Reached { wallet, version: *version, totals }
@@ -133,7 +122,7 @@ pub async fn stretch(
         store::checkpoints::note(connection, of, &reached, at_hand.moves).await?;
     }
     let applied = u64::try_from(events.len()).unwrap_or(0);
-    Ok(Stretch { applied, written, reached, refused })
+    Ok(Stretch { applied, written: written.wallets, reached, refused })
 }
 
 /// The events of the ranges, each wallet's in order: those at hand, and what lies between them.

@@ -2,33 +2,34 @@
 
 use std::collections::BTreeMap;
 
+use super::projection::Written;
 use crate::store::read_model::Change;
 use crate::store::{self, Connection};
 use crate::wallet::{Event, TenantId, Wallet, WalletId};
 
+const MISSING: &str = "the wallet is missing in wallets_read_model";
+
 /// Folds events, which are in (wallet, version) order, and writes what they left. Must run in the
-/// transaction that notes them as applied. Returns wallets that should be in the table and are not.
+/// transaction that notes them as applied. Refuses wallets that should be in the table and are not.
 pub async fn write(
     connection: &mut Connection,
     tenant: &TenantId,
     events: &[Event],
-) -> store::Result<Vec<WalletId>> {
+) -> store::Result<Written> {
     let (opened, changes) = fold(events);
-    if !opened.is_empty() {
+    let probes = events.is_empty();
+    if !opened.is_empty() || probes {
         store::read_model::open(connection, tenant, &opened).await?;
     }
-    if changes.is_empty() {
-        return Ok(Vec::new());
+    let mut written = Written { wallets: opened.len(), ..Written::default() };
+    if !changes.is_empty() || probes {
+        let changed = store::read_model::change(connection, tenant, &changes).await?;
+        written.wallets += changed.len();
+        let wallets = changes.into_iter().map(|change| change.wallet_id);
+        let missing = wallets.filter(|wallet| !changed.contains(wallet));
+        written.refused = missing.map(|wallet| (wallet, MISSING)).collect();
     }
-    let changed = store::read_model::change(connection, tenant, &changes).await?;
-    let missing = changes.into_iter().map(|change| change.wallet_id);
-    Ok(missing.filter(|wallet| !changed.contains(wallet)).collect())
-}
-
-/// The same without a row.
-pub async fn probe(connection: &mut Connection, tenant: &TenantId) -> store::Result<()> {
-    store::read_model::open(connection, tenant, &[]).await?;
-    store::read_model::change(connection, tenant, &[]).await.map(drop)
+    Ok(written)
 }
 
 /// Wallets that these events opened, and what they left of others.

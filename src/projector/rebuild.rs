@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::narrow::{Reason, narrow};
 use super::project::{AtHand, Targets, project};
-use super::{Job, Kind};
+use super::{Job, Projection};
 use crate::config::DatabaseSettings;
 use crate::recent::Recent;
 use crate::store::checkpoints::{self, Subscription};
@@ -68,7 +68,7 @@ pub struct Filled {
 pub struct Rebuild {
     connection: Connection,
     target: Target,
-    kind: Kind,
+    kind: &'static Projection,
     topic: String,
 }
 
@@ -77,13 +77,10 @@ impl Rebuild {
     pub async fn open(
         database: &DatabaseSettings,
         topic: &str,
-        kind: Kind,
+        kind: &'static Projection,
     ) -> Result<Self, RebuildError> {
         let mut connection = store::connect_owner(database).await?;
-        let table = match kind {
-            Kind::Ledger => "ledger_entries",
-            Kind::ReadModel => "wallets_read_model",
-        };
+        let table = kind.table;
         let home = tables::home(&mut connection, table).await?;
         let home = home.ok_or(RebuildError::NotOwner { table })?;
         if !tables::claim(&mut connection).await? {

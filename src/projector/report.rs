@@ -44,7 +44,7 @@ impl Projector {
         counter!("consumer_step_failures_total", "group" => group, "cause" => cause).increment(1);
         self.report_error(&error.told(), true);
         // One conflict, or one session that was lost, is nothing: the next attempt succeeds.
-        if error.blame() == Blame::Lasting || self.failures > 1 {
+        if error.blame() == Blame::Lasting || self.failures.count > 1 {
             self.change(|status| status.failing = Some(error.told()));
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
-use wallex::projector::Kind;
+use wallex::projector::Projection;
 use wallex::republisher;
 use wallex::store::outbox::repair::{self, RetrySelector};
 use wallex::store::outbox::republish::{OUTSTANDING_MAX, RepublishSelector, Step};
@@ -135,7 +135,7 @@ async fn every_wallet_is_sent_again_whole_and_in_order_whatever_goes_on_meanwhil
     assert!(full + held > 5, "full {full}, held {held}");
     topic.send_all(&books).await;
     assert_eq!(topic.taken(), last_versions(&books));
-    for kind in Kind::ALL {
+    for kind in Projection::ALL {
         books.project(kind).await;
     }
     books.assert_clean().await;
@@ -230,10 +230,10 @@ async fn a_refused_row_holds_its_wallet_until_it_is_tried_again() {
 async fn without_kafka_events_sent_again_are_settled_like_others() {
     let mut books = Books::open().await;
     books.write(&some_history()).await;
-    for kind in Kind::ALL {
+    for kind in Projection::ALL {
         books.project(kind).await;
     }
-    books.project(Kind::Ledger).await;
+    books.project(Projection::LEDGER).await;
     let unpublished =
         "select count(*) from outbox where processed_at is not null and not published";
     let events = books.count("select count(*) from events").await;
@@ -242,7 +242,7 @@ async fn without_kafka_events_sent_again_are_settled_like_others() {
     while step(&books).await != Step::Idle {}
     assert_eq!(books.count(unpublished).await, 0, "what was never sent is in rows that wait");
     assert_eq!(books.count("select count(*) from outbox where processed_at is null").await, events);
-    books.project(Kind::Ledger).await;
+    books.project(Projection::LEDGER).await;
     assert_eq!(books.count(unpublished).await, events);
     books.assert_clean().await;
 }

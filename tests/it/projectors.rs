@@ -4,3 +4,4 @@ pub mod books;
 mod feeds;
 mod reads;
 mod reconcile;
+mod third;

@@ -8,7 +8,7 @@ use serde_json::json;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use wallex::config::{DatabaseSettings, Secret};
-use wallex::projector::Kind;
+use wallex::projector::Projection;
 use wallex::projector::rebuild::{Filled, Rebuild, RebuildError};
 
 use crate::projectors::books::{Books, TOPIC, create, credit, some_history};
@@ -24,7 +24,7 @@ fn owner(books: &Books) -> DatabaseSettings {
     DatabaseSettings { url: url.clone(), migration_url: url, max_connections: 10 }
 }
 
-async fn rebuild(books: &Books, kind: Kind) -> Filled {
+async fn rebuild(books: &Books, kind: &'static Projection) -> Filled {
     let rebuild = Rebuild::open(&owner(books), TOPIC, kind).await.unwrap();
     rebuild.run(&CancellationToken::new(), |_| {}).await.unwrap()
 }
@@ -65,7 +65,7 @@ async fn leftovers(pool: &PgPool) -> i64 {
 async fn spoilt_projections_are_made_anew_as_they_were() {
     let mut books = Books::open().await;
     books.write(&some_history()).await;
-    for kind in Kind::ALL {
+    for kind in Projection::ALL {
         books.project(kind).await;
     }
     let rows = "select md5(string_agg(l::text, ' ' order by event_id, leg)) from ledger_entries l";
@@ -91,7 +91,7 @@ async fn spoilt_projections_are_made_anew_as_they_were() {
     books.write(&[credit("w9", "1"), create("new", "USD", Some("3"))]).await;
     assert!(!books.report().await.is_clean());
     let events = books.count("select count(*) from events").await;
-    for kind in Kind::ALL {
+    for kind in Projection::ALL {
         let filled = rebuild(&books, kind).await;
         assert_eq!((filled.events, filled.of), (events, events));
     }
@@ -119,7 +119,7 @@ async fn an_event_that_cannot_be_applied_parks_its_wallet_and_no_other() {
     ] {
         sqlx::query(sql).execute(&books.pool).await.unwrap();
     }
-    rebuild(&books, Kind::Ledger).await;
+    rebuild(&books, Projection::LEDGER).await;
     let parked: Vec<(String, i64)> =
         sqlx::query_as("select wallet_id, version from parked_wallets order by wallet_id")
             .fetch_all(&books.pool)
@@ -127,17 +127,17 @@ async fn an_event_that_cannot_be_applied_parks_its_wallet_and_no_other() {
             .unwrap();
     assert_eq!(parked, [("w1".to_owned(), 3), ("w2".to_owned(), 4)]);
     let lag = books.report().await.lag;
-    assert!(lag.iter().all(|lag| lag.projector != Kind::Ledger.name() || lag.events == 0));
+    assert!(lag.iter().all(|lag| lag.projector != Projection::LEDGER.name() || lag.events == 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_in_the_middle_the_old_table_stays_in_force() {
     let mut books = Books::open().await;
     books.write(&some_history()).await;
-    books.project(Kind::Ledger).await;
-    books.project(Kind::ReadModel).await;
+    books.project(Projection::LEDGER).await;
+    books.project(Projection::READ_MODEL).await;
     let database = owner(&books);
-    let dying = Rebuild::open(&database, TOPIC, Kind::Ledger).await.unwrap();
+    let dying = Rebuild::open(&database, TOPIC, Projection::LEDGER).await.unwrap();
     let task = tokio::spawn(async move {
         let stop = CancellationToken::new();
         dying.run(&stop, |_| panic!("as good as killed")).await.map(drop)
@@ -145,17 +145,17 @@ async fn killed_in_the_middle_the_old_table_stays_in_force() {
     assert!(task.await.is_err());
     assert_eq!(leftovers(&books.pool).await, 1, "it was in the middle");
     books.write(&[credit("w1", "1")]).await;
-    for kind in Kind::ALL {
+    for kind in Projection::ALL {
         books.project(kind).await;
     }
     books.assert_clean().await;
 
     // The dead one's session ends, and with it its right.
     let again = eventually("the right to rebuild", PATIENCE, async || {
-        Rebuild::open(&database, TOPIC, Kind::Ledger).await.ok()
+        Rebuild::open(&database, TOPIC, Projection::LEDGER).await.ok()
     })
     .await;
-    let second = Rebuild::open(&database, TOPIC, Kind::ReadModel).await;
+    let second = Rebuild::open(&database, TOPIC, Projection::READ_MODEL).await;
     assert!(matches!(second, Err(RebuildError::Running)));
     let stop = CancellationToken::new();
     stop.cancel();
@@ -164,7 +164,7 @@ async fn killed_in_the_middle_the_old_table_stays_in_force() {
     assert_eq!(leftovers(&books.pool).await, 0);
     books.assert_clean().await;
     eventually("the right to rebuild", PATIENCE, async || {
-        Rebuild::open(&database, TOPIC, Kind::Ledger).await.ok()
+        Rebuild::open(&database, TOPIC, Projection::LEDGER).await.ok()
     })
     .await
     .run(&CancellationToken::new(), |_| {})
@@ -177,12 +177,12 @@ async fn killed_in_the_middle_the_old_table_stays_in_force() {
 async fn a_long_reader_delays_the_swap_and_holds_nobody_up() {
     let mut books = Books::open().await;
     books.write(&some_history()).await;
-    books.project(Kind::Ledger).await;
-    books.project(Kind::ReadModel).await;
+    books.project(Projection::LEDGER).await;
+    books.project(Projection::READ_MODEL).await;
     let mut reader = books.pool.begin().await.unwrap();
     sqlx::query("select count(*) from ledger_entries").execute(&mut *reader).await.unwrap();
     let database = owner(&books);
-    let running = Rebuild::open(&database, TOPIC, Kind::Ledger).await.unwrap();
+    let running = Rebuild::open(&database, TOPIC, Projection::LEDGER).await.unwrap();
     let task = tokio::spawn(async move { running.run(&CancellationToken::new(), |_| {}).await });
     let waits = "select count(*) from pg_locks where not granted and mode = 'AccessExclusiveLock' \
          and relation = 'ledger_entries'::regclass";
@@ -193,7 +193,7 @@ async fn a_long_reader_delays_the_swap_and_holds_nobody_up() {
     // Projectors get their turn between two attempts.
     let events = books.write(&[credit("w1", "1"), credit("w2", "1")]).await;
     eventually("projectors go on", PATIENCE, async || {
-        let mut ledger = books.projector(Kind::Ledger, 500, None);
+        let mut ledger = books.projector(Projection::LEDGER, 500, None);
         let outcome = ledger.step().await.ok()?.outcome;
         (outcome.applied == events).then_some(())
     })
@@ -201,7 +201,7 @@ async fn a_long_reader_delays_the_swap_and_holds_nobody_up() {
     assert!(!task.is_finished());
     reader.commit().await.unwrap();
     task.await.unwrap().unwrap();
-    books.project(Kind::ReadModel).await;
+    books.project(Projection::READ_MODEL).await;
     books.assert_clean().await;
 }
 

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
+use wallex::background::task;
 use wallex::config::RetentionSettings;
-use wallex::projector::Kind;
+use wallex::projector::Projection;
 use wallex::republisher;
 use wallex::retention::{Purged, Retention};
 use wallex::store::outbox::republish::{RepublishSelector, Step};
@@ -72,13 +73,13 @@ async fn the_outbox_levels_off_and_the_books_still_agree() {
         assert!(purged.outbox >= 1500, "{round}: {purged:?}");
         assert_eq!(books.count("select count(*) from outbox").await, 0, "round {round}");
     }
-    for kind in Kind::ALL {
+    for kind in Projection::ALL {
         books.project(kind).await;
     }
     books.assert_clean().await;
     // What is younger than the mark must have its row.
     books.write(&[credit("w1", "1"), credit("w2", "1")]).await;
-    for kind in Kind::ALL {
+    for kind in Projection::ALL {
         books.project(kind).await;
     }
     books.assert_clean().await;
@@ -222,7 +223,7 @@ async fn under_steady_load_no_table_but_the_books_grows() {
     };
     let stop = CancellationToken::new();
     let retention = Retention::new(app.pool.clone(), tenant(), settings);
-    let task = tokio::spawn(retention.run(stop.clone()));
+    let running = tokio::spawn(task::run(retention, stop.clone()));
     let load = Load::start(&[&app], Plan { think: Duration::ZERO, ..Plan::default() }).await;
     let begun = Instant::now();
     let mut most = (0, 0);
@@ -246,7 +247,7 @@ async fn under_steady_load_no_table_but_the_books_grows() {
     })
     .await;
     stop.cancel();
-    task.await.unwrap();
+    running.await.unwrap();
     // In the short form there is too little to tell a level from a slow start.
     assert!(!full || most.0.max(most.1) * 5 < events, "{most:?} of {events}");
     println!("{events} events; at most {} outbox rows and {} answers at once", most.0, most.1);

@@ -13,7 +13,7 @@ use super::super::wallets;
 use super::super::{Caller, HttpState};
 use super::outbox::answer;
 use crate::answer::ProblemCode;
-use crate::projector::Kind;
+use crate::projector::Projection;
 use crate::projector::rebuild::{Rebuild, RebuildError};
 use crate::request::{Fault, Value, body, one_of, words};
 use crate::store::{self, rebuild as tables};

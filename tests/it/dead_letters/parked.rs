@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use wallex::projector::{Kind, Projector};
+use wallex::projector::{Projection, Projector};
 use wallex::store::dead_letters::requests::{self, Selection};
 use wallex::wallet::TenantId;
 
@@ -53,7 +53,7 @@ async fn a_parked_wallet_is_tried_after_1_5_and_30_minutes_then_waits_for_a_pers
     let mut books = Books::open().await;
     books.write(&some_history()).await;
     run(&books, SPOIL).await;
-    let mut ledger = books.projector(Kind::Ledger, 500, None);
+    let mut ledger = books.projector(Projection::LEDGER, 500, None);
     tended(&mut ledger).await;
     assert_eq!(schedule(&books, "w1").await, (1, Some(1)));
     for expected in [(2, Some(5)), (3, Some(30)), (4, None)] {
@@ -74,7 +74,7 @@ async fn a_parked_wallet_is_tried_after_1_5_and_30_minutes_then_waits_for_a_pers
     assert_eq!(books.count("select count(*) from parked_wallets").await, 0);
     books.write(&[credit("w1", "1")]).await;
     assert_eq!(tended(&mut ledger).await, 1, "it is fed like the others again");
-    books.project(Kind::ReadModel).await;
+    books.project(Projection::READ_MODEL).await;
     books.assert_clean().await;
 }
 
@@ -93,7 +93,7 @@ async fn a_wallet_whose_first_event_failed_is_released_and_one_that_fails_furthe
         "update events set payload = '{\"nonsense\":1}' where wallet_id = 'far' and version = 2",
     )
     .await;
-    let mut ledger = books.projector(Kind::Ledger, 500, None);
+    let mut ledger = books.projector(Projection::LEDGER, 500, None);
     tended(&mut ledger).await;
     assert_eq!(books.count("select count(*) from parked_wallets").await, 2);
     assert!(books.report().await.lag.iter().all(|lag| lag.wallets >= 0));
@@ -130,7 +130,7 @@ async fn an_event_of_a_schema_that_is_not_yet_known_parks_its_wallet() {
     books.write(&some_history()).await;
     run(&books, "update events set schema_version = 2 where wallet_id = 'w1' and version = 3")
         .await;
-    for kind in Kind::ALL {
+    for kind in Projection::ALL {
         books.project(kind).await;
     }
     let parked = books.report().await.parked;
@@ -140,7 +140,7 @@ async fn an_event_of_a_schema_that_is_not_yet_known_parks_its_wallet() {
     books.write(&[create("young", "USD", Some("1"))]).await;
     run(&books, "update events set schema_version = 2 where wallet_id = 'young' and version = 1")
         .await;
-    let mut projectors = Kind::ALL.map(|kind| books.projector(kind, 500, None));
+    let mut projectors = Projection::ALL.map(|kind| books.projector(kind, 500, None));
     for _ in 0..2 {
         for projector in &mut projectors {
             assert_eq!(tended(projector).await, 0);
@@ -164,7 +164,7 @@ async fn a_long_release_under_load_by_two_owners_applies_everything_once_and_in_
     let mut books = Books::open().await;
     books.write(&some_history()).await;
     run(&books, SPOIL).await;
-    for kind in Kind::ALL {
+    for kind in Projection::ALL {
         books.project(kind).await;
     }
     for _ in 0..6 {
@@ -172,9 +172,9 @@ async fn a_long_release_under_load_by_two_owners_applies_everything_once_and_in_
     }
     run(&books, MEND).await;
     let token = CancellationToken::new();
-    let tasks: Vec<_> = Kind::ALL
+    let tasks: Vec<_> = Projection::ALL
         .iter()
-        .flat_map(|kind| [books.projector(*kind, 50, None), books.projector(*kind, 50, None)])
+        .flat_map(|kind| [books.projector(kind, 50, None), books.projector(kind, 50, None)])
         .map(|projector| tokio::spawn(projector.run(token.clone())))
         .collect();
     due(&books).await;

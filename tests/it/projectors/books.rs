@@ -18,7 +18,7 @@ use wallex::instance::Instance;
 use wallex::kafka::Fetched;
 use wallex::projector::apply::{Outcome, apply};
 use wallex::projector::chunk::{Chunk, Feed};
-use wallex::projector::{Job, Kind, LEDGER, OpenPartition, Projector, READ_MODEL, Wiring};
+use wallex::projector::{Job, LEDGER, OpenPartition, Projection, Projector, READ_MODEL, Wiring};
 use wallex::recent::Recent;
 use wallex::status::Status;
 use wallex::store::checkpoints::{Subscription, load};
@@ -128,7 +128,12 @@ impl Books {
     }
 
     /// A projector; without readers of Kafka it is fed from Postgres alone.
-    pub fn projector(&self, kind: Kind, max: usize, kafka: Option<OpenPartition>) -> Projector {
+    pub fn projector(
+        &self,
+        kind: &'static Projection,
+        max: usize,
+        kafka: Option<OpenPartition>,
+    ) -> Projector {
         Projector::new(Wiring {
             kind,
             tenant: TenantId::default_tenant(),
@@ -154,12 +159,12 @@ impl Books {
     }
 
     /// Brings one projection to the end, from Postgres.
-    pub async fn project(&self, kind: Kind) -> Outcome {
+    pub async fn project(&self, kind: &'static Projection) -> Outcome {
         catch_up(&mut self.projector(kind, 500, None)).await
     }
 
     /// Brings one projection to the end of a topic, at most `max` records of a partition at once.
-    pub async fn follow(&self, kind: Kind, topic: &Topic, max: usize) -> Outcome {
+    pub async fn follow(&self, kind: &'static Projection, topic: &Topic, max: usize) -> Outcome {
         let mut follower = Follower::open(self.pool.clone(), kind, topic.clone(), max).await;
         let mut total = Outcome::default();
         while let Some(outcome) = follower.step().await {
@@ -200,7 +205,7 @@ pub struct Follower {
 }
 
 impl Follower {
-    pub async fn open(pool: Pool, kind: Kind, topic: Topic, max: usize) -> Self {
+    pub async fn open(pool: Pool, kind: &'static Projection, topic: Topic, max: usize) -> Self {
         let subscription = Subscription {
             tenant: TenantId::default_tenant(),
             projector: kind.name(),

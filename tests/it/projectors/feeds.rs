@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use wallex::kafka::{Connection, Fetched, SharedTopic};
 use wallex::projector::apply::apply;
 use wallex::projector::chunk::{Chunk, Feed};
-use wallex::projector::{Kind, OpenPartition};
+use wallex::projector::{OpenPartition, Projection};
 
 use crate::dead_letters::wire;
 use crate::support::app::Setup;
@@ -24,11 +24,11 @@ use super::books::{
 async fn the_outbox_is_settled_without_kafka_once_both_projections_have_applied() {
     let mut books = Books::open().await;
     let events = books.write(&some_history()).await;
-    let mut ledger = books.projector(Kind::Ledger, 500, None);
+    let mut ledger = books.projector(Projection::LEDGER, 500, None);
     let outcome = catch_up(&mut ledger).await;
     assert_eq!((outcome.applied, outcome.duplicates, outcome.healed), (events, 0, 0));
     assert_eq!(books.count("select count(*) from outbox where processed_at is not null").await, 0);
-    assert_eq!(books.project(Kind::ReadModel).await.applied, events);
+    assert_eq!(books.project(Projection::READ_MODEL).await.applied, events);
     catch_up(&mut ledger).await;
     let open = "select count(*) from outbox where processed_at is null or published";
     assert_eq!(books.count(open).await, 0);
@@ -39,7 +39,7 @@ async fn the_outbox_is_settled_without_kafka_once_both_projections_have_applied(
 async fn a_late_commit_is_met_later_and_holds_nothing_up() {
     let mut books = Books::open().await;
     books.write(&[create("a", "USD", Some("5")), create("b", "USD", Some("5"))]).await;
-    let mut ledger = books.projector(Kind::Ledger, 2, None);
+    let mut ledger = books.projector(Projection::LEDGER, 2, None);
     assert_eq!(catch_up(&mut ledger).await.applied, 4);
     let mut late = books.pool.clone().begin().await.unwrap();
     books.write_in(&mut late, &[credit("a", "1")]).await;
@@ -49,7 +49,7 @@ async fn a_late_commit_is_met_later_and_holds_nothing_up() {
     assert_eq!(catch_up(&mut ledger).await.applied, 9);
     late.commit().await.unwrap();
     assert_eq!(catch_up(&mut ledger).await.applied, 1);
-    books.project(Kind::ReadModel).await;
+    books.project(Projection::READ_MODEL).await;
     books.assert_clean().await;
 }
 
@@ -59,19 +59,19 @@ async fn repeated_records_change_nothing_and_lost_ones_are_read_from_events() {
     let topic = Topic::new();
     let events = books.write(&some_history()).await;
     books.publish(&topic);
-    assert_eq!(books.follow(Kind::Ledger, &topic, 500).await.applied, events);
-    assert_eq!(books.follow(Kind::ReadModel, &topic, 3).await.applied, events);
+    assert_eq!(books.follow(Projection::LEDGER, &topic, 500).await.applied, events);
+    assert_eq!(books.follow(Projection::READ_MODEL, &topic, 3).await.applied, events);
     books.assert_clean().await;
     topic.repeat();
-    let again = books.follow(Kind::Ledger, &topic, 500).await;
+    let again = books.follow(Projection::LEDGER, &topic, 500).await;
     assert_eq!((again.applied, again.duplicates), (0, events));
     books.write(&[credit("w3", "1"), credit("w3", "2")]).await;
     books.unpublished.clear();
     books.write(&[credit("w3", "3")]).await;
     books.publish(&topic);
-    let gap = books.follow(Kind::Ledger, &topic, 500).await;
+    let gap = books.follow(Projection::LEDGER, &topic, 500).await;
     assert_eq!((gap.applied, gap.healed, gap.duplicates), (3, 2, 0));
-    books.follow(Kind::ReadModel, &topic, 500).await;
+    books.follow(Projection::READ_MODEL, &topic, 500).await;
     books.assert_clean().await;
 }
 
@@ -82,7 +82,7 @@ async fn both_feeds_move_their_places_of_one_partition_in_one_round() {
     books.write(&[create("w", "USD", Some("5"))]).await;
     let here = partition(&id("w"));
     books.publish(&topic);
-    let follower = Follower::open(books.pool.clone(), Kind::Ledger, topic.clone(), 500).await;
+    let follower = Follower::open(books.pool.clone(), Projection::LEDGER, topic.clone(), 500).await;
     let records = topic.read(here, 0, 500).into_iter().map(Arc::new).collect::<Vec<_>>();
     let next = i64::try_from(records.len()).unwrap();
     let fetched = Chunk::of_records(&follower.job.subscription.tenant, here, 0, records);
@@ -103,7 +103,7 @@ async fn both_feeds_move_their_places_of_one_partition_in_one_round() {
         "select next_offset, feed_xid::text::bigint from projector_checkpoints \
          where projector = $1 and partition = $2",
     )
-    .bind(Kind::Ledger.name())
+    .bind(Projection::LEDGER.name())
     .bind(here)
     .fetch_one(&books.pool)
     .await
@@ -135,7 +135,7 @@ async fn what_is_no_event_of_ours_becomes_a_dead_letter_and_the_partition_goes_o
     topic.push(here, Fetched { value: Some(unknown.into_bytes()), ..real });
     books.write(&[credit("w", "3")]).await;
     books.publish(&topic);
-    let outcome = books.follow(Kind::Ledger, &topic, 500).await;
+    let outcome = books.follow(Projection::LEDGER, &topic, 500).await;
     assert_eq!((outcome.applied, outcome.healed, outcome.dead_letters), (3, 0, 5));
     let classes: Vec<(String, i64)> =
         sqlx::query_as("select error_class, count(*) from dead_letters group by 1 order by 1")
@@ -152,7 +152,7 @@ async fn what_is_no_event_of_ours_becomes_a_dead_letter_and_the_partition_goes_o
         .execute(&books.pool)
         .await
         .unwrap();
-    let again = books.follow(Kind::Ledger, &topic, 500).await;
+    let again = books.follow(Projection::LEDGER, &topic, 500).await;
     assert_eq!((again.applied, again.dead_letters, again.duplicates), (0, 0, 3));
 }
 
@@ -164,7 +164,7 @@ async fn several_owners_of_the_same_partitions_have_one_effect() {
     books.publish(&topic);
     let token = CancellationToken::new();
     let mut tasks = Vec::new();
-    for kind in Kind::ALL {
+    for kind in Projection::ALL {
         tasks.push(tokio::spawn(books.projector(kind, 500, None).run(token.clone())));
         for _ in 0..2 {
             let (pool, topic, token) = (books.pool.clone(), topic.clone(), token.clone());
@@ -217,15 +217,15 @@ async fn a_wallet_whose_event_cannot_be_applied_is_parked_and_the_others_flow() 
     ] {
         sqlx::query(sql).execute(&books.pool).await.unwrap();
     }
-    let mut ledger = books.projector(Kind::Ledger, 500, None);
+    let mut ledger = books.projector(Projection::LEDGER, 500, None);
     catch_up(&mut ledger).await;
-    books.project(Kind::ReadModel).await;
+    books.project(Projection::READ_MODEL).await;
     let parked = books.report().await.parked;
     let found: Vec<_> = parked
         .iter()
         .map(|parked| (parked.projector.as_str(), parked.wallet_id.as_str(), parked.version))
         .collect();
-    let (ledger_name, model_name) = (Kind::Ledger.name(), Kind::ReadModel.name());
+    let (ledger_name, model_name) = (Projection::LEDGER.name(), Projection::READ_MODEL.name());
     let expected = [
         (ledger_name, "w1", 3),
         (ledger_name, "w2", 4),
@@ -260,9 +260,9 @@ async fn a_gap_longer_than_a_transaction_is_healed_in_several() {
     books.unpublished.clear();
     books.write(&[credit("big", "1")]).await;
     books.publish(&topic);
-    let outcome = books.follow(Kind::Ledger, &topic, 500).await;
+    let outcome = books.follow(Projection::LEDGER, &topic, 500).await;
     assert_eq!((outcome.applied, outcome.healed, outcome.duplicates), (7002, 7001, 0));
-    books.project(Kind::ReadModel).await;
+    books.project(Projection::READ_MODEL).await;
     books.assert_clean().await;
 }
 
@@ -302,7 +302,7 @@ async fn postgres_takes_over_two_seconds_after_kafka_fell_silent() {
     let topic = SharedTopic::new(connection, TOPIC);
     let silent: OpenPartition = Arc::new(move |partition| topic.reader(partition));
     books.write(&some_history()).await;
-    let mut ledger = books.projector(Kind::Ledger, 500, Some(silent));
+    let mut ledger = books.projector(Projection::LEDGER, 500, Some(silent));
     assert_eq!(ledger.step().await.unwrap().outcome.applied, 0, "young events are Kafka's");
     let token = CancellationToken::new();
     let task = tokio::spawn(ledger.run(token.clone()));

@@ -1,7 +1,7 @@
 //! What HTTP reads from the projections: pages, filters, totals.
 
 use wallex::ledger::TransactionType;
-use wallex::projector::{Kind, LEDGER};
+use wallex::projector::{LEDGER, Projection};
 use wallex::store::entries::{self, EntryCursor, EntryFilter};
 use wallex::store::read_model::{WalletFilter, list};
 use wallex::wallet::{Currency, Status, TenantId};
@@ -12,7 +12,7 @@ use super::books::{Books, id, some_history};
 async fn entries_are_paged_filtered_and_summed() {
     let mut books = Books::open().await;
     books.write(&some_history()).await;
-    books.project(Kind::Ledger).await;
+    books.project(Projection::LEDGER).await;
     let mut connection = books.pool.acquire().await.unwrap();
     let (c, tenant) = (&mut connection, TenantId::default_tenant());
     let limit = |limit| EntryFilter { limit, ..EntryFilter::default() };
@@ -57,7 +57,7 @@ async fn entries_are_paged_filtered_and_summed() {
 async fn wallets_are_paged_and_filtered() {
     let mut books = Books::open().await;
     books.write(&some_history()).await;
-    books.project(Kind::ReadModel).await;
+    books.project(Projection::READ_MODEL).await;
     let mut connection = books.pool.acquire().await.unwrap();
     let (c, tenant) = (&mut connection, TenantId::default_tenant());
     let limit = |limit| WalletFilter { limit, ..WalletFilter::default() };

@@ -2,7 +2,7 @@
 //! copy and undone again.
 
 use sqlx::Executor as _;
-use wallex::projector::{Kind, LEDGER, READ_MODEL};
+use wallex::projector::{LEDGER, Projection, READ_MODEL};
 use wallex::store;
 use wallex::wallet::TenantId;
 
@@ -56,7 +56,7 @@ async fn every_kind_of_alteration_is_found() {
     // The oldest outbox rows mark how far back they must be complete: what is altered is younger.
     books.write(&[create("oldest", "USD", None)]).await;
     books.write(&some_history()).await;
-    for kind in Kind::ALL {
+    for kind in Projection::ALL {
         books.project(kind).await;
     }
     books.assert_clean().await;

@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use wallex::config::{DatabaseSettings, Secret};
 use wallex::projector::rebuild::Rebuild;
-use wallex::projector::{Kind, Projector};
+use wallex::projector::{Projection, Projector};
 use wallex::store;
 
 use super::dlq;
@@ -136,7 +136,7 @@ async fn whatever_the_code_of_the_error_only_the_guilty_wallet_waits() {
         let mut books = Books::open().await;
         books.write(&some_history()).await;
         refuse(&books.pool, "w7", state, false).await;
-        let mut ledger = books.projector(Kind::Ledger, 500, None);
+        let mut ledger = books.projector(Projection::LEDGER, 500, None);
         settle(&mut ledger).await;
         assert_eq!(parked(&books).await, [("w7".to_owned(), 2)], "{state}");
         allow(&books.pool).await;
@@ -144,7 +144,7 @@ async fn whatever_the_code_of_the_error_only_the_guilty_wallet_waits() {
         sqlx::raw_sql(now).execute(&books.pool).await.unwrap();
         tokio::time::sleep(Duration::from_secs(1)).await;
         settle(&mut ledger).await;
-        books.project(Kind::ReadModel).await;
+        books.project(Projection::READ_MODEL).await;
         books.assert_clean().await;
         assert_eq!(books.count("select count(*) from parked_wallets").await, 0, "{state}");
     }
@@ -159,9 +159,9 @@ async fn an_event_that_is_refused_at_the_commit_parks_its_wallet_from_either_fee
         if from_topic {
             let topic = Topic::new();
             books.publish(&topic);
-            books.follow(Kind::Ledger, &topic, 50).await;
+            books.follow(Projection::LEDGER, &topic, 50).await;
         } else {
-            settle(&mut books.projector(Kind::Ledger, 500, None)).await;
+            settle(&mut books.projector(Projection::LEDGER, 500, None)).await;
         }
         assert_eq!(parked(&books).await, [("w7".to_owned(), 2)]);
         assert_eq!(books.count(BEHIND).await, 1);
@@ -182,7 +182,7 @@ async fn a_row_of_the_books_that_cannot_be_read_at_all_parks_its_wallet() {
              created_at, case when wallet_id = 'w3' and version = 2 then damaged() else payload end \
              as payload from kept";
     sqlx::raw_sql(spoil).execute(&books.pool).await.unwrap();
-    books.follow(Kind::Ledger, &topic, 50).await;
+    books.follow(Projection::LEDGER, &topic, 50).await;
     assert_eq!(parked(&books).await, [("w3".to_owned(), 2)]);
     assert_eq!(books.count(BEHIND).await, 1);
 }
@@ -192,7 +192,7 @@ async fn a_parked_wallet_that_fails_again_holds_up_nobody() {
     let mut books = Books::open().await;
     books.write(&some_history()).await;
     refuse(&books.pool, "w7", "P0001", false).await;
-    let mut ledger = books.projector(Kind::Ledger, 500, None);
+    let mut ledger = books.projector(Projection::LEDGER, 500, None);
     settle(&mut ledger).await;
     for attempts in 2..=4 {
         let now = "update parked_wallets set next_retry_at = clock_timestamp()";
@@ -214,7 +214,7 @@ async fn a_wallet_whose_row_is_held_keeps_only_itself_waiting() {
     let settings = database(&books);
     let pools = store::Pools::new(&store::Way::new(&settings.url), &settings).unwrap();
     let owner = std::mem::replace(&mut books.pool, pools.pipeline);
-    let mut lists = books.projector(Kind::ReadModel, 500, None);
+    let mut lists = books.projector(Projection::READ_MODEL, 500, None);
     settle(&mut lists).await;
     let mut stranger = owner.begin().await.unwrap();
     sqlx::query("select from wallets_read_model where id = 'w7' for update")
@@ -230,7 +230,7 @@ async fn a_wallet_whose_row_is_held_keeps_only_itself_waiting() {
     sqlx::raw_sql(now).execute(&books.pool).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     settle(&mut lists).await;
-    books.project(Kind::Ledger).await;
+    books.project(Projection::LEDGER).await;
     books.assert_clean().await;
     assert!(parked(&books).await.is_empty());
 }
@@ -244,7 +244,7 @@ async fn a_rebuild_parks_the_wallet_that_a_rule_of_the_table_refuses_and_no_othe
          alter table ledger_entries add constraint fits check (public.fits(wallet_id))";
     sqlx::raw_sql(rule).execute(&books.pool).await.unwrap();
     let owner = database(&books);
-    let rebuild = Rebuild::open(&owner, TOPIC, Kind::Ledger).await.unwrap();
+    let rebuild = Rebuild::open(&owner, TOPIC, Projection::LEDGER).await.unwrap();
     rebuild.run(&CancellationToken::new(), |_| {}).await.unwrap();
     assert_eq!(parked(&books).await, [("w7".to_owned(), 2)]);
     assert_eq!(books.count(BEHIND).await, 1);
@@ -252,7 +252,7 @@ async fn a_rebuild_parks_the_wallet_that_a_rule_of_the_table_refuses_and_no_othe
     let rule = "create or replace function fits(wallet text) returns boolean language plpgsql as $$ \
          begin raise exception 'no wallet at all'; end $$";
     sqlx::raw_sql(rule).execute(&books.pool).await.unwrap();
-    let rebuild = Rebuild::open(&owner, TOPIC, Kind::Ledger).await.unwrap();
+    let rebuild = Rebuild::open(&owner, TOPIC, Projection::LEDGER).await.unwrap();
     let refused = rebuild.run(&CancellationToken::new(), |_| {}).await.unwrap_err();
     assert!(refused.to_string().contains("no wallet at all"), "{refused}");
     assert_eq!(parked(&books).await, [("w7".to_owned(), 2)]);

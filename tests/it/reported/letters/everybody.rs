@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use wallex::projector::{Kind, Projector};
+use wallex::projector::{Projection, Projector};
 
 use crate::projectors::books::{Books, create, credit};
 use crate::support::app::{App, Setup};
@@ -96,7 +96,7 @@ async fn a_trigger_that_refuses_all_parks_a_few_at_most() {
     let wallets: Vec<String> = (0..200).map(|n| format!("w{n}")).collect();
     books.write(&wallets.iter().map(|w| create(w, "USD", Some("1"))).collect::<Vec<_>>()).await;
     sqlx::raw_sql(REFUSE_ALL).execute(&books.pool).await.unwrap();
-    let mut ledger = books.projector(Kind::Ledger, 500, None);
+    let mut ledger = books.projector(Projection::LEDGER, 500, None);
     let error = try_steps(&mut ledger, 8).await;
     assert!(error.unwrap().contains("nobody at all"));
     assert!(books.count("select count(*) from parked_wallets").await <= 10);
@@ -106,7 +106,7 @@ async fn a_trigger_that_refuses_all_parks_a_few_at_most() {
         .await
         .unwrap();
     assert_eq!(try_steps(&mut ledger, 12).await, None);
-    books.project(Kind::ReadModel).await;
+    books.project(Projection::READ_MODEL).await;
     books.assert_clean().await;
     assert_eq!(books.count("select count(*) from parked_wallets").await, 0);
 }
@@ -117,7 +117,7 @@ async fn an_event_from_the_future_waits_for_the_version_that_knows_it() {
     books.write(&[create("new", "USD", Some("1")), create("old", "USD", Some("1"))]).await;
     let spoil = "update events set schema_version = 2 where wallet_id = 'new' and version = 2";
     sqlx::raw_sql(spoil).execute(&books.pool).await.unwrap();
-    let mut ledger = books.projector(Kind::Ledger, 500, None);
+    let mut ledger = books.projector(Projection::LEDGER, 500, None);
     assert_eq!(try_steps(&mut ledger, 4).await, None);
     let now = "update parked_wallets set next_retry_at = clock_timestamp() - interval '1 s'";
     let next = "select round(extract(epoch from next_retry_at - clock_timestamp()) / 60)::bigint \
@@ -132,10 +132,10 @@ async fn an_event_from_the_future_waits_for_the_version_that_knows_it() {
     let known = "update events set schema_version = 1 where schema_version = 2";
     sqlx::raw_sql(known).execute(&books.pool).await.unwrap();
     books.write(&[credit("new", "1")]).await;
-    let mut next = books.projector(Kind::Ledger, 500, None);
+    let mut next = books.projector(Projection::LEDGER, 500, None);
     assert_eq!(try_steps(&mut next, 8).await, None);
     assert_eq!(books.count("select count(*) from parked_wallets").await, 0);
-    books.project(Kind::ReadModel).await;
+    books.project(Projection::READ_MODEL).await;
     books.assert_clean().await;
 }
 

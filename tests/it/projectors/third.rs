@@ -1,0 +1,79 @@
+//! A projection is one entry, one table and one writer: a third one works as the others do.
+
+use std::collections::BTreeSet;
+
+use futures_util::FutureExt as _;
+use wallex::projector::Projection;
+use wallex::projector::projection::Written;
+use wallex::store::{self, Connection};
+use wallex::wallet::{Event, TenantId};
+
+use super::books::{Books, Topic, catch_up, create, credit};
+
+static THIRD: Projection = Projection {
+    name: "third-projector",
+    word: "third",
+    table: "third",
+    offsets_role: "third-offsets",
+    write: |connection, tenant, events| write(connection, tenant, events).boxed(),
+};
+
+/// The number of events of each wallet.
+async fn write(
+    connection: &mut Connection,
+    _: &TenantId,
+    events: &[Event],
+) -> store::Result<Written> {
+    let mut wallets = BTreeSet::new();
+    for event in events {
+        wallets.insert(event.wallet_id.as_str());
+        sqlx::query(
+            "insert into third values ($1, 1) \
+             on conflict (wallet_id) do update set events = third.events + 1",
+        )
+        .bind(event.wallet_id.as_str())
+        .execute(&mut *connection)
+        .await
+        .unwrap();
+    }
+    Ok(Written { wallets: wallets.len(), ..Written::default() })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_third_projection_follows_both_feeds_once_in_effect() {
+    let mut books = Books::open().await;
+    sqlx::query("create table third (wallet_id text primary key, events bigint not null)")
+        .execute(&books.pool)
+        .await
+        .unwrap();
+    let topic = Topic::new();
+    let mut events = books.write(&[create("a", "USD", None), create("b", "USD", None)]).await;
+    assert_eq!(catch_up(&mut books.projector(&THIRD, 500, None)).await.applied, events);
+    events += books.write(&[credit("a", "1"), credit("b", "2")]).await;
+    books.publish(&topic);
+    books.follow(&THIRD, &topic, 500).await;
+    let again = books.follow(&THIRD, &topic, 500).await;
+    assert_eq!(again.applied, 0);
+    let counted = books.count("select sum(events)::bigint from third").await;
+    assert_eq!(u64::try_from(counted).unwrap(), events);
+    let noted = "select count(*) from projected_versions where projector = 'third-projector'";
+    assert_eq!(books.count(noted).await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_projection_of_the_list_has_a_table_and_names_of_its_own() {
+    let books = Books::open().await;
+    let mut names = BTreeSet::new();
+    for projection in Projection::ALL {
+        let Projection { name, word, table, offsets_role, .. } = projection;
+        for name in [name, word, table, offsets_role] {
+            assert!(names.insert(*name), "{name} is there twice");
+        }
+        let found: Option<String> = sqlx::query_scalar("select to_regclass($1)::text")
+            .bind(table)
+            .fetch_one(&books.pool)
+            .await
+            .unwrap();
+        assert!(found.is_some(), "no table {table}");
+    }
+}
