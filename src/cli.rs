@@ -11,7 +11,7 @@ mod output;
 pub mod dev;
 mod dlq;
 mod healthcheck;
-mod loadtest;
+pub mod loadtest;
 mod openapi;
 mod outbox;
 mod projections;

@@ -13,10 +13,11 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{Connection, Row};
 use tokio::task::JoinSet;
 use uuid::Uuid;
+use wallex::cli::loadtest::ask::Draw;
 use wallex::envelope::partition_of;
 
 use crate::reading::Reading;
-use crate::request::{WALLETS, draw, wallet_text};
+use crate::request::{WALLETS, wallet_text};
 use crate::seed::{Seed, TOPIC};
 use crate::world::{PARTITIONS, World};
 
@@ -35,9 +36,9 @@ pub async fn measure(world: &mut World, size: usize, connections: u64) -> anyhow
     for (mut connection, number) in writers {
         let written = Arc::clone(&written);
         tasks.spawn(async move {
-            let mut random = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mut draw = Draw((number + 1) << 32);
             while Instant::now() < end {
-                write(&mut connection, size, &mut random).await?;
+                write(&mut connection, size, &mut draw).await?;
                 written.fetch_add(size as u64, Ordering::Relaxed);
             }
             connection.close().await
@@ -80,9 +81,9 @@ struct Batch {
 async fn write(
     connection: &mut PgConnection,
     size: usize,
-    random: &mut u64,
+    draw: &mut Draw,
 ) -> Result<(), sqlx::Error> {
-    let mut ids: Vec<String> = (0..size).map(|_| wallet_text(draw(random) % WALLETS)).collect();
+    let mut ids: Vec<String> = (0..size).map(|_| wallet_text(draw.below(WALLETS))).collect();
     ids.sort();
     let mut transaction = connection.begin().await?;
     let rows = sqlx::query(

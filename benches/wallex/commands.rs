@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use sqlx::Connection;
+use wallex::cli::loadtest::ask::Ask;
 
 use crate::cost;
 use crate::load::{self, Tally};
 use crate::reading::Reading;
-use crate::request::{Aim, Request};
+use crate::request::{Aim, Request, WALLET};
 use crate::seed::Seed;
 use crate::service::{Service, position};
 use crate::wire::Wire;
@@ -37,12 +38,14 @@ impl Command {
     }
 
     pub fn request(self, aim: Aim) -> Request {
-        let path = format!("/wallets/{{wallet}}/{}", self.name());
-        let body = match self {
-            Self::Transfer => r#"{"toWalletId":"{wallet}","amount":"1.00"}"#,
-            _ => r#"{"amount":"1.00"}"#,
+        let (wallet, amount) = (WALLET.to_owned(), 100);
+        let ask = match self {
+            Self::Credit => Ask::Credit { wallet, amount },
+            Self::Debit => Ask::Debit { wallet, amount },
+            Self::Transfer => Ask::Transfer { from: wallet.clone(), to: wallet, amount },
         };
-        Request::post(&path, body, aim)
+        let (path, body) = ask.request(None);
+        Request::post(&path, &body, aim)
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use wallex::cli::loadtest::ask::Draw;
+
 /// Wallets of every database: `w-000000` and up.
 pub const WALLETS: u64 = 1_000;
-const WALLET: &str = "{wallet}";
+pub const WALLET: &str = "{wallet}";
 const KEY: &str = "{key}";
 
 /// Which wallets operations touch.
@@ -22,7 +24,7 @@ pub struct Request {
     wallets: Vec<usize>,
     keys: Vec<usize>,
     aim: Aim,
-    random: u64,
+    draw: Draw,
     /// What has been written last into the first wallet's place.
     pub wallet: u64,
 }
@@ -63,12 +65,12 @@ impl Request {
             };
         }
         bytes.extend_from_slice(rest.as_bytes());
-        Self { bytes, wallets, keys, aim, random: 1, wallet: 0 }
+        Self { bytes, wallets, keys, aim, draw: Draw(0), wallet: 0 }
     }
 
     /// The same request for another connection: with a random sequence of its own.
     pub fn seeded(mut self, number: u64) -> Self {
-        self.random = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.draw = Draw((number + 1) << 32);
         self
     }
 
@@ -78,7 +80,7 @@ impl Request {
         for (i, at) in self.wallets.iter().enumerate() {
             let mut number = match (self.aim, i) {
                 (Aim::Hot, 0) => 0,
-                _ => draw(&mut self.random) % WALLETS,
+                _ => self.draw.below(WALLETS),
             };
             // Both sides of a transfer stand next to each other: they must differ.
             if number == last {
@@ -109,14 +111,6 @@ fn key_text(number: u64) -> String {
 pub fn fresh_key() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-/// Xorshift: cheap, and the same sequence in every run.
-pub fn draw(state: &mut u64) -> u64 {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    *state
 }
 
 fn write_decimal(place: &mut [u8], mut number: u64) {

@@ -12,7 +12,7 @@ use crate::config::{KafkaSettings, Settings};
 use crate::dead_letters::{self, DeadLetters};
 use crate::group_offsets::{self, OffsetCommitter};
 use crate::kafka::{Breaker, Connection, SharedTopic};
-use crate::projector::{Kind, OpenPartition, Projector, Wiring};
+use crate::projector::{OpenPartition, Projection, Projector, Wiring};
 use crate::publisher::{Deps, Publisher, Role};
 use crate::republisher::Republisher;
 use crate::retention::Retention;
@@ -144,7 +144,7 @@ impl Background {
     fn spawn_projectors(&self, settings: &Settings, kafka: Option<&Arc<Connection>>) {
         let events = &settings.kafka.events_topic;
         let topic = kafka.map(|kafka| SharedTopic::new(Arc::clone(kafka), events));
-        for (kind, commits) in Kind::ALL.into_iter().zip(&self.wake_projectors) {
+        for (kind, commits) in Projection::ALL.into_iter().zip(&self.wake_projectors) {
             let projector = Projector::new(Wiring {
                 kind,
                 tenant: TenantId::default_tenant(),
@@ -166,11 +166,8 @@ impl Background {
 
     /// The projectors as the groups that Kafka's own tools show.
     fn spawn_offset_committers(&self, settings: &Settings, kafka: &Arc<Connection>) {
-        for kind in Kind::ALL {
-            let role = match kind {
-                Kind::Ledger => "ledger-offsets",
-                Kind::ReadModel => "read-model-offsets",
-            };
+        for kind in Projection::ALL {
+            let role = kind.offsets_role;
             let offsets = OffsetCommitter::new(group_offsets::Deps {
                 projector: kind.name(),
                 role,

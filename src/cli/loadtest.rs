@@ -3,6 +3,7 @@
 //! It speaks HTTP only, opens wallets of its own, and keeps its own account of what it did. At the
 //! end every wallet must have the balance that this account says, and a ledger that leads there.
 
+pub mod ask;
 mod books;
 mod check;
 mod client;

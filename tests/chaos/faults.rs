@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::journal::{Ask, Line, Record, Verdict};
-use crate::load::Load;
 use crate::schedule::{Fault, Kind};
+use crate::support::journal::{Answer, Line, Record, Verdict};
+use crate::support::load::{Ask, Load};
 use crate::support::proxy::Flow;
-use crate::support::within;
-use crate::topic;
+use crate::support::{records, within};
 use crate::world::{TOPIC, World};
 
 /// After a fault has healed, the service must serve again within this time.
@@ -169,16 +168,18 @@ async fn late_commit(world: &World, load: &Load, fault: &Fault) {
         let (at, key, ask) = (load.journal.now(), key.to_owned(), ask.clone());
         load.journal.note(&Line::Ask { at, key, keyed: false, ask });
     };
-    let done = |key: &str, begun: u64| Line::Answer {
-        begun,
-        at: load.journal.now(),
-        key: key.to_owned(),
-        verdict: Verdict::Done,
-        status: 201,
-        code: String::new(),
-        retry_after: false,
-        replayed: false,
-        body: String::new(),
+    let done = |key: &str, begun: u64| {
+        Line::Answer(Answer {
+            begun,
+            at: load.journal.now(),
+            key: key.to_owned(),
+            verdict: Verdict::Done,
+            status: 201,
+            code: String::new(),
+            retry_after: false,
+            replayed: false,
+            body: String::new(),
+        })
     };
     note(&opening, &Ask::Create { wallet: wallet.clone(), amount: 500 });
     let begun = load.journal.now();
@@ -248,7 +249,7 @@ const LEAVE: &str = "with held as materialized ( \
 
 /// Bad UTF-8, bad JSON, an unknown type, a schema of the future, a version far ahead, no value.
 async fn poison(world: &World, load: &Load, fault: &Fault, injected: &mut Injected) {
-    let wallet = load.wallet(fault.variant % load.wallets);
+    let wallet = load.wallet(fault.variant % load.plan.wallets);
     let row: (i32, String) = sqlx::query_as(
         "select partition, payload::text from events where wallet_id = $1 and version = 1",
     )
@@ -282,7 +283,7 @@ async fn poison(world: &World, load: &Load, fault: &Fault, injected: &mut Inject
     });
     put(world, load, &records, true, injected).await;
     let begun = Instant::now();
-    let end = topic::ends(&world.kafka.bootstrap, TOPIC).await[&partition];
+    let end = records::ends(&world.kafka.bootstrap, TOPIC).await[&partition];
     if passes(world, partition, end).await {
         injected.passed.push(begun.elapsed());
     } else {
@@ -332,7 +333,7 @@ async fn standing(world: &World, partition: i32, end: i64) -> String {
 
 /// Appends up to thirty records of events once more, oldest first.
 async fn duplicates(world: &World, load: &Load, fault: &Fault, injected: &mut Injected) {
-    let read = topic::read(&world.kafka.bootstrap, TOPIC).await;
+    let read = records::read(&world.kafka.bootstrap, TOPIC).await;
     let step = (read.len() / 30).max(1);
     let from = usize::try_from(fault.variant).unwrap() % step;
     // Poison sent again would be another dead letter.
@@ -357,7 +358,7 @@ async fn put(
     poison: bool,
     injected: &mut Injected,
 ) {
-    let offsets = topic::append(&world.kafka.bootstrap, TOPIC, records).await;
+    let offsets = records::append(&world.kafka.bootstrap, TOPIC, records).await;
     for (record, offset) in records.iter().zip(offsets) {
         let (partition, value) = (record.partition, record.value.clone());
         load.journal.note(&Line::Injected { partition, offset, poison, value });
@@ -375,7 +376,7 @@ async fn recreate(world: &World, load: &Load) {
         id.fetch_one(&world.pool).await.ok().flatten()
     });
     known.await.expect("the service notes which topic it publishes to");
-    let records = topic::read(&world.kafka.bootstrap, TOPIC).await;
+    let records = records::read(&world.kafka.bootstrap, TOPIC).await;
     load.journal.note(&Line::Recreated { records });
     crate::watch::topic_recreated(&world.pool).await;
     let before = topic_id(world);

@@ -22,10 +22,7 @@
     reason = "tests fail by panicking, and speak to whoever runs them"
 )]
 
-mod checker;
 mod faults;
-mod journal;
-mod load;
 mod report;
 mod run;
 mod schedule;
@@ -33,7 +30,6 @@ mod schedule;
 mod seeded;
 #[allow(dead_code, reason = "the integration tests use more of it")]
 mod support;
-mod topic;
 mod watch;
 mod world;
 

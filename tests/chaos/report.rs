@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::checker::{CHECKS, Figures, Findings};
 use crate::faults::{Injected, LOST_AT_LEAST};
 use crate::run::Plan;
 use crate::schedule::Kind;
+use crate::support::checker::{CHECKS, Figures, Findings};
 
 const SHOWN: usize = 5;
 

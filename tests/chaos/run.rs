@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-use crate::checker::{self, Evidence, Findings};
 use crate::faults;
-use crate::journal::Journal;
-use crate::load::Load;
 use crate::report::Report;
 use crate::schedule::{self, Fault, Kind};
+use crate::support::checker::{self, Evidence, Findings};
+use crate::support::journal::Journal;
+use crate::support::load::{self, Load};
 use crate::support::within;
 use crate::watch;
 use crate::world::{TOPIC, World};
@@ -60,6 +60,22 @@ impl Default for Plan {
     }
 }
 
+impl Plan {
+    /// Some operations go without their key, some are sent twice at once, some are read after.
+    fn load(&self) -> load::Plan {
+        load::Plan {
+            seed: self.seed,
+            workers: self.workers,
+            wallets: self.wallets,
+            think: Duration::from_millis(2),
+            timeout: Duration::from_secs(30),
+            keyless: 10,
+            twice: 16,
+            read: 8,
+        }
+    }
+}
+
 /// Runs the plan.
 pub async fn run(plan: Plan) -> Report {
     let begun = Instant::now();
@@ -75,17 +91,18 @@ pub async fn run(plan: Plan) -> Report {
     let open = watch::open_transactions(world.pool.clone(), stop.clone());
     let journal = Journal::create(&world.folder.join("journal.jsonl"));
     let bases = world.instances.iter().map(|instance| instance.base.clone()).collect();
-    let load = Load::new(journal, plan.seed, plan.workers, plan.wallets, bases);
-    let workers = load.start().await;
+    let load = Load::noted_in(journal, bases, plan.load()).await;
 
     let injected = faults::run(&mut world, &load, &schedule).await;
     within(Duration::from_secs(900), async || {
         (load.acknowledged() >= plan.operations).then_some(())
     })
     .await;
-    load.settle(workers).await;
-    load.again(200).await;
+    load.settle().await;
     let mut findings = Findings::default();
+    for told in load.again(200).await {
+        findings.red("replays-are-equal", format!("not marked as a replay: {told:?}"));
+    }
     findings.examined("recovers-by-itself", schedule.len() + 1);
     for what in &injected.stuck {
         findings.red("recovers-by-itself", what.clone());
@@ -95,9 +112,9 @@ pub async fn run(plan: Plan) -> Report {
     stop.cancel();
     audit(&world, &mut findings).await;
 
-    let path = load.journal.path.clone();
     let (pool, bootstrap) = (world.pool.clone(), world.kafka.bootstrap.clone());
-    let evidence = Evidence { journal: &path, pool: &pool, bootstrap: &bootstrap, topic: TOPIC };
+    let evidence =
+        Evidence { journal: &load.journal, pool: &pool, bootstrap: &bootstrap, topic: TOPIC };
     let figures = checker::check(&evidence, &mut findings).await;
     if !plan.kinds.is_empty() && plan.kinds.iter().all(|kind| kind.is_of_kafka()) {
         findings.examined("kafka-fails-no-command", figures.operations);

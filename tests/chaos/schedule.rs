@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::support::load::Draw;
+
 /// What can be done to the service, its servers and the network between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
@@ -162,28 +164,6 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Numbers from a seed: splitmix64.
-#[derive(Debug, Clone)]
-pub struct Draw(pub u64);
-
-impl Draw {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
-    }
-
-    fn millis(&mut self, (from, to): (u64, u64)) -> Duration {
-        Duration::from_millis(from + self.below(to - from))
-    }
-}
-
 impl Fault {
     /// The same for another time.
     pub fn lasting(self, lasts: Option<Duration>) -> Self {
@@ -226,10 +206,11 @@ pub fn draw(
                 chosen.copied().unwrap_or(Kind::Kill)
             }
         };
+        let (from, to) = kind.span();
         let fault = Fault {
             kind,
-            after: draw.millis((50, 800)),
-            lasts: draw.millis(kind.span()),
+            after: draw.millis(50, 800),
+            lasts: draw.millis(from, to),
             instance: usize::try_from(draw.below(instances as u64)).unwrap_or(0),
             variant: draw.below(1 << 16),
         };

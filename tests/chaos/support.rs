@@ -1,7 +1,16 @@
-//! The servers and the proxy that the integration tests use, too.
+//! What the integration tests use, too: the load, its journal and the checker, which stand here;
+//! the servers and the proxy, which stand there.
 
+#[path = "checker.rs"]
+pub mod checker;
+#[path = "journal.rs"]
+pub mod journal;
+#[path = "load.rs"]
+pub mod load;
 #[path = "../it/support/proxy.rs"]
 pub mod proxy;
+#[path = "records.rs"]
+pub mod records;
 #[path = "../it/support/servers.rs"]
 pub mod servers;
 

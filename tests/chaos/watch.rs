@@ -10,7 +10,7 @@ use std::time::Duration;
 use sqlx::{Executor as _, PgPool};
 use tokio_util::sync::CancellationToken;
 
-use crate::topic;
+use crate::support::records;
 use crate::world::TOPIC;
 
 /// The service ends a silent session after ten seconds.
@@ -106,7 +106,7 @@ pub async fn in_step(pool: &PgPool, bootstrap: &str) -> bool {
     if !matches!(behind, Ok(0)) {
         return false;
     }
-    let ends = topic::ends(bootstrap, TOPIC).await;
+    let ends = records::ends(bootstrap, TOPIC).await;
     let places: Vec<(i32, i64)> =
         sqlx::query_as("select partition, next_offset from projector_checkpoints where topic = $1")
             .bind(TOPIC)

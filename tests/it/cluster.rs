@@ -15,6 +15,7 @@ use wallex::cli::dev::broker::Broker;
 
 use crate::faults::{close, failures};
 use crate::support::app::{App, Setup};
+use crate::support::journal::slowest;
 use crate::support::load::{Load, Plan};
 use crate::support::{eventually, servers, topic};
 
@@ -35,7 +36,7 @@ async fn a_leader_killed_all_partitions_moved_and_a_broker_gone_for_good_lose_no
         .await;
     // Less than two cores and three brokers can take: what waits, waits for a broker.
     let think = Duration::from_millis(150);
-    let load = Load::start(&[&app], Plan { think, ..Plan::default() }).await;
+    let load = Load::start(&[&app.base], Plan { think, ..Plan::default() }).await;
     load.advance(200).await;
     await_replicas(&app, &[1, 2, 3], 0).await;
     let mut steps = Vec::new();
@@ -68,9 +69,9 @@ async fn a_leader_killed_all_partitions_moved_and_a_broker_gone_for_good_lose_no
     }
 
     let journal = load.settle().await;
-    let ops = journal.ops();
+    let ops = journal.lines();
     assert!(failures(&ops).is_empty(), "{:?}", failures(&ops));
-    let slowest = ops.iter().map(|op| op.slowest).max().unwrap_or_default();
+    let slowest = slowest(&ops);
     let figures = close(&app, &journal).await;
     let living = node(&mut nodes, others(dead)[0]).bootstrap.clone();
     let topic = topic::assert_same(&living, &app).await;

@@ -55,7 +55,7 @@ async fn a_deployment_moves_to_another_topic_under_load_and_nothing_is_lost() {
     let mut app = Setup::shared().start().await;
     let old = app.topic.clone();
     let new = format!("{old}-new");
-    let load = Load::start(&[&app], plan()).await;
+    let load = Load::start(&[&app.base], plan()).await;
     load.advance(200).await;
     assert_eq!(app.get("/health/kafka").await.json()["second"], Value::Null);
 
@@ -90,7 +90,7 @@ async fn the_two_change_sides_and_back_whatever_is_killed_and_nothing_is_lost() 
     let new = format!("{old}-new");
     app.set("KAFKA_SECOND_TOPIC", &new);
     app.restart().await;
-    let load = Load::start(&[&app], plan()).await;
+    let load = Load::start(&[&app.base], plan()).await;
     for (first, second) in [(&new, &old), (&old, &new), (&new, &old)] {
         load.advance(100).await;
         // Killed in the middle of everything: neither topic need be in step.
@@ -188,7 +188,7 @@ async fn a_deployment_moves_to_another_cluster_where_topics_have_the_same_names(
     app.stop();
     app.set("KAFKA_SECOND_BROKERS", &other.bootstrap);
     app.restart().await;
-    let load = Load::start(&[&app], plan()).await;
+    let load = Load::start(&[&app.base], plan()).await;
     load.advance(200).await;
     // The second goes away and comes back; the first does not care.
     other.kill(Signal::SIGKILL).unwrap();
@@ -216,7 +216,7 @@ async fn a_deployment_moves_to_another_cluster_where_topics_have_the_same_names(
 async fn either_feed_of_the_projectors_is_switched_off_by_one_setting_under_load() {
     let mut app = Setup::shared().start().await;
     for feeds in ["outbox", "kafka", "kafka,outbox"] {
-        let load = Load::start(&[&app], plan()).await;
+        let load = Load::start(&[&app.base], plan()).await;
         load.advance(50).await;
         app.stop();
         app.set("PROJECTOR_FEEDS", feeds);

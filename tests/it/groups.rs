@@ -9,7 +9,7 @@ use wallex::config::{Overrides, load_from};
 use wallex::kafka::admin::Admin;
 
 use crate::support::app::{App, Setup};
-use crate::support::books;
+use crate::support::checker;
 use crate::support::load::{Load, Plan};
 use crate::support::servers::kafka_tool_said;
 use crate::support::{eventually, servers, topic};
@@ -210,7 +210,7 @@ async fn every_reset_under_load_is_honoured_or_seen_to_be_overwritten() {
     let first = Setup::shared().start().await;
     let mut second = Some(first.second_instance().await);
     let plan = Plan { workers: 12, think: Duration::from_millis(5), ..Plan::default() };
-    let load = Load::start(&[&first], plan).await;
+    let load = Load::start(&[&first.base], plan).await;
     load.advance(300).await;
     let admin = stranger().await;
     let projectors = ["ledger-projector", "read-model-projector"];
@@ -240,7 +240,7 @@ async fn every_reset_under_load_is_honoured_or_seen_to_be_overwritten() {
         }
     }
     let journal = load.settle().await;
-    let figures = books::assert_true(&first.pool, &journal.ops()).await;
+    let figures = checker::assert_events(&first.pool, &journal.lines()).await;
     first.drain().await;
     for projector in projectors {
         mirrored(&first, &admin, projector).await;

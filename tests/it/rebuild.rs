@@ -14,7 +14,7 @@ use wallex::projector::rebuild::{Filled, Rebuild, RebuildError};
 use crate::projectors::books::{Books, TOPIC, create, credit, some_history};
 use crate::support::app::Setup;
 use crate::support::load::{Load, Plan};
-use crate::support::{books, eventually, topic};
+use crate::support::{checker, eventually, topic};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const TABLES: [&str; 2] = ["ledger_entries", "wallets_read_model"];
@@ -209,7 +209,7 @@ async fn a_long_reader_delays_the_swap_and_holds_nobody_up() {
 async fn under_load_reads_go_on_and_nothing_is_lost_or_doubled() {
     let app = Setup::shared().start().await;
     let other = app.second_instance().await;
-    let load = Load::start(&[&app, &other], Plan::default()).await;
+    let load = Load::start(&[&app.base, &other.base], Plan::default()).await;
     load.advance(300).await;
     let stop = Arc::new(AtomicBool::new(false));
     let reads = Arc::new(AtomicU32::new(0));
@@ -238,7 +238,7 @@ async fn under_load_reads_go_on_and_nothing_is_lost_or_doubled() {
         reader.unwrap();
     }
     let journal = load.settle().await;
-    let figures = books::assert_true(&app.pool, &journal.ops()).await;
+    let figures = checker::assert_events(&app.pool, &journal.lines()).await;
     app.drain().await;
     topic::assert_projected(&app).await;
     app.assert_reconciled();

@@ -1,11 +1,21 @@
 //! What the tests share: servers, the service as a process, waiting for conditions.
 
 pub mod app;
-pub mod books;
+#[allow(dead_code, reason = "the chaos runs use more of it")]
+#[path = "../chaos/checker.rs"]
+pub mod checker;
 pub mod golden;
+#[allow(dead_code, reason = "the chaos runs use more of it")]
+#[path = "../chaos/journal.rs"]
+pub mod journal;
+#[allow(dead_code, reason = "the chaos runs use more of it")]
+#[path = "../chaos/load.rs"]
 pub mod load;
 pub mod pgbouncer;
 pub mod proxy;
+#[allow(dead_code, reason = "the chaos runs use more of it")]
+#[path = "../chaos/records.rs"]
+pub mod records;
 pub mod registry;
 pub mod servers;
 pub mod topic;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::app::{App, Setup};
-use crate::support::books;
+use crate::support::checker;
 use crate::support::load::{Load, Plan};
 use crate::support::servers::kafka_tool_said as tool;
 use crate::support::{eventually, servers, topic};
@@ -160,7 +160,7 @@ async fn more_partitions_at_the_broker_split_no_wallets_order() {
     let first = Setup::shared().start().await;
     let mut second = first.second_instance().await;
     let plan = Plan { workers: 16, think: Duration::from_millis(2), ..Plan::default() };
-    let load = Load::start(&[&first, &second], plan).await;
+    let load = Load::start(&[&first.base, &second.base], plan).await;
     load.advance(300).await;
     tool(TOPICS, &["--alter", "--topic", &first.topic, "--partitions", "16"]);
     eventually("the broker has 16", PATIENCE, async || {
@@ -172,7 +172,7 @@ async fn more_partitions_at_the_broker_split_no_wallets_order() {
     second.restart().await;
     load.advance(500).await;
     let journal = load.settle().await;
-    let figures = books::assert_true(&first.pool, &journal.ops()).await;
+    let figures = checker::assert_events(&first.pool, &journal.lines()).await;
     first.drain().await;
     let found = topic::assert_same(&servers::kafka().bootstrap, &first).await;
     let view = describe(&first, &first.topic);

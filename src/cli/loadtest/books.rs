@@ -67,7 +67,7 @@ impl Books {
     pub fn apply(&self, operation: &Operation) {
         let (wallet, other) = (self.account(operation.wallet), self.account(operation.other));
         let (Some(wallet), Some(other)) = (wallet, other) else { return };
-        let cents = i64::try_from(operation.cents).unwrap_or(0);
+        let cents = operation.cents;
         match operation.kind {
             Kind::Credit => {
                 wallet.book(cents);

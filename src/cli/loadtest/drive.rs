@@ -10,10 +10,11 @@ use serde::Deserialize;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::ask::Ask;
 use super::books::{self, Account, Books, OPENING_CENTS};
 use super::client::{Answer, Client, Target};
 use super::pace::{Limit, Source};
-use super::plan::{Kind, Operation, Plan};
+use super::plan::{Operation, Plan};
 use super::settle::settle;
 use super::tally::{Outcome, Tally};
 
@@ -88,10 +89,9 @@ async fn open_one(
     number: u64,
 ) -> anyhow::Result<Account> {
     let (id, key) = (format!("{run}-{number}"), format!("{nonce}-open-{number}"));
-    let (units, cents) = (OPENING_CENTS / 100, OPENING_CENTS % 100);
-    let body =
-        format!(r#"{{"walletId":"{id}","ownerId":"{run}","initialBalance":"{units}.{cents:02}"}}"#);
-    let answer = settle(client, &mut Tally::default(), "/wallets", Some(&key), &body).await;
+    let opened = Ask::Create { wallet: id.clone(), amount: OPENING_CENTS };
+    let (path, body) = opened.request(Some(run));
+    let answer = settle(client, &mut Tally::default(), &path, Some(&key), &body).await;
     let answer = answer.map_err(|cause| anyhow!("opening wallet {id}: {cause}"))?;
     match (answer.status, answer.code().as_str()) {
         (201, _) => Ok(Account::new(id, OPENING_CENTS, 1)),
@@ -174,15 +174,8 @@ async fn perform(
     number: u64,
     operation: &Operation,
 ) -> Outcome {
-    let id = |number| load.books.account(number).map_or("", |account| account.id.as_str());
-    let path = format!("/wallets/{}/{}", id(operation.wallet), operation.kind.as_str());
-    let amount = format!("{}.{:02}", operation.cents / 100, operation.cents % 100);
-    let body = match operation.kind {
-        Kind::Transfer => {
-            format!(r#"{{"toWalletId":"{}","amount":"{amount}"}}"#, id(operation.other))
-        }
-        Kind::Credit | Kind::Debit => format!(r#"{{"amount":"{amount}"}}"#),
-    };
+    let id = |number| load.books.account(number).map_or_else(String::new, |a| a.id.clone());
+    let (path, body) = operation.ask(id).request(None);
     let key = load.keys.then(|| format!("{}-{number}", load.nonce));
     match settle(client, tally, &path, key.as_deref(), &body).await {
         Ok(answer) => judge(&answer),

@@ -6,8 +6,10 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, bail};
 
+use super::ask::{Ask, Draw};
+
 /// The largest amount of one operation, in cents: a fifth of a wallet's opening balance.
-const CENTS_MAX: u64 = 2_000;
+const CENTS_MAX: i64 = 2_000;
 /// With `hot`, the share of operations that meet the one wallet.
 const HOT_PERCENT: u64 = 90;
 
@@ -25,7 +27,19 @@ pub struct Operation {
     pub wallet: u64,
     /// The other side of a transfer.
     pub other: u64,
-    pub cents: u64,
+    pub cents: i64,
+}
+
+impl Operation {
+    /// What is asked, given the wallets' ids by their numbers.
+    pub fn ask(&self, id: impl Fn(u64) -> String) -> Ask {
+        let (wallet, amount) = (id(self.wallet), self.cents);
+        match self.kind {
+            Kind::Credit => Ask::Credit { wallet, amount },
+            Kind::Debit => Ask::Debit { wallet, amount },
+            Kind::Transfer => Ask::Transfer { from: wallet, to: id(self.other), amount },
+        }
+    }
 }
 
 /// The share of each kind: `credit=70,debit=20,transfer=10`.
@@ -74,26 +88,27 @@ impl Plan {
     }
 
     pub fn operation(&self, number: u64) -> Operation {
-        let mut chance = Chance(self.seed ^ number.wrapping_mul(0xD134_2543_DE82_EF95));
-        let kind = self.mix.pick(&mut chance);
-        let wallet = self.wallet(&mut chance);
+        let mut draw = Draw(self.seed ^ number.wrapping_mul(0xD134_2543_DE82_EF95));
+        let kind = self.mix.pick(&mut draw);
+        let wallet = self.wallet(&mut draw);
         let other = match kind {
             // The other side is any of the rest.
             Kind::Transfer => {
-                let step = 1 + chance.below(self.wallets.saturating_sub(1));
+                let step = 1 + draw.below(self.wallets.saturating_sub(1));
                 (wallet + step).checked_rem(self.wallets).unwrap_or(0)
             }
             Kind::Credit | Kind::Debit => wallet,
         };
-        Operation { kind, wallet, other, cents: 1 + chance.below(CENTS_MAX) }
+        let cents = 1 + i64::try_from(draw.below(CENTS_MAX.unsigned_abs())).unwrap_or(0);
+        Operation { kind, wallet, other, cents }
     }
 
-    fn wallet(&self, chance: &mut Chance) -> u64 {
+    fn wallet(&self, draw: &mut Draw) -> u64 {
         match self.spread {
-            Spread::Hot if chance.below(100) < HOT_PERCENT => 0,
-            Spread::Hot | Spread::Uniform => chance.below(self.wallets),
+            Spread::Hot if draw.below(100) < HOT_PERCENT => 0,
+            Spread::Hot | Spread::Uniform => draw.below(self.wallets),
             Spread::Zipf => {
-                let at = chance.below(self.cumulated.last().copied().unwrap_or(0));
+                let at = draw.below(self.cumulated.last().copied().unwrap_or(0));
                 let rank = self.cumulated.partition_point(|sum| *sum <= at);
                 u64::try_from(rank).unwrap_or(0)
             }
@@ -102,9 +117,9 @@ impl Plan {
 }
 
 impl Mix {
-    fn pick(self, chance: &mut Chance) -> Kind {
+    fn pick(self, draw: &mut Draw) -> Kind {
         let (credit, debit) = (u64::from(self.credit), u64::from(self.debit));
-        match chance.below(credit + debit + u64::from(self.transfer)) {
+        match draw.below(credit + debit + u64::from(self.transfer)) {
             at if at < credit => Kind::Credit,
             at if at < credit + debit => Kind::Debit,
             _ => Kind::Transfer,
@@ -148,25 +163,6 @@ impl Kind {
             Self::Debit => "debit",
             Self::Transfer => "transfer",
         }
-    }
-}
-
-/// SplitMix64: numbers that look random and can be had again.
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// A number in `0..bound`; 0 where that is empty.
-    fn below(&mut self, bound: u64) -> u64 {
-        let product = u128::from(self.next()) * u128::from(bound);
-        u64::try_from(product >> 64).unwrap_or(0)
     }
 }
 

@@ -62,17 +62,17 @@ pub async fn rebuild(
 body! {
     /// Which projection is made anew.
     pub struct RebuildBody {
-        projection as "projection": Kind,
+        projection as "projection": &'static Projection,
     }
 }
 
-impl Value for Kind {
+impl Value for &'static Projection {
     fn read(token: &str) -> Result<Self, Fault> {
-        one_of(token, Self::WORDS.iter().copied())
+        one_of(token, Projection::words().into_iter())
     }
 
     fn schema() -> utoipa::openapi::Schema {
-        words(Self::WORDS.iter().map(|(word, _)| *word))
+        words(Projection::ALL.iter().map(|projection| projection.word))
     }
 }
 

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use serde_json::Value;
 use sqlx::PgPool;
 
+use super::super::journal::{Answer, Line, Verdict};
+use super::super::load::Ask;
 use super::{Event, Findings, cents};
-use crate::journal::{Ask, Line, Verdict};
 
 /// What a run came to.
 #[derive(Debug, Default, Clone)]
@@ -33,39 +34,27 @@ pub struct Figures {
 }
 
 #[derive(Debug)]
-struct Answer<'a> {
-    begun: u64,
-    at: u64,
-    verdict: &'a Verdict,
-    status: u16,
-    code: &'a str,
-    retry_after: bool,
-    replayed: bool,
-    body: &'a str,
-}
-
-#[derive(Debug)]
 struct Op<'a> {
     key: &'a str,
     keyed: bool,
     ask: &'a Ask,
     begun: u64,
-    answers: Vec<Answer<'a>>,
+    answers: Vec<&'a Answer>,
 }
 
 impl Op<'_> {
     /// The first definite answer.
-    fn outcome(&self) -> Option<&Answer<'_>> {
-        self.answers.iter().find(|a| matches!(a.verdict, Verdict::Done | Verdict::Refused))
+    fn outcome(&self) -> Option<&Answer> {
+        self.answers.iter().copied().find(|answer| answer.verdict.is_definite())
     }
 
-    fn done(&self) -> Option<&Answer<'_>> {
-        self.outcome().filter(|answer| *answer.verdict == Verdict::Done)
+    fn done(&self) -> Option<&Answer> {
+        self.outcome().filter(|answer| answer.verdict == Verdict::Done)
     }
 
     /// Some attempt may have taken effect without saying so.
     fn was_unknown(&self) -> bool {
-        self.answers.is_empty() || self.answers.iter().any(|a| *a.verdict == Verdict::Unknown)
+        self.answers.is_empty() || self.answers.iter().any(|a| a.verdict == Verdict::Unknown)
     }
 
     fn expected(&self) -> Vec<(&str, &'static str, i64)> {
@@ -122,19 +111,7 @@ fn ops(lines: &[Line]) -> BTreeMap<&str, Op<'_>> {
                 let op = Op { key, keyed: *keyed, ask, begun: *at, answers: Vec::new() };
                 ops.insert(key, op);
             }
-            Line::Answer { begun, at, key, verdict, status, code, retry_after, replayed, body } => {
-                let answer = Answer {
-                    begun: *begun,
-                    at: *at,
-                    verdict,
-                    status: *status,
-                    code,
-                    retry_after: *retry_after,
-                    replayed: *replayed,
-                    body,
-                };
-                ops.get_mut(key.as_str()).unwrap().answers.push(answer);
-            }
+            Line::Answer(answer) => ops.get_mut(answer.key.as_str()).unwrap().answers.push(answer),
             _ => {}
         }
     }
@@ -167,7 +144,7 @@ fn effect(op: &Op<'_>, events: &[&Event], figures: &mut Figures, findings: &mut 
     let Some(answer) = op.outcome() else {
         return undecided(op, events, findings);
     };
-    if *answer.verdict == Verdict::Refused {
+    if answer.verdict == Verdict::Refused {
         findings.examined("refused-left-nothing", 1);
         if !events.is_empty() {
             let what = format!("{key} {ask:?} was refused ({}) and done", answer.code);
@@ -216,12 +193,12 @@ fn as_asked(op: &Op<'_>, events: &[&Event], findings: &mut Findings) {
 }
 
 /// The answer shows each wallet as its event left it. (A late commit of the harness shows nothing.)
-fn told(op: &Op<'_>, answer: &Answer<'_>, events: &[&Event], findings: &mut Findings) {
+fn told(op: &Op<'_>, answer: &Answer, events: &[&Event], findings: &mut Findings) {
     if answer.body.is_empty() {
         return;
     }
     findings.examined("answers-tell-what-happened", 1);
-    let body: Value = serde_json::from_str(answer.body).unwrap_or_default();
+    let body: Value = serde_json::from_str(&answer.body).unwrap_or_default();
     let id = body["transactionId"].as_str().or(body["transferId"].as_str());
     let mut right = id.is_none_or(|id| events.iter().all(|e| e.transaction == id));
     let shown = match body["fromWallet"].is_null() {
@@ -242,15 +219,15 @@ fn told(op: &Op<'_>, answer: &Answer<'_>, events: &[&Event], findings: &mut Find
 
 /// What all answers to one operation say together.
 fn answers(op: &Op<'_>, findings: &mut Findings) {
-    let definite = |a: &&Answer<'_>| matches!(a.verdict, Verdict::Done | Verdict::Refused);
-    let told: Vec<&Answer<'_>> = op.answers.iter().filter(definite).collect();
+    let definite = |answer: &&Answer| answer.verdict.is_definite();
+    let told: Vec<&Answer> = op.answers.iter().copied().filter(definite).collect();
     for pair in told.windows(2) {
         findings.examined("replays-are-equal", 1);
         // A refusal that is not decided under the wallet's lock is not kept, but is the same again.
-        let kept = matches!(pair[0].code, "" | "insufficient_funds" | "wallet_exists");
+        let kept = matches!(pair[0].code.as_str(), "" | "insufficient_funds" | "wallet_exists");
         let same = pair[0].status == pair[1].status && pair[0].code == pair[1].code;
         if !same || (kept && pair[0].body != pair[1].body) {
-            let (first, second) = (pair[0].body, pair[1].body);
+            let (first, second) = (&pair[0].body, &pair[1].body);
             let what = format!("{} was told {first}, then {second}", op.key);
             findings.red("replays-are-equal", what);
         }
@@ -265,7 +242,7 @@ fn answers(op: &Op<'_>, findings: &mut Findings) {
     }
     for answer in op.answers.iter().filter(|answer| answer.status != 0) {
         findings.examined("failures-say-what-is-known", 1);
-        let known = match (answer.status, answer.code) {
+        let known = match (answer.status, answer.code.as_str()) {
             (503, "database_unavailable" | "outcome_unknown" | "wallet_busy") => answer.retry_after,
             (429, "overloaded") | (409, "idempotency_key_in_flight") => answer.retry_after,
             (201, _) => true,
@@ -273,7 +250,7 @@ fn answers(op: &Op<'_>, findings: &mut Findings) {
             _ => false,
         };
         if !known {
-            let (status, body) = (answer.status, answer.body);
+            let (status, body) = (answer.status, &answer.body);
             let what = format!("{} got {status} {body}", op.key);
             findings.red("failures-say-what-is-known", what);
         }
@@ -284,7 +261,7 @@ fn count(op: &Op<'_>, figures: &mut Figures, findings: &mut Findings) {
     figures.operations += 1;
     figures.acknowledged += usize::from(op.done().is_some());
     figures.refused += usize::from(op.outcome().is_some() && op.done().is_none());
-    let not_done = op.answers.iter().filter(|a| *a.verdict == Verdict::NotDone);
+    let not_done = op.answers.iter().filter(|a| a.verdict == Verdict::NotDone);
     figures.not_done_answers += not_done.count();
     // A late commit of the harness has no body: it is no answer of the service.
     let answers = op.answers.iter().filter(|answer| !answer.body.is_empty());

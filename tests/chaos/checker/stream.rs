@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde_json::Value;
 
+use super::super::journal::{Line, Record};
 use super::{Event, Figures, Findings, by_id};
-use crate::journal::{Line, Record};
 
 pub fn check(
     lines: &[Line],

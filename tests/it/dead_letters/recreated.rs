@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::wire::{self, PARTITIONS, PATIENCE, client, produce, record, wallets_in};
 use crate::support::app::{App, Setup};
 use crate::support::load::{Load, Plan};
-use crate::support::{books, eventually, topic};
+use crate::support::{checker, eventually, topic};
 
 async fn delete(name: &str) {
     let client = client().await;
@@ -60,7 +60,7 @@ async fn read_to_the_end(app: &App) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_made_anew_under_load_loses_nothing_that_is_derived() {
     let app = Setup::shared().start().await;
-    let load = Load::start(&[&app], Plan::default()).await;
+    let load = Load::start(&[&app.base], Plan::default()).await;
     load.advance(200).await;
     let before = eventually("the topic's id", PATIENCE, async || topic_id(&app).await).await;
     delete(&app.topic).await;
@@ -76,7 +76,7 @@ async fn a_topic_made_anew_under_load_loses_nothing_that_is_derived() {
     .await;
     load.advance(100).await;
     let journal = load.settle().await;
-    books::assert_true(&app.pool, &journal.ops()).await;
+    checker::assert_events(&app.pool, &journal.lines()).await;
     assert_whole(&app).await;
     assert!(app.log_text().contains("was made anew"), "it is reported");
     read_to_the_end(&app).await;

@@ -5,7 +5,8 @@ use sqlx::{Executor as _, PgPool};
 
 use super::close;
 use crate::support::app::Setup;
-use crate::support::books;
+use crate::support::checker;
+use crate::support::journal::{Answer, Line, Verdict};
 use crate::support::load::{Load, Plan};
 
 /// Tables that are put back after each alteration.
@@ -97,7 +98,7 @@ async fn run(pool: &PgPool, statement: &str) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn reconcile_names_whatever_was_altered_by_hand() {
     let mut app = Setup::without_kafka().start().await;
-    let load = Load::start(&[&app], Plan { wallets: 8, ..Plan::default() }).await;
+    let load = Load::start(&[&app.base], Plan { wallets: 8, ..Plan::default() }).await;
     load.advance(200).await;
     let journal = load.settle().await;
     close(&app, &journal).await;
@@ -126,44 +127,54 @@ async fn reconcile_names_whatever_was_altered_by_hand() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_journal_contradicts_books_that_lost_doubled_or_changed_an_operation() {
     let app = Setup::without_kafka().start().await;
-    let load = Load::start(&[&app], Plan { wallets: 8, ..Plan::default() }).await;
+    let load = Load::start(&[&app.base], Plan { wallets: 8, ..Plan::default() }).await;
     load.advance(200).await;
     let journal = load.settle().await;
     close(&app, &journal).await;
-    let ops = journal.ops();
+    let ops = journal.lines();
     let last = "(select max(event_id::text)::uuid from events where event_type = 'WalletCredited')";
     let again = "insert into events select (jsonb_populate_record(e, jsonb_build_object( \
          'event_id', gen_random_uuid(), 'version', 1 + (select max(version) from events m \
          where m.wallet_id = e.wallet_id)))).* from events e where event_id = ";
     let cases = [
-        ("lost: ", format!("delete from events where event_id = {last}")),
-        ("doubled: ", format!("{again}{last}")),
+        ("acknowledged-is-there", format!("delete from events where event_id = {last}")),
+        ("one-effect-per-key", format!("{again}{last}")),
         (
-            "altered: ",
+            "effects-are-as-asked",
             format!(
                 "update events set payload = jsonb_set(payload::jsonb, '{{changeAmount}}', \
                  '\"9999.99\"')::json where event_id = {last}"
             ),
         ),
-        ("balance: ", "update wallets set balance = balance + 1".to_owned()),
-        ("keys: ", "update idempotency_keys set transaction_id = gen_random_uuid()".to_owned()),
+        ("wallet-totals-are-asked", "update wallets set balance = balance + 1".to_owned()),
+        (
+            "keys-are-effects",
+            "update idempotency_keys set transaction_id = gen_random_uuid()".to_owned(),
+        ),
     ];
     run(&app.pool, "create table kept_events as table events").await;
     for (wanted, statement) in cases {
         assert!(run(&app.pool, &statement).await > 0);
-        let (_, found) = books::contradictions(&app.pool, &ops).await;
-        assert!(found.iter().any(|line| line.starts_with(wanted)), "{wanted} {found:?}");
+        let (_, found) = checker::check_events(&app.pool, &ops).await;
+        assert!(found.red.contains_key(wanted), "{wanted} {found:?}");
         run(&app.pool, "truncate events").await;
         run(&app.pool, "insert into events table kept_events").await;
     }
     // An operation that the service denies although it was done, and one done although refused.
-    let mut denied = ops.clone();
-    let done = denied.iter().position(|op| op.done().is_some()).unwrap();
-    denied[done].attempts = vec![crate::support::load::Outcome::Refused { code: "no".to_owned() }];
-    denied[done].replayed = true;
-    let (_, found) = books::contradictions(&app.pool, &denied).await;
-    for wanted in ["refused but done: ", "denied: "] {
-        assert!(found.iter().any(|line| line.starts_with(wanted)), "{wanted} {found:?}");
+    let done = ops.iter().position(|line| {
+        matches!(line, Line::Answer(told) if told.verdict == Verdict::Done && !told.replayed)
+    });
+    let (mut denied, done) = (ops.clone(), done.unwrap());
+    let Line::Answer(told) = &mut denied[done] else { unreachable!() };
+    let not_done = Answer { verdict: Verdict::NotDone, at: told.begun, ..told.clone() };
+    told.replayed = true;
+    denied.insert(done, Line::Answer(not_done));
+    let mut refused = ops.clone();
+    let Line::Answer(told) = &mut refused[done] else { unreachable!() };
+    told.verdict = Verdict::Refused;
+    for (wanted, lines) in [("not-done-was-not-done", denied), ("refused-left-nothing", refused)] {
+        let (_, found) = checker::check_events(&app.pool, &lines).await;
+        assert!(found.red.contains_key(wanted), "{wanted} {found:?}");
     }
 }
 

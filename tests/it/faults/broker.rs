@@ -14,7 +14,7 @@ use crate::support::{servers, topic};
 async fn kafka_killed_and_frozen_under_load_fails_no_command_and_loses_no_event() {
     let mut kafka = servers::own_kafka();
     let app = Setup::on(servers::postgres(), Some(&kafka)).start().await;
-    let load = Load::start(&[&app], Plan::default()).await;
+    let load = Load::start(&[&app.base], Plan::default()).await;
     load.advance(200).await;
 
     kafka.kill(Signal::SIGKILL).unwrap();
@@ -37,7 +37,7 @@ async fn kafka_killed_and_frozen_under_load_fails_no_command_and_loses_no_event(
     let begun = Instant::now();
     app.drain().await;
     let drained = begun.elapsed();
-    let ops = journal.ops();
+    let ops = journal.lines();
     assert!(failures(&ops).is_empty(), "{:?}", failures(&ops));
     let figures = close(&app, &journal).await;
     let topic = topic::assert_same(&kafka.bootstrap, &app).await;

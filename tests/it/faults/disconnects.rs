@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use super::{close, sized};
 use crate::support::app::Setup;
-use crate::support::load::{Draw, Journal, Load, Plan};
+use crate::support::load::{Draw, Load, Op, Plan};
 use crate::support::proxy::{Flow, Proxy};
 use crate::support::{eventually, servers};
 
@@ -37,21 +37,18 @@ async fn send_and_leave(
 async fn clients_that_go_away_leave_no_transaction_open_and_nothing_half_done() {
     let proxy = Proxy::start(servers::postgres().port).await;
     let app = Setup::without_kafka().through(proxy.port).start().await;
-    let load = Load::start(&[&app], Plan { workers: 2, ..Plan::default() }).await;
+    let load = Load::start(&[&app.base], Plan { workers: 2, ..Plan::default() }).await;
     // Slow enough that clients go away between BEGIN and COMMIT, too.
     proxy.flow(Flow::Late(Duration::from_millis(2)), Flow::Late(Duration::from_millis(2)));
     let address = app.base.trim_start_matches("http://").to_owned();
-    let leavers: std::sync::Arc<Journal> = std::sync::Arc::clone(&load.journal);
     let mut draw = Draw(17);
     let mut going = tokio::task::JoinSet::new();
     for number in 0..sized(400, 2_000) {
-        let ask = leavers.draw(&mut draw);
-        let (noted, key) = leavers.note(ask.clone());
-        leavers.abandon(noted);
-        let (path, body) = ask.request(&key);
+        let Op { key, ask, .. } = load.abandon(&mut draw);
+        let (path, body) = ask.request(Some(&key));
         let (address, delay) = (address.clone(), Duration::from_micros(100 * (number % 400)));
         going.spawn(async move {
-            send_and_leave(&address, &path, &key, &body.to_string(), delay, number % 2 == 0).await;
+            send_and_leave(&address, &path, &key, &body, delay, number % 2 == 0).await;
         });
         // Reads, too, go away in the middle of their query.
         let path = format!("{}/ledger/transactions", app.base);

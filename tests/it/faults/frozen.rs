@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{assert_only, assert_only_unavailable, close, sized};
 use crate::support::app::Setup;
+use crate::support::journal::slowest;
 use crate::support::load::{Load, Plan};
 use crate::support::proxy::{Flow, Proxy};
 use crate::support::servers;
@@ -16,7 +17,7 @@ const BOUND: Duration = Duration::from_secs(25);
 async fn silence(to_server: Flow, to_client: Flow) -> Duration {
     let proxy = Proxy::start(servers::postgres().port).await;
     let app = Setup::shared().through(proxy.port).start().await;
-    let load = Load::start(&[&app], Plan::default()).await;
+    let load = Load::start(&[&app.base], Plan::default()).await;
     load.advance(100).await;
     proxy.flow(to_server, to_client);
     let silent = Instant::now();
@@ -31,9 +32,9 @@ async fn silence(to_server: Flow, to_client: Flow) -> Duration {
     load.advance(50).await;
     let recovered = begun.elapsed();
     let journal = load.settle().await;
-    let ops = journal.ops();
+    let ops = journal.lines();
     assert_only_unavailable(&ops);
-    let slowest = ops.iter().map(|op| op.slowest).max().unwrap();
+    let slowest = slowest(&ops);
     let figures = close(&app, &journal).await;
     println!("silent for {silent:?}: served after {recovered:?}, slowest {slowest:?} {figures:?}");
     assert!(slowest < BOUND, "a caller waited {slowest:?}");
@@ -57,7 +58,7 @@ async fn a_postgres_that_hears_and_does_not_answer_means_the_same() {
 async fn sigterm_while_postgres_is_frozen_still_ends_the_process() {
     let proxy = Proxy::start(servers::postgres().port).await;
     let mut app = Setup::shared().through(proxy.port).start().await;
-    let mut load = Load::start(&[&app], Plan::default()).await;
+    let load = Load::start(&[&app.base], Plan::default()).await;
     load.advance(100).await;
     proxy.flow(Flow::Silent, Flow::Silent);
     let begun = Instant::now();
@@ -74,7 +75,7 @@ async fn sigterm_while_postgres_is_frozen_still_ends_the_process() {
 async fn connections_that_died_without_a_word_are_given_up_and_replaced() {
     let proxy = Proxy::start(servers::postgres().port).await;
     let app = Setup::shared().through(proxy.port).start().await;
-    let load = Load::start(&[&app], Plan::default()).await;
+    let load = Load::start(&[&app.base], Plan::default()).await;
     load.advance(100).await;
     proxy.strand();
     let begun = Instant::now();
@@ -82,7 +83,7 @@ async fn connections_that_died_without_a_word_are_given_up_and_replaced() {
     let recovered = begun.elapsed();
     let journal = load.settle().await;
     // The server does not know yet that those sessions are dead: what they locked stays locked until it does.
-    assert_only(&journal.ops(), &["database_unavailable", "outcome_unknown", "wallet_busy"]);
+    assert_only(&journal.lines(), &["database_unavailable", "outcome_unknown", "wallet_busy"]);
     let begun = Instant::now();
     let figures = close(&app, &journal).await;
     println!("served after {recovered:?}, in step after {:?}: {figures:?}", begun.elapsed());

@@ -45,7 +45,7 @@ async fn a_service_killed_under_load_loses_nothing_and_does_nothing_twice() {
     let mut app = Setup::shared().through(proxy.port).start().await;
     let plan = crowd();
     let mut draw = Draw(plan.seed);
-    let load = Load::start(&[&app], plan).await;
+    let load = Load::start(&[&app.base], plan).await;
     let mut restarts = Vec::new();
     for _ in 0..sized(3, 10) {
         restarts.push(kill(&mut app, &load, &mut draw, &proxy).await);
@@ -65,7 +65,7 @@ async fn one_of_two_instances_killed_under_load_loses_nothing_and_does_nothing_t
     let mut second = first.second_instance().await;
     let plan = crowd();
     let mut draw = Draw(plan.seed);
-    let load = Load::start(&[&first, &second], plan).await;
+    let load = Load::start(&[&first.base, &second.base], plan).await;
     let mut restarts = Vec::new();
     for number in 0..sized(2, 10) {
         let victim = if number % 2 == 0 { &mut second } else { &mut first };

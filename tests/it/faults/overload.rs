@@ -165,7 +165,7 @@ async fn at_twice_its_capacity_the_service_keeps_its_goodput_and_refuses_the_res
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exhausted_pool_means_503_in_bounded_time_and_commands_go_on() {
     let app = Setup::without_kafka().with("DATABASE_MAX_CONNECTIONS", 4).start().await;
-    let load = Load::start(&[&app], Plan { workers: 4, ..Plan::default() }).await;
+    let load = Load::start(&[&app.base], Plan { workers: 4, ..Plan::default() }).await;
     load.advance(50).await;
     let mut holder = app.pool.begin().await.unwrap();
     let lock = "lock table wallets_read_model in access exclusive mode";

@@ -16,7 +16,7 @@ async fn a_crashed_postgres_means_503_and_recovery_without_help() {
     let app = Setup::on(&postgres, Some(servers::kafka())).start().await;
     let plan = Plan::default();
     let mut draw = Draw(plan.seed);
-    let load = Load::start(&[&app], plan).await;
+    let load = Load::start(&[&app.base], plan).await;
     let mut recoveries = Vec::new();
     for _ in 0..sized(2, 3) {
         load.advance(100).await;
@@ -31,7 +31,7 @@ async fn a_crashed_postgres_means_503_and_recovery_without_help() {
     }
     load.advance(100).await;
     let journal = load.settle().await;
-    let ops = journal.ops();
+    let ops = journal.lines();
     assert_only_unavailable(&ops);
     let figures = close(&app, &journal).await;
     let topic = topic::assert_same(&servers::kafka().bootstrap, &app).await;

@@ -7,10 +7,11 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::close;
+use super::{close, failures};
 use crate::support::app::{App, Setup};
 use crate::support::eventually;
-use crate::support::load::{Load, Outcome, Plan};
+use crate::support::journal::Verdict;
+use crate::support::load::{Load, Plan};
 
 /// Well below what orchestrators grant.
 const GRACE: Duration = Duration::from_secs(10);
@@ -24,7 +25,7 @@ async fn open(app: &App, sent: &str) -> TcpStream {
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_under_load_answers_what_runs_and_ends_in_order() {
     let mut app = Setup::shared().start().await;
-    let mut load = Load::start(&[&app], Plan::default()).await;
+    let load = Load::start(&[&app.base], Plan::default()).await;
     load.advance(100).await;
     // One connection is idle after an answer, one never spoke, one broke off in its header.
     let mut idle = open(&app, "GET /livez HTTP/1.1\r\nhost: wallex\r\n\r\n").await;
@@ -38,16 +39,15 @@ async fn sigterm_under_load_answers_what_runs_and_ends_in_order() {
     let ended = tokio::task::block_in_place(|| app.stop());
     let took = begun.elapsed();
     load.halt().await;
-    let sent = load.journal.ops();
+    let sent = load.journal.lines();
     app.restart().await;
     let journal = load.settle().await;
     let figures = close(&app, &journal).await;
     // Refused connections were never taken; a request that was must have its answer.
-    let broken = sent.iter().flat_map(|op| &op.attempts).filter_map(|outcome| match outcome {
-        Outcome::Unknown { why, .. } if !why.contains("ConnectionRefused") => Some(why),
-        _ => None,
+    let broken = failures(&sent).into_iter().filter(|answer| {
+        answer.verdict == Verdict::Unknown && !answer.body.contains("ConnectionRefused")
     });
-    let broken: Vec<&String> = broken.collect();
+    let broken: Vec<&String> = broken.map(|answer| &answer.body).collect();
     println!("ended after {took:?} with {ended}; {} cut off; {figures:?}", broken.len());
     assert!(ended.success(), "{ended}");
     assert!(took < GRACE, "{took:?}");

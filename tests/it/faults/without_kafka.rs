@@ -7,7 +7,7 @@ use crate::support::load::{Load, Plan};
 #[tokio::test(flavor = "multi_thread")]
 async fn without_kafka_the_ledger_and_the_outbox_are_complete() {
     let app = Setup::without_kafka().start().await;
-    let load = Load::start(&[&app], Plan::default()).await;
+    let load = Load::start(&[&app.base], Plan::default()).await;
     load.advance(600).await;
     let journal = load.settle().await;
     let figures = close(&app, &journal).await;

@@ -39,7 +39,7 @@ async fn run(pool: &PgPool, sql: impl Into<String>) {
 async fn totals_are_the_sums_of_the_entries_whatever_was_done_to_them() {
     let app = Setup::without_kafka().start().await;
     let plan = || Plan { wallets: 8, workers: 4, ..Plan::default() };
-    let load = Load::start(&[&app], plan()).await;
+    let load = Load::start(&[&app.base], plan()).await;
     load.advance(300).await;
     load.settle().await;
     app.drain().await;
@@ -75,7 +75,7 @@ async fn totals_are_the_sums_of_the_entries_whatever_was_done_to_them() {
              for each row execute function earlier()",
     )
     .await;
-    let load = Load::start(&[&app], plan()).await;
+    let load = Load::start(&[&app.base], plan()).await;
     load.advance(100).await;
     load.settle().await;
     app.drain().await;

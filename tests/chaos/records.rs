@@ -7,7 +7,7 @@ use chrono::Utc;
 use rskafka::client::partition::{Compression, OffsetAt, PartitionClient, UnknownTopicHandling};
 use rskafka::client::{Client, ClientBuilder};
 
-use crate::journal::Record;
+use super::journal::Record;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
