@@ -77,8 +77,8 @@ impl BulkBody {
         key: impl Fn(&mut Fields) -> Option<Option<String>>,
         mut make_id: impl FnMut() -> WalletId,
     ) -> Vec<Result<BulkItem, Problem>> {
-        let operations = self.operations.0.iter().enumerate();
-        let item = |(at, raw): (usize, &Box<RawValue>)| item(at, raw, &key, &mut make_id);
+        let operations = self.operations.0.iter().map(|raw| &**raw).enumerate();
+        let item = |(at, raw): (usize, &RawValue)| item(at, raw, &key, &mut make_id);
         operations.map(item).collect()
     }
 
