@@ -149,6 +149,6 @@ mod tests {
             std::fs::write(path, example()).unwrap();
         }
         let found = std::fs::read_to_string(path).unwrap_or_default();
-        assert_eq!(found, example(), "WALLEX_BLESS=1 cargo test writes it anew");
+        assert_eq!(found, example(), "WALLEX_BLESS=1 cargo test writes it again");
     }
 }

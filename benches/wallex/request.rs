@@ -1,4 +1,4 @@
-//! One request, built once: only wallet ids and keys are written anew for each operation.
+//! One request, built once: only wallet ids and keys are rewritten for each operation.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

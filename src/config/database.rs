@@ -1,6 +1,6 @@
 //! The way to Postgres: a URL as Postgres's own clients take it, or its parts as single settings.
 //!
-//! The URL is taken apart here and put together anew, so that what the driver would misread, drop
+//! The URL is taken apart here and put together again, so that what the driver would misread, drop
 //! or quote in a log is refused by the setting's name, and never shows the password.
 
 use std::net::Ipv6Addr;
@@ -154,7 +154,7 @@ impl Place {
         };
         let (location, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (host, name) = location.split_once('/').unwrap_or((location, ""));
-        // Whoever has a slash in the password has the rest of it in the database's name.
+        // After a slash in the password, the rest of it stands in the database's name.
         if name.contains('@') {
             return Err(ESCAPE.to_owned());
         }

@@ -7,8 +7,8 @@
 //! NAME = secret;                      never shown; read by what stands under `with`
 //! NAME = "default" checked by reading();
 //! ```
-//! `with` has the fields that come of several settings, each with the function that reads it. All
-//! that is refused is told at once. What an entry reads with is a method of `Reader`.
+//! `with` has the fields that are read from several settings, each with the function that does so.
+//! One error lists all that is refused. What an entry reads with is a method of `Reader`.
 
 /// One setting as users know it.
 #[derive(Debug)]

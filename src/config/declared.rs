@@ -10,8 +10,7 @@ use super::error::{ConfigError, Refused};
 use super::read::Reader;
 use super::{DeclaredTopic, RegistrySettings, Secret};
 
-/// What one request can carry: the brokers' `socket.request.max.bytes`, unless they are told
-/// otherwise. The least that is accepted holds an event with all that a command may have.
+/// What one request can carry: the brokers' default of `socket.request.max.bytes`. The least that is accepted holds an event with all that a command may have.
 const MESSAGE_BYTES: [u32; 2] = [131_072, 104_857_600];
 
 settings! {
@@ -26,7 +25,7 @@ settings! {
         HTTP_KEEP_ALIVE_SECONDS = "75" => keep_alive: Duration = seconds(1, 86_400);
         /// refuse a POST without an Idempotency-Key
         REQUIRE_IDEMPOTENCY_KEY = "false" => require_idempotency_key: bool = flag();
-        /// let /api/health speak of Kafka as well
+        /// include Kafka in the answer of /api/health
         HEALTH_INCLUDE_KAFKA = "false" => health_include_kafka: bool = flag();
         /// who may call: off, anybody, is the only mode there is; keep the port private
         AUTH_MODE = "off" checked by no_other_mode();
@@ -97,9 +96,9 @@ settings! {
         KAFKA_SASL_MECHANISM = "plain";
         /// user at the brokers
         KAFKA_SASL_USERNAME = "";
-        /// its password; KAFKA_SASL_PASSWORD_FILE reads it from a file, anew for each connection
+        /// its password; KAFKA_SASL_PASSWORD_FILE reads it from a file, again for each connection
         KAFKA_SASL_PASSWORD = secret;
-        /// do not start where the brokers cannot be reached or do not let the service in
+        /// refuse to start when the brokers cannot be reached or refuse the login
         KAFKA_VALIDATE_ON_STARTUP = "false" => validate_on_startup: bool = flag();
         /// ms until a connection attempt is given up
         KAFKA_CONNECTION_TIMEOUT = "10000" => connection_timeout: Duration = millis();
@@ -230,7 +229,7 @@ settings! {
     pub struct RetentionSettings {
         /// hours that processed outbox rows are kept; events are kept for ever
         OUTBOX_RETENTION_HOURS = "168" => outbox: Duration = hours(1);
-        /// hours that first answers are kept; a later retry is told that it took effect
+        /// hours that first answers are kept; a later retry is answered that it took effect
         IDEMPOTENCY_RETENTION_HOURS = "24" => answers: Duration = hours(1);
         /// days that keys are kept; a later retry has a second effect
         IDEMPOTENCY_KEY_RETENTION_DAYS = "365" => keys: Duration = key_retention();

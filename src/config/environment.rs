@@ -1,5 +1,5 @@
-//! The process's environment and `.env`, as they are met: with variables of other programs, and
-//! with files that an editor saved with a byte order mark.
+//! The process's environment and `.env`. Both hold variables of other programs, and an editor may
+//! have saved the file with a byte order mark.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -27,7 +27,7 @@ pub(super) fn variables() -> Result<HashMap<String, String>, ConfigError> {
         Err(error) => return Err(ConfigError::DotEnv(error.to_string())),
     };
     for (name, value) in std::env::vars_os() {
-        // A name that is not UTF-8 is none of ours.
+        // A name that is not UTF-8 is no setting's.
         let Ok(name) = name.into_string() else { continue };
         let value = readable(&name, value)?;
         variables.insert(name, value);
@@ -69,8 +69,8 @@ fn named(rest: &str) -> &str {
     rest.get(..end.unwrap_or(rest.len())).unwrap_or_default()
 }
 
-/// The parser quotes what it cannot read, and a password may stand there: line and name are told,
-/// the rest is not.
+/// The parser quotes what it cannot read, and a password may stand there: the error
+/// names the line and the variable, and does not quote the rest.
 fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
     let read = dotenvy::from_read_iter(text.as_bytes()).collect::<Result<_, dotenvy::Error>>();
     read.map_err(|error| match error {

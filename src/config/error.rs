@@ -24,8 +24,8 @@ pub enum ConfigError {
     Several(Vec<ConfigError>),
 }
 
-/// Collects what is refused, so that all of it is told at once: a setting once, however many fields
-/// come of it.
+/// Collects what is refused, so that one error lists all of it: a setting once, however many fields
+/// are read from it.
 #[derive(Default)]
 pub(super) struct Refused(Vec<ConfigError>);
 

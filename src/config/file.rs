@@ -1,5 +1,5 @@
 //! The settings file: TOML, with the settings' names in lower case as its keys. A key that is no
-//! setting is refused, since whoever wrote it believes that it counts.
+//! setting is refused: it would have no effect, and its author would not notice.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -27,8 +27,8 @@ pub(super) fn read(
     environment::text(bytes).and_then(|text| parse(&text)).map_err(refused)
 }
 
-/// The parser's message may quote what it cannot read, and a password may stand there: the place is
-/// told, the line is not.
+/// The parser's message may quote what it cannot read, and a password may stand there: the error
+/// names the place and does not quote the line.
 fn parse(text: &str) -> Result<BTreeMap<String, String>, String> {
     let line = |at: usize| text.get(..at).map_or(1, |before| before.matches('\n').count() + 1);
     let table: BTreeMap<Spanned<String>, Value> = toml::from_str(text).map_err(|error| {

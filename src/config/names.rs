@@ -94,8 +94,8 @@ pub(super) fn unknown(variables: &HashMap<String, String>) -> Vec<String> {
     names.into_iter().map(|name| no_setting(name)).collect()
 }
 
-/// Names of other services that are set, in order: told once, so that no operator believes that
-/// they count.
+/// Names of other services that are set, in order: the log names them once, so that no operator
+/// believes that they count.
 pub(super) fn elsewhere(variables: &HashMap<String, String>) -> Vec<String> {
     let elsewhere = |name: &&String| {
         ELSEWHERE_PREFIXES.iter().any(|prefix| name.starts_with(prefix))

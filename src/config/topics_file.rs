@@ -135,7 +135,7 @@ impl DeclaredTopic {
         if !self.is_set() {
             return vec![self.name.clone()];
         }
-        // The pattern itself, too: two sets of one pattern would meet at the next tenant.
+        // The pattern itself, too: two sets of one pattern would have one topic at the next tenant.
         let own = self.tenants.iter().map(|tenant| self.name_for(tenant));
         own.chain([self.name.clone()]).collect()
     }

@@ -58,7 +58,7 @@ pub enum Line {
     Faults { begun: u64, ended: u64 },
 }
 
-/// What one attempt came to, as it was told.
+/// The end of one attempt, as the service answered.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Answer {
     pub begun: u64,

@@ -319,8 +319,8 @@ impl Load {
         }
     }
 
-    /// Ends the workers, then sends what has no definite answer until it has one. What is left
-    /// after that is told by the checker.
+    /// Ends the workers, then sends what has no definite answer until it has one. The checker
+    /// reports what is left after that.
     pub async fn settle(self: &Arc<Self>) -> Arc<Self> {
         self.halt().await;
         let begun = Instant::now();
@@ -344,8 +344,8 @@ impl Load {
         Arc::clone(self)
     }
 
-    /// Sends some settled operations once more. The checker sees whether they were told the same
-    /// again; returns those that were acknowledged and not marked as replays.
+    /// Sends some settled operations once more. The checker compares the answers
+    /// with the first ones; returns those that were acknowledged and not marked as replays.
     pub async fn again(&self, count: usize) -> Vec<Answer> {
         let mut unmarked = Vec::new();
         let settled = std::mem::take(&mut *self.settled.lock().unwrap());

@@ -84,7 +84,7 @@ impl Books {
         }
     }
 
-    /// Marks the wallets of an operation of which nobody knows whether it was done.
+    /// Marks the wallets of an operation whose outcome stayed unknown.
     pub fn doubt(&self, operation: &Operation) {
         for number in [operation.wallet, operation.other] {
             if let Some(account) = self.account(number) {

@@ -42,7 +42,7 @@ pub enum Failure {
     Unknown(String),
 }
 
-/// A client of one connection; connects when first used, and anew after a failure.
+/// A client of one connection; connects when first used, and again after a failure.
 pub struct Client {
     target: Target,
     patience: Duration,
@@ -151,7 +151,7 @@ impl Client {
             _ => self.connect().await?,
         };
         let answer = timeout(self.patience, connected.exchange(request)).await;
-        // Anything but a whole answer leaves a connection behind that nobody can use.
+        // Anything but a whole answer leaves the connection unusable.
         let answer = answer
             .map_err(|_| Failure::Unknown("no answer in time".to_owned()))?
             .map_err(|error| Failure::Unknown(format!("connection lost: {error}")))?;

@@ -10,7 +10,7 @@ use super::ask::{Ask, Draw};
 
 /// The largest amount of one operation, in cents: a fifth of a wallet's opening balance.
 const CENTS_MAX: i64 = 2_000;
-/// With `hot`, the share of operations that meet the one wallet.
+/// With `hot`, the share of operations on the one wallet.
 const HOT_PERCENT: u64 = 90;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,7 +50,7 @@ pub struct Mix {
     transfer: u32,
 }
 
-/// Which wallets the operations meet.
+/// How the operations spread over the wallets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Spread {
     /// All alike

@@ -18,7 +18,7 @@ pub enum Outcome {
     Declined,
     /// Refused for another reason, which is definite.
     Failed(String),
-    /// Nobody knows whether it was done.
+    /// It may or may not have been done.
     Unknown(String),
 }
 

@@ -18,7 +18,7 @@ const VARYING: &[&str] = &[
     "publishedLastMinute",
 ];
 
-/// What varies by nature, told apart by kind.
+/// What varies by nature, by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Uuid,
