@@ -23,7 +23,7 @@ pub enum ProjectionsCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Make a projection anew from the events, while it is read and written; as the tables' owner
+    /// Rebuild a projection from the events, wallet by wallet, while it is read and written; as the tables' owner
     Rebuild(RebuildArgs),
 }
 
@@ -74,7 +74,7 @@ async fn rebuild(args: RebuildArgs, settings: &Settings) -> anyhow::Result<bool>
     if args.dry_run {
         return Ok(true);
     }
-    let question = "The new table takes the place of the old one at the end. Go on?";
+    let question = "Each wallet's rows are replaced in one transaction. Go on?";
     if !args.yes && !super::outbox::confirmed(question)? {
         println!("nothing was changed");
         return Ok(false);

@@ -1,5 +1,6 @@
-//! The list of projections. A further one is an entry here, a table (a migration) and a writer; what
-//! works for each of them asks this list: feeds, leases, checkpoints, rebuild, groups, health.
+//! The list of projections. A further one is an entry here, a table (a migration), a writer, and how
+//! its rows are taken away (`store::rebuild`); what works for each of them asks this list: feeds,
+//! leases, checkpoints, rebuild, groups, health.
 
 use std::collections::HashMap;
 

@@ -1,58 +1,55 @@
-//! A projection made anew from `events`, while the old one is read and written.
+//! A projection made again from `events`, wallet by wallet, while it is read and written.
 //!
-//! | phase | what | who is held up |
-//! |---|---|---|
-//! | fill | every wallet's events into tables beside those in force | nobody |
-//! | index | the indexes of the table in force | nobody |
-//! | catch up | events of transactions since the fill began, again and again | nobody |
-//! | swap | the last of them; versions, parked wallets and table change places | projectors, a second or two; readers for the moment of the commit |
+//! | step | transaction |
+//! |---|---|
+//! | a few wallets: lock their versions, delete their rows, apply their events from the first | one |
+//! | a wallet that this fails for: delete its rows and park it; its release applies what it can | one, then the release's |
+//! | rows that no event and no wallet stands behind | one |
 //!
-//! Projectors find their versions moved forward and take what they bring as copies. Killed at any
-//! moment, the old projection stays in force; another run begins anew.
+//! Readers see a wallet's old rows until its new ones are committed. Projectors of every instance wait
+//! for those wallets only, find their versions where they belong, and take what they bring as copies.
+//! Killed at any moment it leaves each wallet old or new, and the next one goes on from its last note.
 
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::narrow::{Reason, narrow};
 use super::project::{AtHand, Targets, project};
+use super::release::{self, Released};
 use super::{Job, Projection};
 use crate::config::DatabaseSettings;
 use crate::recent::Recent;
 use crate::store::checkpoints::{self, Subscription};
-use crate::store::rebuild::{self as tables, Target};
-use crate::store::{self, Blame, Connection};
-use crate::wallet::TenantId;
+use crate::store::rebuild::{self as tables, Part, Table};
+use crate::store::{self, Blame, Connection, Error};
+use crate::wallet::{TenantId, WalletId};
 
-const WALLETS: i64 = 500;
-/// Events in one transaction, at most.
-const EVENTS: i64 = 5000;
-/// So many are left to the swap, at most: projectors wait for them.
-const LAST: i64 = 1000;
-/// Rounds of catching up before the swap, whatever is left.
-const ROUNDS: usize = 20;
-/// The swap gives up its locks and tries again when it cannot have each of them soon.
-const ATTEMPTS: usize = 120;
-/// Of these, that may end with an error that stays.
-const LASTING: usize = 10;
+/// Wallets between two notes of how far it is.
+const PAGE: i64 = 500;
+/// Wallets of one transaction, and about how many events: projectors wait for them.
+const WALLETS_MAX: usize = 50;
+const EVENTS_MAX: i64 = 5000;
+/// Where a transaction meets a conflict or a time-out.
+const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(500);
-const NOTE: Duration = Duration::from_secs(1);
+/// Wallets that may fail for each one whose rows were written, and beside those: where more do, it is
+/// not the wallets.
+const FAILED_FOR_EACH: usize = 4;
+const FAILED_MORE: usize = 10;
 
-/// Why a projection was not rebuilt. The old one is in force.
+/// Why a projection was not rebuilt. Each wallet is as it was, or as it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum RebuildError {
     #[error("another rebuild is running; `wallex projections status` shows how far it is")]
     Running,
     #[error(
-        "this login may not replace {table}: set DATABASE_MIGRATION_URL to the owner's, who may also create schemas"
+        "this login may not replace rows of {table}: set DATABASE_MIGRATION_URL to the owner's"
     )]
     NotOwner { table: &'static str },
-    #[error("something has held {table} for minutes: look for long transactions, try again")]
-    Busy { table: &'static str },
-    #[error("stopped before the end; the projection is as it was")]
+    #[error("stopped before the end; another rebuild within a day goes on from there")]
     Stopped,
     #[error(transparent)]
-    Store(#[from] store::Error),
+    Store(#[from] Error),
 }
 
 /// How far a rebuild is.
@@ -67,196 +64,228 @@ pub struct Filled {
 /// A rebuild that may begin: it has the right and is the only one.
 pub struct Rebuild {
     connection: Connection,
-    target: Target,
+    table: Table,
     kind: &'static Projection,
     topic: String,
+    /// Wallets of which rows were written.
+    written: usize,
+    /// Wallets that failed, alone, and were left as they were.
+    failed: Vec<(WalletId, Error)>,
 }
 
 impl Rebuild {
-    /// Connects as the owner, and makes sure that nobody else is at it.
+    /// Connects as the owner, and makes sure that no other rebuild runs.
     pub async fn open(
         database: &DatabaseSettings,
         topic: &str,
         kind: &'static Projection,
     ) -> Result<Self, RebuildError> {
         let mut connection = store::connect_owner(database).await?;
-        let table = kind.table;
-        let home = tables::home(&mut connection, table).await?;
-        let home = home.ok_or(RebuildError::NotOwner { table })?;
+        let table = Table::named(kind.table)?;
+        if !tables::is_allowed(&mut connection, table).await? {
+            return Err(RebuildError::NotOwner { table: table.name() });
+        }
         if !tables::claim(&mut connection).await? {
             return Err(RebuildError::Running);
         }
-        let target = Target { table, projector: kind.name(), home };
-        Ok(Self { connection, target, kind, topic: topic.to_owned() })
+        let topic = topic.to_owned();
+        Ok(Self { connection, table, kind, topic, written: 0, failed: Vec::new() })
     }
 
     /// How many events there are to apply.
     pub async fn extent(&mut self) -> Result<i64, RebuildError> {
-        Ok(tables::extent(&mut self.connection).await?.0)
+        Ok(tables::extent(&mut self.connection).await?)
     }
 
-    /// Rebuilds. Returns how many events were applied.
+    /// Rebuilds. Returns how many events were applied, those before it was broken off among them.
     pub async fn run(
         mut self,
         stop: &CancellationToken,
         mut progress: impl FnMut(Filled) + Send,
     ) -> Result<Filled, RebuildError> {
-        let begun = Instant::now();
-        tables::note(&mut self.connection, &self.target, 0).await?;
-        tables::begin(&mut self.connection, &self.target).await?;
-        let (of, xid) = tables::extent(&mut self.connection).await?;
-        let jobs = self.jobs().await?;
-        let mut filled = Filled { events: 0, of, elapsed: Duration::ZERO };
-        let mut noted = Instant::now();
-        for job in &jobs {
-            let mut after = String::new();
+        let (begun, projector) = (Instant::now(), self.kind.name());
+        let default = TenantId::default_tenant();
+        let parts = tables::begin(&mut self.connection, projector, &default).await?;
+        let of = tables::extent(&mut self.connection).await?;
+        let before = parts.iter().map(|part| part.events).sum();
+        let mut filled = Filled { events: before, of, elapsed: Duration::ZERO };
+        for part in parts {
+            let job = self.job(&part);
+            let Part { mut after_wallet, events: noted, .. } = part;
+            let others = filled.events - noted;
             loop {
                 let tenant = &job.subscription.tenant;
-                let page =
-                    tables::wallets_after(&mut self.connection, tenant, &after, WALLETS).await?;
-                let Some((last, _)) = page.last() else { break };
-                last.as_str().clone_into(&mut after);
-                for part in page.chunks(50) {
-                    filled.events += self.apply(job, part.iter().cloned().collect()).await?;
+                let page = tables::wallets_after(&mut self.connection, tenant, &after_wallet, PAGE)
+                    .await?;
+                let Some((last, _)) = page.last().cloned() else { break };
+                for wallets in batches(page) {
+                    filled.events += self.replace(&job, &wallets).await?;
                     filled.elapsed = begun.elapsed();
                     progress(filled);
                     if stop.is_cancelled() {
-                        tables::abandon(&mut self.connection).await?;
                         return Err(RebuildError::Stopped);
                     }
                 }
-                if noted.elapsed() > NOTE {
-                    noted = Instant::now();
-                    tables::note(&mut self.connection, &self.target, filled.events.max(1)).await?;
+                filled.events += self.park_failed(&job).await?;
+                // Wallets that were left are met again by the next one.
+                if self.failed.is_empty() {
+                    let (connection, events) = (&mut self.connection, filled.events - others);
+                    tables::note(connection, &job.subscription, &last, events).await?;
                 }
+                last.as_str().clone_into(&mut after_wallet);
+            }
+            if let Some((_, error)) = self.failed.pop() {
+                return Err(error.into());
             }
         }
-        tables::index(&mut self.connection, &self.target).await?;
-        filled.events += self.finish(&jobs, xid, filled.events, stop).await?;
+        tables::remove_orphans(&mut self.connection, self.table, projector).await?;
+        tables::finish(&mut self.connection, projector).await?;
         filled.elapsed = begun.elapsed();
         progress(filled);
         Ok(filled)
     }
 
-    /// One for each tenant: the table holds them all.
-    async fn jobs(&mut self) -> store::Result<Vec<Job>> {
-        let tenants = tables::tenants(&mut self.connection).await?;
-        let job = |tenant: String| Job {
+    fn job(&self, part: &Part) -> Job {
+        Job {
             kind: self.kind,
             subscription: Subscription {
-                tenant: TenantId::stored(&tenant),
+                tenant: TenantId::stored(&part.tenant_id),
                 projector: self.kind.name(),
                 topic: self.topic.clone(),
             },
             partitions: 0,
             deployment: None,
             recent: Recent::default(),
-        };
-        Ok(tenants.into_iter().map(job).collect())
+        }
     }
 
-    /// Catches up and swaps.
-    async fn finish(
-        &mut self,
-        jobs: &[Job],
-        mut xid: i64,
-        before: i64,
-        stop: &CancellationToken,
-    ) -> Result<i64, RebuildError> {
-        let (mut applied, mut lasting) = (0, 0);
-        for _ in 0..ATTEMPTS {
-            for _ in 0..ROUNDS {
-                let mut next = i64::MAX;
-                let mut round = 0;
-                for job in jobs {
-                    let (of, from) = (&job.subscription, xid);
-                    let (seen, changed) =
-                        tables::changed_since(&mut self.connection, &of.tenant, of.projector, from)
-                            .await?;
-                    next = next.min(seen);
-                    round += self.apply(job, changed.into_iter().collect()).await?;
-                }
-                applied += round;
-                xid = next.min(i64::MAX - 1).max(xid);
-                if round <= LAST {
-                    break;
-                }
+    /// Replaces some wallets together, or one by one where that fails. Returns the events applied.
+    async fn replace(&mut self, job: &Job, wallets: &[WalletId]) -> store::Result<i64> {
+        let error = match self.patiently(job, wallets).await {
+            Ok(applied) => return Ok(applied),
+            Err(error) => error,
+        };
+        match (error.blame(), wallets) {
+            (Blame::Lasting, [wallet]) => {
+                self.failed.push((wallet.clone(), error));
+                Ok(0)
             }
-            if stop.is_cancelled() {
-                tables::abandon(&mut self.connection).await?;
-                return Err(RebuildError::Stopped);
+            (Blame::Lasting, _) => {
+                let mut applied = 0;
+                for wallet in wallets {
+                    let one = std::slice::from_ref(wallet);
+                    applied += Box::pin(self.replace(job, one)).await?;
+                }
+                Ok(applied)
             }
-            match self.swap(jobs, xid, before + applied).await {
-                Ok(last) => return Ok(applied + last),
+            _ => Err(error),
+        }
+    }
+
+    /// Replaces some wallets in one transaction, again after a conflict or a time-out.
+    async fn patiently(&mut self, job: &Job, wallets: &[WalletId]) -> store::Result<i64> {
+        let ids: Vec<&str> = wallets.iter().map(WalletId::as_str).collect();
+        checkpoints::versions_open(&mut self.connection, &job.subscription, &ids).await?;
+        let mut tries = TRIES;
+        loop {
+            checkpoints::begin(&mut self.connection).await?;
+            let ended = match self.pass(job, &ids).await {
+                // What is checked at the end of a transaction fails there.
+                Ok(done) => store::commit(&mut self.connection).await.map(|()| done),
+                Err(error) => Err(error),
+            };
+            match ended {
+                Ok((applied, written)) => {
+                    self.written += written;
+                    return Ok(applied);
+                }
                 Err(error) => {
-                    // The last events may be some that cannot be applied: the next round parks their
-                    // wallets. What is wrong with the swap itself does not pass.
-                    lasting += usize::from(error.blame() == Blame::Lasting);
-                    if error.blame() == Blame::Nobody || lasting > LASTING {
-                        return Err(error.into());
+                    super::narrow::give_up(&mut self.connection).await;
+                    tries -= 1;
+                    if error.blame() != Blame::Passing || tries == 0 {
+                        return Err(error);
                     }
-                    tracing::debug!(%error, "swap not possible yet");
-                    store::rollback(&mut self.connection).await?;
                     tokio::time::sleep(PAUSE).await;
                 }
             }
         }
-        tables::abandon(&mut self.connection).await?;
-        Err(RebuildError::Busy { table: self.target.table })
     }
 
-    /// The last events and the change of places, in one transaction.
-    async fn swap(&mut self, jobs: &[Job], xid: i64, before: i64) -> store::Result<i64> {
-        let connection = &mut self.connection;
-        let mut last = 0;
-        store::begin(connection).await?;
-        tables::hold_projectors(connection, &self.target).await?;
-        for job in jobs {
-            let of = &job.subscription;
-            // A statement after the locks: it sees all that projectors have applied.
-            let (_, changed) =
-                tables::changed_since(connection, &of.tenant, of.projector, xid).await?;
-            let targets: Targets = changed.into_iter().collect();
-            let projected =
-                project(connection, job, &targets, &AtHand::default(), i64::MAX).await?;
-            last += i64::try_from(projected.applied).unwrap_or(0);
-        }
-        tables::swap(connection, &self.target, before + last).await?;
-        store::commit(connection).await?;
-        Ok(last)
-    }
-
-    /// Applies some wallets' events up to their targets. An error that stays is narrowed down, so that only
-    /// the guilty wallet is parked.
-    async fn apply(&mut self, job: &Job, targets: Targets) -> store::Result<i64> {
-        match self.apply_together(job, &targets).await {
-            Err(error) if error.blame() == Blame::Lasting => {
-                let narrowing = narrow(&mut self.connection, job, targets, &[], Reason::Lasting);
-                Ok(i64::try_from(narrowing.await?).unwrap_or(0))
-            }
-            other => other,
-        }
-    }
-
-    /// In transactions of bounded size.
-    async fn apply_together(&mut self, job: &Job, targets: &Targets) -> store::Result<i64> {
-        let mut applied = 0;
+    /// One transaction's worth: events applied, and wallets of which rows were written.
+    async fn pass(&mut self, job: &Job, wallets: &[&str]) -> store::Result<(i64, usize)> {
+        let (connection, of) = (&mut self.connection, &job.subscription);
+        checkpoints::versions_lock(connection, of, wallets).await?;
+        let cleared = tables::clear(connection, of, self.table, wallets).await?;
+        let targets: Targets = cleared.into_iter().collect();
+        let (mut applied, mut written) = (0, 0);
         loop {
-            let connection = &mut self.connection;
-            checkpoints::begin(connection).await?;
-            match project(connection, job, targets, &AtHand::default(), EVENTS).await {
-                Ok(projected) => {
-                    store::commit(connection).await?;
-                    applied += i64::try_from(projected.applied).unwrap_or(0);
-                    if projected.complete {
-                        return Ok(applied);
-                    }
-                }
-                Err(error) => {
-                    store::rollback(connection).await?;
-                    return Err(error);
-                }
+            let at_hand = AtHand::default();
+            let projected = project(connection, job, &targets, &at_hand, EVENTS_MAX).await?;
+            applied += i64::try_from(projected.applied).unwrap_or(0);
+            written += projected.written;
+            if projected.complete {
+                return Ok((applied, written));
             }
         }
     }
+
+    /// Parks the wallets that failed, where others did not; what can be applied of them is. An error: it
+    /// is not the wallets.
+    async fn park_failed(&mut self, job: &Job) -> store::Result<i64> {
+        if self.failed.len() > FAILED_FOR_EACH * self.written + FAILED_MORE
+            && let Some((_, error)) = self.failed.pop()
+        {
+            return Err(error);
+        }
+        if self.written == 0 {
+            return Ok(0);
+        }
+        let mut released = Released::default();
+        for (wallet, error) in std::mem::take(&mut self.failed) {
+            self.park(job, &wallet, &error.told()).await?;
+            loop {
+                released.more = false;
+                release::one(&mut self.connection, job, &wallet, &mut released).await?;
+                if !released.more {
+                    break;
+                }
+            }
+        }
+        Ok(i64::try_from(released.applied).unwrap_or(0))
+    }
+
+    /// Takes a wallet's rows away and parks it, due at once.
+    async fn park(&mut self, job: &Job, wallet: &WalletId, cause: &str) -> store::Result<()> {
+        let (connection, of, ids) = (&mut self.connection, &job.subscription, [wallet.as_str()]);
+        store::begin(connection).await?;
+        let parked = async {
+            checkpoints::versions_lock(connection, of, &ids).await?;
+            tables::clear(connection, of, self.table, &ids).await?;
+            tables::park_due(connection, of, wallet, cause).await
+        };
+        if let Err(error) = parked.await {
+            super::narrow::give_up(&mut self.connection).await;
+            return Err(error);
+        }
+        store::commit(&mut self.connection).await
+    }
+}
+
+/// Wallets that are replaced together.
+fn batches(page: Vec<(WalletId, i64)>) -> Vec<Vec<WalletId>> {
+    let (mut batches, mut events) = (vec![Vec::new()], 0);
+    for (wallet, version) in page {
+        let full = batches.last().is_some_and(|batch: &Vec<WalletId>| {
+            batch.len() == WALLETS_MAX || (!batch.is_empty() && events + version > EVENTS_MAX)
+        });
+        if full {
+            batches.push(Vec::new());
+            events = 0;
+        }
+        events += version;
+        if let Some(batch) = batches.last_mut() {
+            batch.push(wallet);
+        }
+    }
+    batches
 }

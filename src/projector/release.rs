@@ -60,14 +60,14 @@ pub async fn release(connection: &mut Connection, job: &Job) -> store::Result<Re
 }
 
 /// One wallet, up to its last event or what a call may do.
-async fn one(
+pub(super) async fn one(
     connection: &mut Connection,
     job: &Job,
     wallet: &WalletId,
     released: &mut Released,
 ) -> store::Result<()> {
     let of = &job.subscription;
-    store::checkpoints::versions_open(connection, of, wallet).await?;
+    store::checkpoints::versions_open(connection, of, &[wallet.as_str()]).await?;
     let (mut budget, mut tries) = (STRETCH, TRIES);
     loop {
         store::checkpoints::begin_apart(connection).await?;

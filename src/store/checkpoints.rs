@@ -250,20 +250,21 @@ pub async fn versions(
     Ok(rows.into_iter().map(|(wallet, version)| (WalletId::stored(&wallet), version)).collect())
 }
 
-/// Makes sure that a wallet has a row for [`versions_lock`] to lock. Outside a transaction: the row
-/// must be there for everybody before the lock is worth anything. Version 0: nothing is applied yet.
+/// Makes sure that wallets have rows for [`versions_lock`] to lock. Outside a transaction: projectors
+/// must see the rows before the lock is worth anything. Version 0: nothing is applied yet.
 pub async fn versions_open(
     connection: &mut Connection,
     of: &Subscription,
-    wallet: &WalletId,
+    wallets: &[&str],
 ) -> Result<()> {
     sqlx::query(
         "insert into projected_versions (tenant_id, projector, wallet_id, version) \
-         values ($1, $2, $3, 0) on conflict do nothing",
+         select $1, $2, id, 0 from unnest($3::text[]) as wanted(id) order by id \
+         on conflict do nothing",
     )
     .bind(of.tenant.as_str())
     .bind(of.projector)
-    .bind(wallet.as_str())
+    .bind(wallets)
     .execute(connection)
     .await?;
     Ok(())

@@ -32,7 +32,7 @@ pub async fn status(
     Ok(wallets::json(serde_json::to_string(&found).unwrap_or_default()))
 }
 
-/// Makes a projection anew from the events.
+/// Rebuilds a projection from the events, wallet by wallet.
 ///
 /// It runs on in the background; reads and projectors go on meanwhile. It needs the owner's login in
 /// `DATABASE_MIGRATION_URL`: a service without it answers `forbidden`, and `wallex projections
@@ -82,7 +82,7 @@ impl From<RebuildError> for HttpError {
             RebuildError::Store(error) => return error.into(),
             RebuildError::Running => ProblemCode::RebuildRunning,
             RebuildError::NotOwner { .. } => ProblemCode::Forbidden,
-            RebuildError::Busy { .. } | RebuildError::Stopped => ProblemCode::DatabaseUnavailable,
+            RebuildError::Stopped => ProblemCode::DatabaseUnavailable,
         };
         Self::new(code, error.to_string())
     }
