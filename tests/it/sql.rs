@@ -17,7 +17,8 @@ use tree::Tree;
 use types::Ty;
 
 /// Statements whose text is put together at run time, as `file: function`, and why.
-const UNREAD: [(&str, &str); 6] = [
+const UNREAD: [(&str, &str); 7] = [
+    ("store/commands/write.rs: write_batch", "numbers its own columns; every command runs it"),
     ("store/connect/roles.rs: settle", "the grants of the migrations, which they have run"),
     ("store/connect/roles.rs: attempt", "names a login, which no statement can be given"),
     ("store/connect/session.rs: settle", "the session's own settings; every connection runs it"),
@@ -29,7 +30,7 @@ const UNREAD: [(&str, &str); 6] = [
 const FILTERS: &str = "has the conditions that a filter sets: one text for all would get one plan";
 
 /// How a statement begins in the sources.
-const WORDS: [&str; 8] = [
+const WORDS: [&str; 14] = [
     "sqlx::query(",
     "sqlx::query::<",
     "sqlx::query_as(",
@@ -37,6 +38,12 @@ const WORDS: [&str; 8] = [
     "sqlx::query_scalar(",
     "sqlx::query_scalar::<",
     "sqlx::raw_sql(",
+    "sqlx::query_with(",
+    "sqlx::query_with::<",
+    "sqlx::query_as_with(",
+    "sqlx::query_as_with::<",
+    "sqlx::query_scalar_with(",
+    "sqlx::query_scalar_with::<",
     "QueryBuilder::new(",
 ];
 

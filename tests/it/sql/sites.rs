@@ -304,11 +304,12 @@ impl<'t> Finder<'t> {
             "query_scalar" => Call::Scalar,
             "raw_sql" => Call::Raw,
             "new" if path.path.segments.first()?.ident == "QueryBuilder" => Call::Built,
+            "query_with" | "query_as_with" | "query_scalar_with" => Call::Built,
             _ => return None,
         };
         let first = path.path.segments.first()?;
         if !["sqlx", "QueryBuilder"].contains(&first.ident.to_string().as_str())
-            || call.args.len() != 1
+            || call.args.is_empty()
         {
             return None;
         }
