@@ -31,7 +31,7 @@ use crate::config::{self, Notes, Overrides, Settings};
 
 /// A wallet and billing service: exact money over Postgres, every event to Kafka in order.
 #[derive(Debug, Parser)]
-#[command(version = crate::seeded::VERSION, about)]
+#[command(version, about)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,

@@ -38,5 +38,4 @@ pub mod topics;
 pub mod app;
 pub mod cli;
 pub mod config;
-pub mod seeded;
 pub mod telemetry;

@@ -13,7 +13,6 @@ use super::chunk::{Chunk, Feed, Seen, dead_letter, of_another, unknown};
 use super::narrow::{Reason, give_up, narrow};
 use super::project::{AtHand, Known, Projected, Targets, project};
 use crate::recent::Recent;
-use crate::seeded::{self, Bug};
 use crate::store::checkpoints::{Advance, Checkpoint};
 use crate::store::dead_letters::{DeadLetter, Source, letter};
 use crate::store::recorded::{Claim, Recorded, Unreadable};
@@ -245,13 +244,10 @@ async fn pass(
         job.recent.forget();
         return Err(store::Error::another_server());
     }
-    let (current, stale): (Vec<&Chunk>, Vec<&Chunk>) = chunks.iter().partition(|chunk| {
-        place(&stands, chunk) == chunk.expected || seeded::on(Bug::NoCompareAndSet)
-    });
+    let (current, stale): (Vec<&Chunk>, Vec<&Chunk>) =
+        chunks.iter().partition(|chunk| place(&stands, chunk) == chunk.expected);
     let targets = targets(&current);
     let moves = advances(&current);
-    #[cfg(feature = "seeded-bugs")]
-    seeded::checkpoint_first(connection, of, &moves).await?;
     let at_hand = AtHand { events: Some(&known(&current)), moves: &moves };
     let projected = project(connection, job, &targets, &at_hand, EVENTS_MAX).await?;
     let tally = tally.get_or_insert_with(|| Tally::of(&current, &projected));

@@ -10,7 +10,6 @@ use super::kafka_feed::{Arrived, KafkaFeed};
 use super::mend::Mend;
 use super::{Failures, Job, Projector};
 use crate::pressure::Round;
-use crate::seeded::{self, Bug};
 use crate::store::checkpoints::Advance;
 use crate::store::{self, Connection};
 
@@ -63,7 +62,7 @@ impl Projector {
 
     /// What there is to do now; none: nothing.
     pub(super) fn due(&mut self, job: &Job) -> Option<Due> {
-        let assigned = self.assigned(job);
+        let assigned = self.assigned();
         let arrived = self.kafka.as_mut().map(|kafka| kafka.take(job)).unwrap_or_default();
         let now = Instant::now();
         let rests = self.mend.as_ref().is_some_and(Mend::is_foreign);
@@ -106,14 +105,10 @@ impl Projector {
     }
 
     /// The partitions to project. Nothing is in hand between two steps: what goes is complete.
-    fn assigned(&mut self, job: &Job) -> BTreeSet<i32> {
+    fn assigned(&mut self) -> BTreeSet<i32> {
         let assigned = self.leases.assigned(&BTreeSet::new());
-        let mut partitions: BTreeSet<i32> =
+        let partitions: BTreeSet<i32> =
             assigned.iter().flat_map(|leases| leases.keys().copied()).collect();
-        // Leases come before the compare-and-set: to see what it is worth they have to be away.
-        if seeded::on(Bug::NoCompareAndSet) {
-            partitions = (0..job.partitions).collect();
-        }
         match &self.assigned {
             None => self.report_assigned(partitions.len()),
             Some(before) if *before != partitions => self.report_rebalance(partitions.len()),

@@ -64,8 +64,6 @@ pub async fn project(
     let of = &job.subscription;
     let wallets: Vec<&str> = targets.keys().map(WalletId::as_str).collect();
     let before = store::checkpoints::versions_lock(connection, of, &wallets).await?;
-    #[cfg(feature = "seeded-bugs")]
-    let before = crate::seeded::forget_versions(targets, before);
     // A statement after the locks: it sees who was parked or released while they were waited for.
     let mut parked = store::parked::among(connection, of, &wallets).await?;
     let (ranges, complete) = ranges(targets, &before, &parked, budget);

@@ -143,11 +143,6 @@ impl Shared {
     pub fn send(self: &Arc<Self>, epoch: i64, batch: Batch, until: Instant) -> Task {
         let shared = Arc::clone(self);
         Box::pin(async move {
-            #[cfg(feature = "seeded-bugs")]
-            {
-                let (number, rows) = (batch.partition, &batch.rows);
-                crate::seeded::mark_first(&shared.pool, &shared.leased, number, epoch, rows).await;
-            }
             Done::Sent(send::send(&shared.producer, epoch, batch, shared.form, until).await)
         })
     }

@@ -93,7 +93,7 @@ pub async fn claim(
 ) -> Result<Vec<OutboxRow>> {
     // Shaped to be linear whatever the planner believes: the blocked wallets are read once, and the
     // limit on the look-up of the event keeps it from scanning all events.
-    let rows = sqlx::query_as(
+    Ok(sqlx::query_as(
         "with blocked as materialized ( \
              select tenant_id, aggregate_id, -9223372036854775808 as from_id from outbox \
              where processed_at is null and last_error is not null and attempts >= $4 \
@@ -122,10 +122,7 @@ pub async fn claim(
     .bind(limit)
     .bind(ATTEMPTS_BEFORE_BLOCKED)
     .fetch_all(pool)
-    .await?;
-    #[cfg(feature = "seeded-bugs")]
-    let rows = crate::seeded::some_rows(rows);
-    Ok(rows)
+    .await?)
 }
 
 /// Marks rows of several partitions as published, in one statement, which is one transaction.
@@ -135,7 +132,7 @@ pub async fn mark(pool: &Pool, leased: &Leased, marks: &[Mark]) -> Result<Vec<i3
     // No "processed_at is null" here: on a table without statistics the planner takes the partial
     // index for empty, and scans the whole backlog for each row.
     let rows = || marks.iter().flat_map(|mark| mark.rows.iter().map(|row| (mark.partition, row)));
-    Ok(sqlx::query_scalar(crate::seeded::statement(
+    Ok(sqlx::query_scalar(
         "with fenced as materialized ( \
              select held.partition, given.last_offset \
              from partition_leases held \
@@ -157,7 +154,7 @@ pub async fn mark(pool: &Pool, leased: &Leased, marks: &[Mark]) -> Result<Vec<i3
              where sent.tenant_id = given.tenant_id and sent.id = given.id \
                and given.partition in (select partition from fenced)) \
          select partition from fenced",
-    ))
+    )
     .bind(&leased.tenant)
     .bind(leased.role)
     .bind(&leased.topic)

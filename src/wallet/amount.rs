@@ -89,8 +89,6 @@ pub fn parse_decimal(token: &str) -> Result<Decimal, AmountError> {
     }
     let exact = if fraction.is_empty() { whole.to_owned() } else { format!("{whole}.{fraction}") };
     let value = Decimal::from_str(&exact).map_err(|_| AmountError::NotDecimal)?;
-    #[cfg(feature = "seeded-bugs")]
-    let value = crate::seeded::float(value);
     if value > AMOUNT_MAX { Err(AmountError::TooLarge) } else { Ok(value) }
 }
 

@@ -26,7 +26,6 @@ mod faults;
 mod report;
 mod run;
 mod schedule;
-#[cfg(feature = "seeded-bugs")]
 mod seeded;
 #[allow(dead_code, reason = "the integration tests use more of it")]
 mod support;
@@ -83,17 +82,4 @@ fn number(name: &str) -> Option<u64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_seeded_run_loses_nothing_and_does_nothing_twice() {
     run::passes(asked()).await;
-}
-
-/// What `--version` says is what the binary holds: a normal build has none of the seeded bugs.
-#[test]
-fn a_build_contains_seeded_bugs_only_where_it_says_so() {
-    let program = env!("CARGO_BIN_EXE_wallex");
-    let version = std::process::Command::new(program).arg("--version").output().unwrap();
-    let version = String::from_utf8(version.stdout).unwrap();
-    let bytes = std::fs::read(program).unwrap();
-    let name = b"WALLEX_SEEDED_BUG";
-    let holds = bytes.windows(name.len()).any(|window| window == name);
-    let wanted = cfg!(feature = "seeded-bugs");
-    assert_eq!((version.contains("seeded bugs"), holds), (wanted, wanted), "{version}");
 }
