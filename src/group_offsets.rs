@@ -14,20 +14,21 @@
 //! A reset beyond the checkpoint would skip events: it is refused. One that falls into the millisecond
 //! between the look and the commit is overwritten: its operator sees that, and repeats it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff;
-use crate::instance::{Instance, Term};
+use crate::background::leases::Leases;
+use crate::backoff::Backoff;
+use crate::instance::Instance;
 use crate::kafka::admin::Admin;
 use crate::kafka::{self, Connection};
 use crate::status::{OffsetsStatus, ProjectorStatus, Status};
 use crate::store::group_offsets::{self, Committer, OffsetCommit, Position};
-use crate::store::leases::{self, Leased};
+use crate::store::leases::Leased;
 use crate::store::{self, Pool};
 
 /// Between two commits.
@@ -37,8 +38,6 @@ const COMMIT_ALL_INTERVAL: Duration = Duration::from_secs(3600);
 /// After an error, doubled up to the second.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(10);
-/// At the end the lease is given up; where Postgres is slow to take that, it runs out.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The role of the lease for the group of inbound commands.
 pub const COMMANDS_ROLE: &str = "commands-offsets";
@@ -63,9 +62,7 @@ pub struct Deps {
 pub struct OffsetCommitter {
     deps: Deps,
     leased: Leased,
-    term: Term,
-    /// Lease rows exist, so the topic's partition count is known.
-    opened: bool,
+    leases: Leases,
     /// Of the lease, while this instance has it.
     epoch: Option<i64>,
     admin: Option<Admin>,
@@ -90,12 +87,12 @@ impl OffsetCommitter {
             topic: deps.topic.clone(),
             partitions: 1,
         };
-        let term = deps.instance.term();
+        let (pool, instance) = (deps.pool.clone(), Arc::clone(&deps.instance));
+        let leases = Leases::new(pool, instance, leased.clone());
         Self {
             deps,
             leased,
-            term,
-            opened: false,
+            leases,
             epoch: None,
             admin: None,
             in_doubt: true,
@@ -104,35 +101,33 @@ impl OffsetCommitter {
     }
 
     /// Works until `stop` is cancelled: calls to Kafka end with it, statements are finished.
-    pub async fn run(mut self, stop: CancellationToken) {
-        let mut failures = 0;
+    pub async fn run(self, stop: CancellationToken) {
+        let leases = self.leases.clone();
+        leases.beside(Box::pin(self.work(stop))).await;
+    }
+
+    async fn work(mut self, stop: CancellationToken) {
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
         while !stop.is_cancelled() {
-            let error = match Box::pin(self.round(&stop)).await {
-                Ok(()) => None,
+            let pause = match Box::pin(self.round(&stop)).await {
+                Ok(()) => {
+                    backoff.reset();
+                    self.report(None);
+                    COMMIT_INTERVAL
+                }
                 Err(error) => {
                     tracing::debug!(group = self.deps.group, %error, "offsets not committed");
                     (self.admin, self.in_doubt) = (None, true);
-                    Some(error.to_string())
+                    self.report(Some(error.to_string()));
+                    backoff.fail()
                 }
-            };
-            failures = if error.is_some() { failures + 1 } else { 0 };
-            self.report(error);
-            if failures > 0 {
-                let pause = backoff::after(failures, RETRY_FIRST, RETRY_MAX);
-                stop.run_until_cancelled(sleep(pause)).await;
-                continue;
-            }
-            let next = match self.epoch {
-                Some(_) => self.term.due().min(Instant::now() + COMMIT_INTERVAL),
-                None => self.term.due(),
             };
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = sleep_until(next) => {}
-                () = self.term.moved() => self.term.hurry(),
+                () = sleep(pause) => {}
+                () = self.leases.changed() => {}
             }
         }
-        self.release().await;
     }
 
     async fn round(&mut self, stop: &CancellationToken) -> Result<(), Failure> {
@@ -169,23 +164,9 @@ impl OffsetCommitter {
     }
 
     async fn lease(&mut self) -> store::Result<()> {
-        let begun = Instant::now();
-        if !self.term.is_due(begun) {
-            return Ok(());
-        }
-        let instance = &self.deps.instance;
-        let renewing = async {
-            let mut connection = store::acquire(&self.deps.pool).await?;
-            if !self.opened {
-                leases::open(&mut connection, &self.leased).await?;
-            }
-            leases::renew(&mut connection, &self.leased, &instance.member()).await
-        };
-        let standing = store::bounded(store::SILENT, renewing).await?;
-        self.opened = true;
-        instance.note(&standing);
-        self.term.renewed(begun);
-        let epoch = standing.leases.first().map(|lease| lease.epoch);
+        self.leases.renew().await?;
+        let assigned = self.leases.assigned(&BTreeSet::new()).unwrap_or_default();
+        let epoch = assigned.values().next().map(|lease| lease.epoch);
         if epoch != self.epoch {
             tracing::info!(group = self.deps.group, copying = epoch.is_some(), "offsets");
             // Another instance may have committed meanwhile.
@@ -215,16 +196,14 @@ impl OffsetCommitter {
     }
 
     /// Notes commits before they are sent. False: the lease is another instance's by now.
-    async fn note(&mut self, commits: &[OffsetCommit]) -> store::Result<bool> {
+    async fn note(&self, commits: &[OffsetCommit]) -> store::Result<bool> {
         let Some(by) = self.committer() else { return Ok(false) };
         let noting = group_offsets::record_intent(&self.deps.pool, &by, commits);
         let stands = store::bounded(store::SILENT, noting).await?;
-        if stands && self.term.stands(Instant::now()) {
-            return Ok(true);
+        if !stands {
+            self.leases.renew_now();
         }
-        self.epoch = None;
-        self.term.hurry();
-        Ok(false)
+        Ok(stands && self.leases.stands(Instant::now()))
     }
 
     /// False: stopped before an answer.
@@ -281,16 +260,6 @@ impl OffsetCommitter {
             owner: self.deps.instance.owner().to_owned(),
             epoch: self.epoch?,
         })
-    }
-
-    async fn release(&self) {
-        let leaving = async {
-            let mut connection = store::acquire(&self.deps.pool).await?;
-            leases::leave(&mut connection, &self.leased, self.deps.instance.owner()).await
-        };
-        if !matches!(timeout(RELEASE_TIMEOUT, leaving).await, Ok(Ok(()))) {
-            tracing::warn!(group = self.deps.group, "lease not given up: it runs out");
-        }
     }
 
     fn report(&self, error: Option<String>) {

@@ -1,11 +1,9 @@
-//! This process among several over one database: its name, whether others live, and the terms of
-//! its leases by its own clock.
+//! This process among several over one database: its name, and whether others live.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::store::leases::{Member, Standing};
@@ -21,15 +19,6 @@ pub struct Instance {
     listening: AtomicBool,
     accompanied: AtomicBool,
     changes: watch::Sender<()>,
-}
-
-/// Until when one role's leases stand, and when they are to be renewed.
-#[derive(Debug)]
-pub struct Term {
-    lease: Duration,
-    due: Instant,
-    until: Instant,
-    changes: watch::Receiver<()>,
 }
 
 impl Instance {
@@ -89,80 +78,15 @@ impl Instance {
         self.changes.subscribe()
     }
 
-    pub fn term(&self) -> Term {
-        let now = Instant::now();
-        Term { lease: self.lease, due: now, until: now, changes: self.changes.subscribe() }
-    }
-
     /// What a renewal found.
     pub fn note(&self, standing: &Standing) {
         self.accompanied.store(standing.others > 0, Ordering::Relaxed);
     }
 }
 
-impl Term {
-    /// Renewed by a statement that was sent at `begun`: the database's clock read it later.
-    pub fn renewed(&mut self, begun: Instant) {
-        self.until = begun + self.lease;
-        // Hurried while it was on its way: it knew nothing of that.
-        if self.due <= begun {
-            self.due = begun + self.lease * 3 / 10;
-        }
-    }
-
-    /// Nothing may be sent on leases after this: others may have them.
-    pub fn until(&self) -> Instant {
-        self.until
-    }
-
-    pub fn stands(&self, now: Instant) -> bool {
-        now < self.until
-    }
-
-    /// When the next renewal is to be sent.
-    pub fn due(&self) -> Instant {
-        self.due
-    }
-
-    pub fn is_due(&self, now: Instant) -> bool {
-        self.due <= now
-    }
-
-    /// Renews at the next occasion.
-    pub fn hurry(&mut self) {
-        self.due = Instant::now();
-    }
-
-    /// Waits until leases have moved elsewhere. May be dropped at any time.
-    pub async fn moved(&mut self) {
-        if self.changes.changed().await.is_err() {
-            // The instance is gone, and nobody is left to say anything.
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn a_term_is_due_well_before_it_ends_and_ends_by_the_own_clock() {
-        let instance = Instance::new(Duration::from_secs(10));
-        let mut term = instance.term();
-        let begun = Instant::now();
-        assert!(term.is_due(begun) && !term.stands(begun), "nothing stands before a renewal");
-        term.renewed(begun);
-        assert!(!term.is_due(begun + Duration::from_millis(2999)));
-        assert!(term.is_due(begun + Duration::from_secs(3)));
-        assert!(term.stands(begun + Duration::from_millis(9999)));
-        assert!(!term.stands(begun + Duration::from_secs(10)), "counted from the sending");
-        term.hurry();
-        term.renewed(begun);
-        assert!(term.is_due(Instant::now()), "a hurry during a renewal is kept");
-        instance.announce();
-        tokio::time::timeout(Duration::from_secs(30), term.moved()).await.unwrap();
-    }
 
     #[test]
     fn a_member_shows_its_lock_only_while_it_listens() {

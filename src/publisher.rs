@@ -3,13 +3,12 @@
 //!
 //! | task | what | bound |
 //! |---|---|---|
-//! | lease | renews what it has, takes its share of what is free, releases what is above it | one statement every 3 s |
 //! | read back | what the topic holds behind the last known offset; its rows are marked | once per doubt |
 //! | claim | the next rows of every idle partition | one statement |
 //! | send | one request per partition, one in flight per partition | rows and bytes |
 //! | mark | all that is confirmed, fenced by the lease's epoch | one statement |
 //!
-//! Every partition is a state machine of its own, drawn in `partition`. This loop starts the tasks that
+//! Every partition is a state machine of its own, drawn in `partition`; which are this instance's, [`Leases`] says beside it. This loop starts the tasks that
 //! states, pauses and the breaker allow (`start`), and tells the partitions how they ended (`finish`). All
 //! tasks are in one set; none waits for another that does not concern it, and each failure pauses only
 //! what it struck: a partition, Kafka as a whole, or Postgres. Nothing is sent on a lease that has run out
@@ -40,6 +39,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::background::leases::Leases;
 use crate::config::{KafkaSettings, OutboxSettings, ProducerSettings};
 use crate::instance::Instance;
 use crate::kafka::topics::Drift;
@@ -47,9 +47,9 @@ use crate::kafka::{Breaker, BreakerState};
 use crate::pressure::Pressure;
 use crate::status::Status;
 use crate::store::Pool;
+use crate::store::leases::Leased;
 use crate::wallet::TenantId;
 use claims::Claims;
-use lease::Leasing;
 use partition::Partition;
 use pause::Pause;
 use report::Report;
@@ -59,8 +59,6 @@ use tasks::{Shared, Task};
 
 /// At shutdown, requests and marks in flight get so long. What is cut off is found by read-back.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Then its partitions are released; where Postgres is slow to take that, they run out.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What `app` wires a publisher with.
 #[derive(Debug)]
@@ -108,7 +106,7 @@ pub struct Publisher {
     shared: Arc<Shared>,
     tasks: FuturesUnordered<Task>,
     partitions: BTreeMap<i32, Partition>,
-    leasing: Leasing,
+    leases: Leases,
     topic: TopicState,
     /// How the topics differ from their settings, as it was logged last.
     drift: Vec<Drift>,
@@ -134,11 +132,18 @@ impl Publisher {
             // A look at the events costs more than a wait for more of them saves.
             deps.producer.linger = Duration::ZERO;
         }
+        let leased = Leased {
+            tenant: deps.tenant.as_str().to_owned(),
+            role: deps.role.lease_role(),
+            topic: deps.kafka.events_topic.clone(),
+            partitions: deps.partitions,
+        };
+        let leases = Leases::new(deps.pool.clone(), Arc::clone(&deps.instance), leased.clone());
         Self {
-            shared: Arc::new(Shared::new(&deps)),
+            shared: Arc::new(Shared::new(&deps, leased, leases.clone())),
             tasks: FuturesUnordered::new(),
             partitions: (0..deps.partitions).map(|n| (n, Partition::default())).collect(),
-            leasing: Leasing::new(&deps.instance),
+            leases,
             topic: TopicState::Due,
             drift: Vec::new(),
             claims: Claims::new(&deps.outbox, &deps.producer, deps.pressure.clone()),
@@ -157,7 +162,12 @@ impl Publisher {
     }
 
     /// Publishes until `token` is cancelled, then finishes what is in flight, within a bound.
-    pub async fn run(mut self, token: CancellationToken) {
+    pub async fn run(self, token: CancellationToken) {
+        let leases = self.leases.clone();
+        leases.beside(Box::pin(self.work(token))).await;
+    }
+
+    async fn work(mut self, token: CancellationToken) {
         self.report.running(true);
         let mut tick = interval(self.poll_interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -171,7 +181,7 @@ impl Publisher {
                 () = token.cancelled() => break,
                 Some(done) = self.tasks.next(), if !self.tasks.is_empty() => self.finish(done),
                 () = self.wake.notified() => self.all_dirty(),
-                () = self.leasing.term.moved() => self.leasing.term.hurry(),
+                () = self.leases.changed() => {}
                 Ok(()) = breaker.changed() => {
                     if *breaker.borrow_and_update() == BreakerState::Closed {
                         self.shorten_pauses();
@@ -193,7 +203,6 @@ impl Publisher {
                 "publisher stopped with requests in flight; the next start reads them back"
             );
         }
-        self.leave().await;
         self.report.running(false);
     }
 

@@ -21,7 +21,6 @@ impl Publisher {
     pub(super) fn finish(&mut self, done: Done) {
         match done {
             Done::Prepared(result) => self.prepared(result),
-            Done::Leased { begun, result } => self.leased(begun, result),
             Done::ReadBack { partition, result } => self.read(partition, result),
             Done::Claimed { asked, result } => self.claimed(&asked, result),
             Done::Sent(sent) => self.sent(sent),
@@ -56,7 +55,6 @@ impl Publisher {
                 self.drift = drift;
                 if prepared.is_new {
                     self.partitions.values_mut().for_each(|partition| partition.lease(None));
-                    self.leasing.term.hurry();
                 }
                 return self.topic_ready();
             }
@@ -113,7 +111,7 @@ impl Publisher {
         let failed = result.is_err();
         let mut batches = self.stored(result, "outbox not read").unwrap_or_default();
         let now = Instant::now();
-        let sends = !self.stopping && self.leasing.term.stands(now);
+        let sends = !self.stopping && self.leases.stands(now);
         let mut behind = false;
         for number in asked {
             let found = batches.iter().position(|batch| batch.partition == *number);
@@ -160,7 +158,7 @@ impl Publisher {
         }
         partition.linger_until = None;
         partition.on(Event::SendBegun);
-        self.tasks.push(self.shared.send(epoch, batch, self.leasing.term.until()));
+        self.tasks.push(self.shared.send(epoch, batch, self.leases.until()));
         more
     }
 
@@ -213,8 +211,8 @@ impl Publisher {
                 self.claims.round_ended(Instant::now());
             }
         }
-        for number in &marked.lost {
-            self.lost(*number);
+        for mark in marks.iter().filter(|mark| marked.lost.contains(&mark.partition)) {
+            self.lost(mark.partition, mark.epoch);
         }
         self.report.marked(published, marked.found);
     }

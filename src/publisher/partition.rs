@@ -109,8 +109,8 @@ pub struct Partition {
     pub epoch: i64,
     /// Of the last record known to be the service's; none: this topic was never published to.
     pub last_offset: Option<i64>,
-    /// Above this instance's share: it begins nothing, and is released once it is quiet.
-    pub releasing: bool,
+    /// The epoch under which marks were refused.
+    fenced: Option<i64>,
     /// There may be rows that no claim has seen.
     pub dirty: bool,
     /// Rows were seen, and wait for more until then.
@@ -140,9 +140,9 @@ impl Partition {
         }
     }
 
-    /// Takes over what the last renewal says; none: it is not, or no longer, this instance's.
+    /// Takes over its lease; none: it is not, or no longer, this instance's.
     pub fn lease(&mut self, lease: Option<Lease>) {
-        let event = match lease {
+        let event = match lease.filter(|lease| Some(lease.epoch) != self.fenced) {
             Some(lease) if lease.epoch == self.epoch && self.state != State::Unowned => return,
             Some(lease) => {
                 self.epoch = lease.epoch;
@@ -152,18 +152,18 @@ impl Partition {
             }
             None => Event::Lost,
         };
-        self.releasing = false;
         self.on(event);
     }
 
-    /// Whether it is above the share and quiet; then it is not this instance's from now on.
-    pub fn release(&mut self) -> bool {
-        let released = self.releasing && self.state != State::Unowned && self.state.is_quiet();
-        if released {
-            self.releasing = false;
-            self.on(Event::Lost);
-        }
-        released
+    /// Its marks under `epoch` were refused: that lease will not stand again.
+    pub fn fence(&mut self, epoch: i64) {
+        self.fenced = Some(epoch);
+        self.on(Event::Fenced);
+    }
+
+    /// Whether a task has it.
+    pub fn is_busy(&self) -> bool {
+        !self.state.is_quiet()
     }
 
     pub fn is_owned(&self) -> bool {
@@ -197,7 +197,7 @@ impl Partition {
         let lingers = self.state == State::Idle
             && !self.dirty
             && self.linger_until.is_some_and(|until| now < until);
-        self.wants_work() && !lingers && !self.releasing && self.pause.is_over(now)
+        self.wants_work() && !lingers && self.pause.is_over(now)
     }
 
     /// Whether rows of `bytes` wait for more; the wait begins with the first of them.

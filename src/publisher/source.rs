@@ -103,7 +103,7 @@ pub struct Marked {
 #[derive(Debug, Default)]
 pub struct Prepared {
     pub report: Report,
-    /// What was known of partitions may be wrong: their leases are taken again.
+    /// What was known of partitions may be wrong: their leases have been taken again.
     pub is_new: bool,
 }
 

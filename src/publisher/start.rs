@@ -22,9 +22,7 @@ impl Publisher {
             self.measuring = Turn::Running;
             self.tasks.push(self.shared.measure());
         }
-        if store_ready {
-            self.start_leasing(now);
-        }
+        self.take_leases();
         // On a lease that may have run out nothing is begun; and nothing that must fail.
         if self.breaker.allows().is_err() {
             return;
@@ -33,7 +31,7 @@ impl Publisher {
             self.topic = TopicState::Preparing;
             self.tasks.push(self.shared.prepare());
         }
-        if self.topic == TopicState::Ready && self.leasing.term.stands(now) {
+        if self.topic == TopicState::Ready && self.leases.stands(now) {
             self.start_reading(now);
             if store_ready {
                 self.start_claiming(now);
@@ -83,7 +81,7 @@ impl Publisher {
             .flatten()
             .chain(topic)
             .chain(self.store_pause.until())
-            .chain([self.claims.rest_until(), self.leasing.term.due()])
+            .chain([self.claims.rest_until()])
             .filter(|until| *until > now)
             .min()
     }

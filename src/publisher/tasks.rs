@@ -6,25 +6,24 @@ use std::fmt;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep_until};
 
 use super::Deps;
 use super::read_back::{self, ReadBack};
 use super::send::{self, Form, Sent};
 use super::source::{Batch, Mark, Marked, PrepareError, Prepared, Role, Source};
+use crate::background::leases::Leases;
 use crate::config::KafkaSettings;
 use crate::kafka::admin::Admin;
 use crate::kafka::{self, Breaker, BreakerState, Connection, Fetcher, Producer};
-use crate::store::leases::{self, Leased, Member, Standing};
-use crate::store::{self, Pool};
+use crate::store;
+use crate::store::leases::Leased;
 
 pub type Task = BoxFuture<'static, Done>;
 
 /// How a task ended.
 pub enum Done {
     Prepared(Result<Prepared, PrepareError>),
-    Leased { begun: Instant, result: store::Result<Standing> },
     ReadBack { partition: i32, result: Result<ReadBack, kafka::Error> },
     Claimed { asked: Vec<i32>, result: store::Result<Vec<Batch>> },
     Sent(Sent),
@@ -34,10 +33,10 @@ pub enum Done {
 
 /// What all tasks share.
 pub struct Shared {
-    pool: Pool,
+    #[cfg(feature = "seeded-bugs")]
+    pool: store::Pool,
     leased: Leased,
-    /// Set once the partitions have their rows.
-    opened: OnceCell<()>,
+    leases: Leases,
     source: Source,
     connection: Arc<Connection>,
     producer: Producer,
@@ -48,22 +47,17 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn new(deps: &Deps) -> Self {
+    pub fn new(deps: &Deps, leased: Leased, leases: Leases) -> Self {
         let topic = deps.kafka.events_topic.clone();
         let connection = Connection::with_breaker(&deps.kafka, Arc::clone(&deps.breaker));
-        let leased = Leased {
-            tenant: deps.tenant.as_str().to_owned(),
-            role: deps.role.lease_role(),
-            topic: topic.clone(),
-            partitions: deps.partitions,
-        };
         Self {
+            #[cfg(feature = "seeded-bugs")]
             pool: deps.pool.clone(),
-            opened: OnceCell::new(),
             producer: Producer::new(Arc::clone(&connection), &topic, deps.producer.compression),
             connection,
             source: Source::new(deps, &leased),
             leased,
+            leases,
             form: Form {
                 max_bytes: deps.producer.max_request_bytes,
                 cloud_events: deps.producer.cloud_events,
@@ -87,37 +81,15 @@ impl Shared {
     async fn prepare_topics(&self) -> Result<Prepared, PrepareError> {
         let admin = self.connection.admin().await?;
         let result = self.source.prepare(&admin).await;
+        if matches!(&result, Ok(prepared) if prepared.is_new) {
+            self.leases.renew_now();
+            self.leases.renew().await?;
+        }
         match &result {
             Err(PrepareError::Kafka(error)) => self.connection.breaker().tried(Err(error)),
             _ => self.connection.breaker().tried(Ok(())),
         }
         result
-    }
-
-    /// Releases `given`, renews the rest and takes what is free.
-    pub fn lease(self: &Arc<Self>, given: Vec<i32>, member: Member) -> Task {
-        let shared = Arc::clone(self);
-        Box::pin(async move {
-            // Before the statement is sent: the lease stands at least as long as counted from here.
-            let begun = Instant::now();
-            let leasing = shared.lease_now(&given, &member);
-            Done::Leased { begun, result: store::bounded(member.lease, leasing).await }
-        })
-    }
-
-    async fn lease_now(&self, given: &[i32], member: &Member) -> store::Result<Standing> {
-        let mut connection = store::acquire(&self.pool).await?;
-        self.opened.get_or_try_init(|| leases::open(&mut connection, &self.leased)).await?;
-        if !given.is_empty() {
-            leases::release(&mut connection, &self.leased, &member.owner, given).await?;
-        }
-        leases::renew(&mut connection, &self.leased, member).await
-    }
-
-    /// Releases all leases: this instance stops.
-    pub async fn leave(&self, owner: &str) -> store::Result<()> {
-        let mut connection = store::acquire(&self.pool).await?;
-        leases::leave(&mut connection, &self.leased, owner).await
     }
 
     pub fn read_back(self: &Arc<Self>, number: i32, epoch: i64, last_offset: Option<i64>) -> Task {

@@ -102,26 +102,21 @@ fn a_lease_lost_while_a_task_runs_takes_effect_when_the_task_is_over() {
 }
 
 #[test]
-fn marks_that_are_refused_end_it_and_the_next_renewal_begins_it_again() {
+fn marks_that_are_refused_end_it_and_only_another_lease_begins_it_again() {
     for state in TASKS {
         let mut partition = at(state);
-        partition.lease(lease(6));
-        partition.on(Event::Fenced);
+        partition.fence(4);
+        partition.lease(lease(4));
         assert_eq!((partition.state, partition.is_owned()), (State::Unowned, false));
         partition.lease(lease(6));
         assert_eq!(partition.state, State::InDoubt);
     }
-}
-
-#[test]
-fn a_partition_above_the_share_is_released_once_it_is_quiet() {
-    let mut partition = Partition { releasing: true, dirty: true, ..at(State::Sending) };
-    assert!(!partition.release());
-    partition.on(Event::Nothing { in_doubt: false });
-    assert!(partition.wants_work() && !partition.is_ready(Instant::now()));
-    assert!(partition.release());
-    assert_eq!(partition.state, State::Unowned);
-    assert!(!partition.release(), "once");
+    let mut partition = at(State::Sending);
+    partition.lease(lease(6));
+    partition.fence(4);
+    assert_eq!((partition.state, partition.is_owned()), (State::Unowned, false));
+    partition.lease(lease(6));
+    assert_eq!(partition.state, State::InDoubt);
 }
 
 #[test]
