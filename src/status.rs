@@ -4,6 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::Serialize;
+use utoipa::ToSchema;
+
 /// The consumer of inbound commands among the projectors, and as a consumer group.
 pub const COMMANDS: &str = "wallex-commands";
 
@@ -86,7 +89,9 @@ pub struct BrokerStatus {
 }
 
 /// A topic as the cluster describes it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Topic)]
 pub struct TopicStatus {
     pub name: String,
     pub partitions: usize,
@@ -97,14 +102,15 @@ pub struct TopicStatus {
 }
 
 /// A topic that should be there, and how it is.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct TopicHealth {
     pub name: String,
     pub exists: bool,
     pub partitions: usize,
     pub under_replicated: usize,
     pub offline: usize,
-    /// What of it is other than it should be.
+    /// `partitions`, `replication.factor` or a configuration's name: what is other than it should be.
     pub drift: Vec<String>,
 }
 
@@ -154,29 +160,35 @@ pub struct ProjectorStatus {
 }
 
 /// Its positions committed to Kafka under its group's name.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+#[schema(as = Offsets)]
 pub struct OffsetsStatus {
     /// This instance commits them.
     pub copying: bool,
     /// It commits without an error, and looks for resets before each commit.
     pub watched: bool,
     /// Why it does not commit them at the moment.
+    #[schema(required)]
     pub error: Option<String>,
 }
 
 /// Whether the registry has the schemas of what is published.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+#[schema(as = Schemas)]
 pub struct SchemasStatus {
     pub state: SchemasState,
     /// Its URL, without what lets one in.
+    #[schema(required)]
     pub registry: Option<String>,
     /// How many it has.
     pub subjects: usize,
     /// Why it does not have them.
+    #[schema(required)]
     pub error: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum SchemasState {
     /// No registry is set.
     #[default]

@@ -61,8 +61,8 @@ async fn caught_up(pool: &Pool, tenant: &TenantId, wait: Duration) -> store::Res
 
 fn print(report: &Report) {
     println!("{} wallets, {} events", report.wallets, report.events);
-    for Checked { name, count, findings } in &report.equations {
-        println!("{} {name}", if *count == 0 { "✓" } else { "✗" });
+    for Checked { name, holds, count, findings } in &report.equations {
+        println!("{} {name}", if *holds { "✓" } else { "✗" });
         for finding in findings {
             println!("    {finding}");
         }

@@ -3,8 +3,6 @@
 //! Annotations on the handlers say what is special about a route; what holds for all of them is
 //! added here. docs/openapi.json is the same text, committed: a change of the API shows in a diff.
 
-pub(super) mod admin;
-pub(super) mod health;
 pub(super) mod page;
 pub(super) mod problems;
 pub(super) mod requests;

@@ -1,5 +1,7 @@
 //! The answers of the read routes: their JSON, and with it their schemas.
 
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -12,6 +14,12 @@ use crate::answer::WalletView;
 use crate::envelope::timestamp;
 use crate::store::entries::{EntryRow, Summary};
 use crate::wallet::Metadata;
+
+/// An answer as JSON, its fields in the order of their names.
+pub(super) fn answer(status: StatusCode, body: &impl Serialize) -> Response {
+    let body = serde_json::to_value(body).unwrap_or_default().to_string();
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
 
 /// An entry as the ledger routes show it.
 #[derive(Debug, Serialize, ToSchema)]

@@ -9,7 +9,9 @@ mod equations;
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::connect::OVER_ALL;
 use super::{Connection, Pool, Result};
@@ -20,17 +22,23 @@ use equations::EQUATIONS;
 const FINDINGS_MAX: i64 = 20;
 
 /// One equation and where it does not hold.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Equation)]
 pub struct Checked {
     pub name: &'static str,
+    pub holds: bool,
     /// Everything that contradicts it.
+    #[schema(minimum = 0)]
     pub count: i64,
     /// The first of them, with ids and numbers.
     pub findings: Vec<String>,
 }
 
 /// What a projector has yet to apply.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = ProjectionLag)]
 pub struct Lag {
     pub projector: String,
     pub wallets: i64,
@@ -38,7 +46,8 @@ pub struct Lag {
 }
 
 /// A wallet that waits for an operator.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ParkedLag {
     pub projector: String,
     pub wallet_id: String,
@@ -48,9 +57,15 @@ pub struct ParkedLag {
 }
 
 /// The state of the books in one snapshot.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Reconciled)]
 pub struct Report {
+    /// Every equation holds.
+    pub clean: bool,
+    #[schema(minimum = 0)]
     pub wallets: i64,
+    #[schema(minimum = 0)]
     pub events: i64,
     pub equations: Vec<Checked>,
     /// Without what parked wallets hold back.
@@ -60,37 +75,12 @@ pub struct Report {
 
 impl Report {
     pub fn is_clean(&self) -> bool {
-        self.equations.iter().all(|equation| equation.count == 0)
+        self.clean
     }
 
     /// The report as commands print it and routes answer it.
     pub fn json(&self) -> Value {
-        let equation = |checked: &Checked| {
-            json!({
-                "name": checked.name,
-                "holds": checked.count == 0,
-                "count": checked.count,
-                "findings": checked.findings,
-            })
-        };
-        let lag = |lag: &Lag| json!({"projector": lag.projector, "wallets": lag.wallets, "events": lag.events});
-        let parked = |parked: &ParkedLag| {
-            json!({
-                "projector": parked.projector,
-                "walletId": parked.wallet_id,
-                "version": parked.version,
-                "events": parked.events,
-                "cause": parked.cause,
-            })
-        };
-        json!({
-            "clean": self.is_clean(),
-            "wallets": self.wallets,
-            "events": self.events,
-            "equations": self.equations.iter().map(equation).collect::<Vec<_>>(),
-            "lag": self.lag.iter().map(lag).collect::<Vec<_>>(),
-            "parked": self.parked.iter().map(parked).collect::<Vec<_>>(),
-        })
+        serde_json::to_value(self).unwrap_or_default()
     }
 }
 
@@ -151,16 +141,19 @@ pub async fn report(
             .bind(FINDINGS_MAX)
             .fetch_all(&mut *connection)
             .await?;
+        let count = rows.first().map_or(0, |(count, _)| *count);
         equations.push(Checked {
             name: equation.name,
-            count: rows.first().map_or(0, |(count, _)| *count),
+            holds: count == 0,
+            count,
             findings: rows.into_iter().map(|(_, finding)| finding).collect(),
         });
     }
     let projectors = [ledger, read_model];
     let lag = lag(connection, tenant, &projectors).await?;
     let parked = parked(connection, tenant).await?;
-    Ok(Report { wallets, events, equations, lag, parked })
+    let clean = equations.iter().all(|equation| equation.holds);
+    Ok(Report { clean, wallets, events, equations, lag, parked })
 }
 
 /// What each projector has yet to apply, without parked wallets.

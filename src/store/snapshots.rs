@@ -1,20 +1,29 @@
 //! Who holds the oldest snapshot or transaction: while it lasts, nothing that was replaced or deleted since
 //! is cleaned up, and the feed from Postgres cannot move its cursors past it.
 
+use serde::Serialize;
+use utoipa::ToSchema;
+
 use super::{Pool, Result};
 
-/// A holder, as an operator looks for it.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+/// A session, a slot or a prepared transaction that keeps the server from cleaning up, and the feed from
+/// Postgres from moving its cursors.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow, Serialize, ToSchema)]
+#[schema(as = HeldSnapshot)]
 pub struct Snapshot {
-    /// `session`, `prepared transaction` or `replication slot`.
+    #[schema(pattern = "^(session|prepared transaction|replication slot)$")]
     pub kind: String,
+    #[schema(required)]
     pub pid: Option<i32>,
     /// Its application, global identifier or slot.
     pub name: String,
+    #[schema(required)]
     pub database: Option<String>,
-    /// Its age; of a slot none is known.
+    /// Null: no age is known, as of a slot.
+    #[schema(required)]
     pub seconds: Option<i64>,
     /// Transactions that began since.
+    #[schema(required)]
     pub transactions: Option<i64>,
 }
 

@@ -1,14 +1,15 @@
 //! /admin/outbox: what waits, what the broker refused, what is to be sent again.
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::super::body::CommandBody;
-use super::super::openapi::admin as shapes;
 use super::super::openapi::problems::{RepairProblems, RepublishProblems, StateProblems};
 use super::super::problem::{HttpError, HttpResult};
+use super::super::views::answer;
 use super::super::wallets;
 use super::super::{Caller, HttpState};
 use crate::answer::ProblemCode;
@@ -40,7 +41,7 @@ pub async fn status(
 #[utoipa::path(
     post, path = "/admin/outbox/retry", tag = "admin", operation_id = "retryOutbox",
     request_body = RetryBody,
-    responses((status = 200, description = "How many", body = shapes::Retried), RepairProblems)
+    responses((status = 200, description = "How many", body = Retried), RepairProblems)
 )]
 pub async fn retry(
     State(state): State<HttpState>,
@@ -58,7 +59,7 @@ pub async fn retry(
     if !dry_run {
         state.repairs.publisher.notify_one();
     }
-    Ok(answer(StatusCode::OK, &json!({"rows": rows, "dryRun": dry_run})))
+    Ok(answer(StatusCode::OK, &Retried { rows, dry_run }))
 }
 
 /// Has events sent again, in order.
@@ -69,8 +70,8 @@ pub async fn retry(
     post, path = "/admin/outbox/republish", tag = "admin", operation_id = "republishOutbox",
     request_body = RepublishBody,
     responses(
-        (status = 200, description = "What it would be, with `dryRun`", body = shapes::Republished),
-        (status = 202, description = "What it will be", body = shapes::Republished),
+        (status = 200, description = "What it would be, with `dryRun`", body = Republished),
+        (status = 202, description = "What it will be", body = Republished),
         RepublishProblems
     )
 )]
@@ -94,8 +95,8 @@ pub async fn republish(
     let counts = republisher::ask(&state.pools.upkeep, &tenant, &selection, dry_run).await?;
     state.repairs.republisher.notify_one();
     let status = if dry_run { StatusCode::OK } else { StatusCode::ACCEPTED };
-    let body = json!({"wallets": counts.wallets, "events": counts.events, "dryRun": dry_run});
-    Ok(answer(status, &body))
+    let (wallets, events) = (counts.wallets, counts.events);
+    Ok(answer(status, &Republished { wallets, events, dry_run }))
 }
 
 body! {
@@ -132,6 +133,22 @@ fn one<T, const N: usize>(choices: [Option<T>; N], rule: &str) -> HttpResult<T> 
     }
 }
 
-pub(super) fn answer(status: StatusCode, body: &serde_json::Value) -> Response {
-    (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+/// How many rows are tried again.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Retried {
+    #[schema(minimum = 0)]
+    rows: i64,
+    dry_run: bool,
+}
+
+/// How much is to be sent again.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Republished {
+    #[schema(minimum = 0)]
+    wallets: i64,
+    #[schema(minimum = 0)]
+    events: i64,
+    dry_run: bool,
 }

@@ -3,15 +3,15 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::super::body::CommandBody;
-use super::super::openapi::admin as shapes;
 use super::super::openapi::problems::{RebuildProblems, StateProblems};
 use super::super::problem::{HttpError, HttpResult};
+use super::super::views::answer;
 use super::super::wallets;
 use super::super::{Caller, HttpState};
-use super::outbox::answer;
 use crate::answer::ProblemCode;
 use crate::projector::Projection;
 use crate::projector::rebuild::{Rebuild, RebuildError};
@@ -40,7 +40,7 @@ pub async fn status(
 #[utoipa::path(
     post, path = "/admin/projections/rebuild", tag = "admin", operation_id = "rebuildProjection",
     request_body = RebuildBody,
-    responses((status = 202, description = "It runs", body = shapes::Rebuilding), RebuildProblems)
+    responses((status = 202, description = "It runs", body = Rebuilding), RebuildProblems)
 )]
 pub async fn rebuild(
     State(state): State<HttpState>,
@@ -56,7 +56,7 @@ pub async fn rebuild(
             Err(error) => tracing::error!(projector, %error, "not rebuilt"),
         }
     });
-    Ok(answer(StatusCode::ACCEPTED, &json!({"projector": kind.name()})))
+    Ok(answer(StatusCode::ACCEPTED, &Rebuilding { projector: kind.name() }))
 }
 
 body! {
@@ -64,6 +64,13 @@ body! {
     pub struct RebuildBody {
         projection as "projection": &'static Projection,
     }
+}
+
+/// A rebuild that runs; `GET /admin/projections` shows how far it is.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Rebuilding {
+    projector: &'static str,
 }
 
 impl Value for &'static Projection {

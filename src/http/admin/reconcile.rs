@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::Response;
 use tokio::sync::Mutex;
 
-use super::super::openapi::admin as shapes;
 use super::super::openapi::problems::CheckProblems;
 use super::super::problem::{HttpError, HttpResult};
-use super::super::wallets;
+use super::super::views::answer;
 use super::super::{Caller, HttpState};
 use crate::answer::ProblemCode;
 use crate::projector::{LEDGER, READ_MODEL};
@@ -27,7 +27,7 @@ static RUNNING: Mutex<()> = Mutex::const_new(());
 /// request's time answer 503: use `wallex reconcile`.
 #[utoipa::path(
     get, path = "/admin/reconcile", tag = "admin", operation_id = "reconcile",
-    responses((status = 200, description = "What was found", body = shapes::Reconciled), CheckProblems)
+    responses((status = 200, description = "What was found", body = reconcile::Report), CheckProblems)
 )]
 pub async fn report(
     State(state): State<HttpState>,
@@ -38,5 +38,5 @@ pub async fn report(
     };
     let report =
         reconcile::checked(&state.pools.upkeep, &tenant, LEDGER, READ_MODEL, LIMIT).await?;
-    Ok(wallets::json(report.json().to_string()))
+    Ok(answer(StatusCode::OK, &report))
 }

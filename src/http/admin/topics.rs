@@ -3,7 +3,6 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde_json::json;
 
 use super::super::HttpState;
 use super::super::body::CommandBody;
@@ -13,7 +12,7 @@ use super::super::openapi::problems::{
 use super::super::path::TextPath;
 use super::super::problem::{HttpError, HttpResult};
 use super::super::query::Parameters;
-use super::outbox::answer;
+use super::super::views::answer;
 use crate::answer::ProblemCode;
 use crate::request::{Text, body};
 use crate::topics::sizing::{self, Load, Recommendation};
@@ -26,7 +25,7 @@ use crate::topics::{Deleted, Ensured, KeyStrategy, Topics, TopicsError, View};
 )]
 pub async fn list(State(state): State<HttpState>) -> HttpResult<Response> {
     let views = Topics::open(&state.repairs.topics).await?.list().await?;
-    Ok(answer(StatusCode::OK, &json!(views)))
+    Ok(answer(StatusCode::OK, &views))
 }
 
 /// One of them.
@@ -41,7 +40,7 @@ pub async fn describe(
 ) -> HttpResult<Response> {
     let found = Topics::open(&state.repairs.topics).await?.describe(&name).await?;
     let missing = || HttpError::new(ProblemCode::TopicNotFound, "GET /admin/topics lists them");
-    Ok(answer(StatusCode::OK, &json!(found.ok_or_else(missing)?)))
+    Ok(answer(StatusCode::OK, &found.ok_or_else(missing)?))
 }
 
 /// Creates the topics that are missing, and tells how the others differ from the settings.
@@ -56,7 +55,7 @@ pub async fn ensure(
 ) -> HttpResult<Response> {
     let topics = Topics::open(&state.repairs.topics).await?;
     let ensured = topics.ensure(body.all, body.dry_run).await?;
-    Ok(answer(StatusCode::OK, &json!(ensured)))
+    Ok(answer(StatusCode::OK, &ensured))
 }
 
 /// Deletes a topic that `KAFKA_TOPICS_FILE` declares, with all that is in it.
@@ -72,7 +71,7 @@ pub async fn delete(
     let topics = Topics::open(&state.repairs.topics).await?;
     let missing = || HttpError::new(ProblemCode::TopicNotFound, "GET /admin/topics lists them");
     let deleted = topics.delete(&body.name.0, body.dry_run).await?.ok_or_else(missing)?;
-    Ok(answer(StatusCode::OK, &json!(deleted)))
+    Ok(answer(StatusCode::OK, &deleted))
 }
 
 /// Creates a tenant's own topics.
@@ -87,7 +86,7 @@ pub async fn create_tenant(
 ) -> HttpResult<Response> {
     let topics = Topics::open(&state.repairs.topics).await?;
     let ensured = topics.create_tenant(&body.tenant_id.0, body.dry_run).await?;
-    Ok(answer(StatusCode::OK, &json!(ensured)))
+    Ok(answer(StatusCode::OK, &ensured))
 }
 
 /// Deletes a tenant's own topics with all that is in them.
@@ -102,7 +101,7 @@ pub async fn delete_tenant(
 ) -> HttpResult<Response> {
     let topics = Topics::open(&state.repairs.topics).await?;
     let deleted = topics.delete_tenant(&body.tenant_id.0, body.dry_run).await?;
-    Ok(answer(StatusCode::OK, &json!(deleted)))
+    Ok(answer(StatusCode::OK, &deleted))
 }
 
 /// How many partitions a new topic should have.
@@ -127,7 +126,7 @@ pub async fn recommend(parameters: Parameters) -> HttpResult<Response> {
         consumers: number("consumers", 1)?,
         key: parameters.one_of("key", KeyStrategy::parse)?.unwrap_or(KeyStrategy::Wallet),
     };
-    Ok(answer(StatusCode::OK, &json!(sizing::recommend(&load))))
+    Ok(answer(StatusCode::OK, &sizing::recommend(&load)))
 }
 
 body! {

@@ -1,17 +1,18 @@
 //! The health page in detail: cluster, brokers, topics, and every partition of every group.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde_json::{Map, Value, json};
 
 use super::super::HttpState;
-use super::super::openapi::health as shapes;
 use super::super::openapi::problems::InternalProblems;
-use super::{QUESTION, Report, counted, page, within};
-use crate::status::{COMMANDS, Pipeline, ProjectorStatus, PublisherStatus, SchemasStatus};
+use super::super::views::answer;
+use super::pages::{Broker, Cluster, Database, Group, KafkaStats, Outbox, Partition, Published};
+use super::report::Report;
+use super::{QUESTION, counted, within};
+use crate::status::{COMMANDS, ClusterStatus, Pipeline, ProjectorStatus, PublisherStatus};
 use crate::store::facts::{self, Facts};
 use crate::store::group_offsets::{self, Resets};
 use crate::store::lag::{self, PartitionLag};
@@ -39,50 +40,65 @@ const FAR: i64 = 10_000;
 /// How events get to Kafka and back, in detail.
 #[utoipa::path(
     get, path = "/health/kafka/stats", tag = "health", operation_id = "getKafkaStats",
-    responses((status = 200, description = "The state in detail", body = shapes::KafkaStats), InternalProblems)
+    responses((status = 200, description = "The state in detail", body = KafkaStats), InternalProblems)
 )]
 pub(in super::super) async fn kafka_stats(State(state): State<HttpState>) -> Response {
     let report = Report::take(&state).await;
     let pipeline = &report.pipeline;
-    let mut body = report.summary();
     let stored = match report.answers {
         true => Stored::read(&state.pools.health, pipeline).await,
         false => Stored::default(),
     };
     let groups = pipeline.projectors.iter();
-    let groups: Map<String, Value> = groups
+    let groups = groups
         .map(|(name, status)| (report.group(name), stored.group(name, status, &pipeline.instance)))
         .collect();
     let tenant = TenantId::default_tenant();
     let facts = within(facts::look(&state.pools.health)).await.ok();
     let counts = within(store::dead_letters::counts(&state.pools.health, &tenant)).await.ok();
-    let details = [
-        ("instance", json!(pipeline.instance)),
-        ("outbox", stored.outbox(&pipeline.publisher)),
-        ("groups", Value::Object(groups)),
-        ("cluster", cluster(pipeline)),
-        ("database", facts.as_ref().map_or(Value::Null, database)),
-        ("deadLetters", json!(counts.map(|counts| counts.open))),
-        ("parkedWallets", json!(counts.map(|counts| counts.parked))),
-        ("topicStates", topics(pipeline)),
-        ("schemas", schemas(&pipeline.schemas)),
-        ("deadTasks", json!(pipeline.dead_tasks)),
-        ("oldestSnapshots", stored.snapshots.iter().filter(is_old).map(snapshot).collect()),
-    ];
-    body.extend(details.map(|(name, value)| (name.to_owned(), value)));
-    page(StatusCode::OK, &Value::Object(body))
+    let stats = KafkaStats {
+        health: report.summary(),
+        instance: pipeline.instance.clone(),
+        cluster: pipeline.cluster.as_ref().map(cluster),
+        database: facts.as_ref().map(database),
+        outbox: stored.outbox(&pipeline.publisher),
+        groups,
+        dead_letters: counts.map(|counts| counts.open),
+        parked_wallets: counts.map(|counts| counts.parked),
+        topic_states: report.topics().map(<[_]>::to_vec),
+        schemas: pipeline.schemas.clone(),
+        dead_tasks: pipeline.dead_tasks.clone(),
+        oldest_snapshots: stored.snapshots.into_iter().filter(is_old).collect(),
+    };
+    answer(StatusCode::OK, &stats)
 }
 
 /// The database as the service meets it, with what an operator should know.
-fn database(facts: &Facts) -> Value {
-    json!({
-        "login": facts.login,
-        "role": facts.role,
-        "booksProtected": facts.protected,
-        "writable": facts.unwritable().is_none(),
-        "durable": facts.is_durable(),
-        "warnings": facts.warnings(),
-    })
+fn database(facts: &Facts) -> Database {
+    Database {
+        login: facts.login.clone(),
+        role: facts.role.clone(),
+        books_protected: facts.protected,
+        writable: facts.unwritable().is_none(),
+        durable: facts.is_durable(),
+        warnings: facts.warnings(),
+    }
+}
+
+fn cluster(cluster: &ClusterStatus) -> Cluster {
+    let brokers = cluster.brokers.iter().map(|broker| Broker {
+        id: broker.id,
+        host: broker.host.clone(),
+        reachable: broker.latency_ms.is_some(),
+        latency_ms: broker.latency_ms,
+    });
+    Cluster {
+        id: cluster.id.clone(),
+        controller: cluster.controller,
+        ping_ms: cluster.ping_ms,
+        brokers: brokers.collect(),
+        topics: cluster.topics.clone(),
+    }
 }
 
 async fn lags(pool: &Pool, names: &[&str]) -> store::Result<Vec<PartitionLag>> {
@@ -91,82 +107,11 @@ async fn lags(pool: &Pool, names: &[&str]) -> store::Result<Vec<PartitionLag>> {
 }
 
 /// Of a slot and of a standby's feedback no age is known, but how many transactions began since.
-fn is_old(held: &&Snapshot) -> bool {
+fn is_old(held: &Snapshot) -> bool {
     match held.seconds {
         Some(seconds) => seconds >= YOUNG,
         None => held.transactions.is_some_and(|count| count >= FAR),
     }
-}
-
-fn snapshot(held: &Snapshot) -> Value {
-    json!({
-        "kind": held.kind,
-        "pid": held.pid,
-        "name": held.name,
-        "database": held.database,
-        "seconds": held.seconds,
-        "transactions": held.transactions,
-    })
-}
-
-/// Each topic that the summary counts. Null where nobody could look.
-fn topics(pipeline: &Pipeline) -> Value {
-    let topics = pipeline.topics.as_ref().filter(|_| pipeline.connected);
-    let Some(topics) = topics else { return Value::Null };
-    let topics = topics.iter().map(|topic| {
-        json!({
-            "name": topic.name,
-            "exists": topic.exists,
-            "partitions": topic.partitions,
-            "underReplicated": topic.under_replicated,
-            "offline": topic.offline,
-            "drift": topic.drift,
-        })
-    });
-    topics.collect()
-}
-
-fn schemas(schemas: &SchemasStatus) -> Value {
-    json!({
-        "state": schemas.state.as_str(),
-        "registry": schemas.registry,
-        "subjects": schemas.subjects,
-        "error": schemas.error,
-    })
-}
-
-/// Null where the cluster did not answer the last question.
-fn cluster(pipeline: &Pipeline) -> Value {
-    let Some(cluster) = &pipeline.cluster else { return Value::Null };
-    let brokers = cluster.brokers.iter();
-    let brokers: Vec<Value> = brokers
-        .map(|broker| {
-            json!({
-                "id": broker.id,
-                "host": broker.host,
-                "reachable": broker.latency_ms.is_some(),
-                "latencyMs": broker.latency_ms,
-            })
-        })
-        .collect();
-    let topics = cluster.topics.iter();
-    let topics: Vec<Value> = topics
-        .map(|topic| {
-            json!({
-                "name": topic.name,
-                "partitions": topic.partitions,
-                "underReplicated": topic.under_replicated,
-                "offline": topic.offline,
-            })
-        })
-        .collect();
-    json!({
-        "id": cluster.id,
-        "controller": cluster.controller,
-        "pingMs": cluster.ping_ms,
-        "brokers": brokers,
-        "topics": topics,
-    })
 }
 
 impl Stored {
@@ -182,80 +127,66 @@ impl Stored {
     }
 
     /// What this instance has published, and which instance publishes which partition.
-    fn outbox(&self, publisher: &PublisherStatus) -> Value {
+    fn outbox(&self, publisher: &PublisherStatus) -> Outbox {
         let publishers = self.holders.iter().filter(|holder| holder.role == leases::PUBLISHER);
-        let partitions: Vec<Value> = publishers
-            .map(|holder| json!({"partition": holder.partition, "owner": holder.owner}))
-            .collect();
-        json!({
-            "partitions": partitions,
-            "published": publisher.published,
-            "publishedLastMinute": publisher.published_last_minute,
-            "errors": publisher.errors,
-            "lastError": publisher.last_error,
-        })
+        let partitions = publishers
+            .map(|holder| Published { partition: holder.partition, owner: holder.owner.clone() });
+        Outbox {
+            published: publisher.published,
+            published_last_minute: publisher.published_last_minute,
+            errors: publisher.errors,
+            last_error: publisher.last_error.clone(),
+            partitions: partitions.collect(),
+        }
     }
 
-    fn group(&self, name: &str, status: &ProjectorStatus, own: &str) -> Value {
+    fn group(&self, name: &str, status: &ProjectorStatus, own: &str) -> Group {
         let resets = self.resets.iter().find(|resets| resets.projector == name);
-        json!({
-            "rebalances": status.rebalances,
-            "resets": resets.map_or(0, |resets| resets.honoured),
-            "resetsRefused": resets.map_or(0, |resets| resets.refused),
-            "offsets": {
-                "copying": status.offsets.copying,
-                "watched": status.offsets.watched,
-                "error": status.offsets.error,
-            },
-            "applied": status.applied,
-            "duplicates": status.duplicates,
-            "healed": status.healed,
-            "deadLetters": status.dead_letters,
-            "lastError": status.last_error,
-            "partitions": self.partitions(name, status, own),
-        })
+        Group {
+            rebalances: status.rebalances,
+            resets: resets.map_or(0, |resets| resets.honoured),
+            resets_refused: resets.map_or(0, |resets| resets.refused),
+            offsets: status.offsets.clone(),
+            applied: status.applied,
+            duplicates: status.duplicates,
+            healed: status.healed,
+            dead_letters: status.dead_letters,
+            last_error: status.last_error.clone(),
+            partitions: self.partitions(name, status, own),
+        }
     }
 
-    /// The topic's end is known where this instance reads the partition. Of the others the place is
+    /// The topic's end is known where this instance reads the partition. Of the others the position is
     /// known, from Postgres.
-    fn partitions(&self, name: &str, status: &ProjectorStatus, own: &str) -> Vec<Value> {
-        let mut partitions: BTreeMap<i32, Value> = BTreeMap::new();
-        let holders = self.holders.iter().filter(|holder| holder.role == name);
-        for holder in holders.clone() {
-            let entry = json!({
-                "partition": holder.partition,
-                "committed": holder.next_offset.unwrap_or(0),
-                "logEnd": null,
-                "lag": null,
-                "owner": holder.owner,
-            });
-            partitions.insert(holder.partition, entry);
-        }
-        // A partition that was given up a moment ago is another's; without Postgres all is as it was.
-        let is_own = |partition: &i32| {
-            let holder = holders.clone().find(|holder| holder.partition == *partition);
-            holder.is_none_or(|holder| holder.owner.as_deref() == Some(own))
-        };
-        for (partition, at) in status.partitions.iter().filter(|(partition, _)| is_own(partition)) {
-            let entry = json!({
-                "partition": partition,
-                "committed": at.next_offset,
-                "logEnd": at.high_watermark,
-                "lag": at.lag(),
-                "owner": own,
-            });
-            partitions.insert(*partition, entry);
-        }
-        for (partition, entry) in &mut partitions {
+    fn partitions(&self, name: &str, status: &ProjectorStatus, own: &str) -> Vec<Partition> {
+        let holders: BTreeMap<i32, &Holder> = self
+            .holders
+            .iter()
+            .filter(|holder| holder.role == name)
+            .map(|holder| (holder.partition, holder))
+            .collect();
+        let all: BTreeSet<i32> = holders.keys().chain(status.partitions.keys()).copied().collect();
+        let partition = |partition: i32| {
+            let holder = holders.get(&partition);
+            let owner = holder.and_then(|holder| holder.owner.as_deref());
+            // A partition that was given up a moment ago is another's; without Postgres all is as it was.
+            let is_own = holder.is_none() || owner == Some(own);
+            let read = status.partitions.get(&partition).filter(|_| is_own);
+            let stored = holder.and_then(|holder| holder.next_offset).unwrap_or(0);
             let mut lags = self.lags.iter();
-            let lag = lags.find(|lag| lag.projector == name && lag.partition == *partition);
+            let lag = lags.find(|lag| lag.projector == name && lag.partition == partition);
             let lag = lag.filter(|lag| lag.unknown.is_none());
-            if let Some(fields) = entry.as_object_mut() {
-                fields.insert("lagEvents".to_owned(), json!(lag.map(|lag| lag.events)));
-                fields.insert("more".to_owned(), json!(lag.is_some_and(|lag| lag.more)));
-                fields.insert("lagMs".to_owned(), json!(lag.map(|lag| lag.oldest_ms)));
+            Partition {
+                partition,
+                committed: read.map_or(stored, |read| read.next_offset),
+                log_end: read.map(|read| read.high_watermark),
+                lag: read.map(|read| read.lag()),
+                lag_events: lag.map(|lag| lag.events),
+                more: lag.is_some_and(|lag| lag.more),
+                lag_ms: lag.map(|lag| lag.oldest_ms),
+                owner: if read.is_some() { Some(own) } else { owner }.map(str::to_owned),
             }
-        }
-        partitions.into_values().collect()
+        };
+        all.into_iter().map(partition).collect()
     }
 }
