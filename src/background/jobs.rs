@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, timeout};
+use tokio_util::task::TaskTracker;
 
 use super::task::Task;
 use crate::backoff;
@@ -89,7 +89,11 @@ pub struct Jobs {
     kinds: Vec<&'static str>,
     /// How long a claim lasts, by kind the longest.
     claim: Duration,
-    running: FuturesUnordered<BoxFuture<'static, ()>>,
+    /// Each attempt is a task of its own: none waits for a claim, nor a claim for what it has in hand.
+    running: TaskTracker,
+    room: Arc<Semaphore>,
+    /// Fired when one has ended.
+    ended: Arc<Notify>,
     count_due: Instant,
 }
 
@@ -98,13 +102,20 @@ impl Jobs {
         let kinds = parts.handlers.iter().map(|handler| handler.kind()).collect();
         let times = parts.handlers.iter().map(|handler| handler.time_max());
         let claim = times.max().unwrap_or_default() + CLAIM_SLACK;
-        let running = FuturesUnordered::new();
-        Self { parts, kinds, claim, running, count_due: Instant::now() }
+        Self {
+            parts,
+            kinds,
+            claim,
+            running: TaskTracker::new(),
+            room: Arc::new(Semaphore::new(RUNNING_MAX)),
+            ended: Arc::default(),
+            count_due: Instant::now(),
+        }
     }
 
     /// Claims as many as there is room for, and begins them. Whether there may be more.
-    async fn claim(&mut self) -> store::Result<bool> {
-        let room = RUNNING_MAX.saturating_sub(self.running.len());
+    async fn claim(&self) -> store::Result<bool> {
+        let room = self.room.available_permits();
         if room == 0 {
             return Ok(false);
         }
@@ -114,15 +125,20 @@ impl Jobs {
         let more = claimed.len() == room;
         for job in claimed {
             let handler = self.parts.handlers.iter().find(|handler| handler.kind() == job.kind);
-            if let Some(handler) = handler {
-                let (pool, handler) = (pool.clone(), Arc::clone(handler));
-                self.running.push(Box::pin(attempt(pool, handler, job)));
-            }
+            let place = Arc::clone(&self.room).try_acquire_owned();
+            let (Some(handler), Ok(place)) = (handler, place) else { continue };
+            let (pool, handler) = (pool.clone(), Arc::clone(handler));
+            let ended = Arc::clone(&self.ended);
+            self.running.spawn(async move {
+                attempt(pool, handler, job).await;
+                drop(place);
+                ended.notify_one();
+            });
         }
-        Ok(more && self.running.len() < RUNNING_MAX)
+        Ok(more)
     }
 
-    async fn count(&mut self) -> store::Result<()> {
+    async fn count(&self) -> store::Result<()> {
         let counting = jobs::counts(&self.parts.pool, &self.kinds);
         let counts = store::bounded(store::SILENT, counting).await?;
         let counts: BTreeMap<_, _> = counts.iter().map(|of| (of.kind.as_str(), of)).collect();
@@ -156,16 +172,17 @@ impl Task for Jobs {
         Ok(if self.claim().await? { Duration::ZERO } else { EVERY })
     }
 
-    /// Jobs run while the task waits.
     async fn woken(&mut self) {
         tokio::select! {
-            Some(()) = self.running.next(), if !self.running.is_empty() => {}
+            () = self.ended.notified() => {}
             () = self.parts.added.notified() => {}
         }
     }
 
+    /// What runs by then is finished.
     async fn end(&mut self) {
-        while self.running.next().await.is_some() {}
+        self.running.close();
+        self.running.wait().await;
     }
 }
 

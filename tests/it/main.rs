@@ -34,6 +34,7 @@ mod groups;
 mod idempotency;
 mod instances;
 mod jobs;
+mod leases;
 mod load_tools;
 mod logs;
 mod openapi;
