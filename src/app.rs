@@ -1,5 +1,5 @@
-//! Wiring: who gets what, which tasks run, and in which order they stop. The only place that
-//! spawns tasks which live as long as the service.
+//! Wiring: what the service is made of ([`services`]), which tasks run ([`tasks`]), and in which order
+//! they stop. The only place that spawns tasks which live as long as the service.
 //!
 //! Shutdown: not ready → no new connections, running requests and inbound commands finish → lanes
 //! drain → unknown COMMITs settle → publisher and projectors finish what they have in hand and give
@@ -15,8 +15,10 @@ mod inbound;
 mod lanes;
 mod pipeline;
 mod schemas;
+mod services;
 mod signals;
 mod snapshots;
+mod tasks;
 mod topic_health;
 mod watch;
 
@@ -27,19 +29,15 @@ use std::time::Duration;
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Settings;
-use crate::execute::Queue;
 use crate::http::{self, HttpState, Repairs};
-use crate::instance::Instance;
-use crate::pressure::Pressure;
-use crate::recent::Recent;
-use crate::status::Status;
 use crate::store;
 use crate::topics::{self, Seen};
+use services::Services;
+use tasks::Running;
 
 pub use crate::http::{Caller, Callers, Scopes};
 
@@ -93,37 +91,33 @@ pub async fn run_for(
     if settings.kafka.enabled {
         admission::check(&settings.kafka).await?;
     }
-    let background = Background::new(&settings)?;
-    background.spawn_database(&settings, &shutdown).await?;
-    let seen = match settings.kafka.enabled {
-        true => admission::topic(&background.topics(&settings)).await?,
-        false => Seen::default(),
+    let services = Services::new(settings, shutdown.clone())?;
+    database::check(&services.way).await?;
+    let seen = match services.kafka {
+        Some(_) => admission::topic(&services.topics()).await?,
+        None => Seen::default(),
     };
-    background.spawn_schemas(&settings).await?;
-    let (executor, lanes) = background.lanes(&settings);
-    background.spawn_lanes(lanes, &shutdown)?;
-    background.spawn_signals();
-    if let (Some(kafka), true) =
-        (background.spawn_pipeline(&settings, seen), settings.kafka.inbound.enabled)
-    {
-        background.spawn_inbound(&settings, &kafka, executor.clone(), &shutdown);
-    }
-    background.spawn_metrics(metrics.clone(), executor.queue());
+    let schemas = schemas::at_start(&services).await?;
+    let background = Background::new(services);
+    let (executor, lanes) = background.lanes();
+    background.spawn_lanes(lanes)?;
+    let services = &background.services;
+    background.start(schemas.map(|schemas| tasks::repeated(services, schemas)));
+    background.start(tasks::all(services, seen, &executor, metrics.clone()));
 
     let state = HttpState::new(http::Parts {
         callers,
         executor,
-        pools: background.pools.clone(),
-        status: background.status.clone(),
-        applied: Arc::clone(&background.applied),
-        settings: settings.http.clone(),
+        pools: services.pools.clone(),
+        status: services.status.clone(),
+        applied: Arc::clone(&services.wakes.applied),
+        settings: services.settings.http.clone(),
         metrics,
-        repairs: background.repairs(&settings),
-        asyncapi: asyncapi(&settings),
+        repairs: background.repairs(),
+        asyncapi: asyncapi(&services.settings),
     });
     tracing::info!(address = %listener.local_addr()?, "listening");
-    let draining = background.status.clone();
-    let stop = shutdown.clone();
+    let (draining, stop) = (services.status.clone(), shutdown.clone());
     background.tasks.spawn(async move {
         stop.cancelled().await;
         draining.update(|pipeline| pipeline.draining = true);
@@ -132,157 +126,71 @@ pub async fn run_for(
     background.stop().await
 }
 
-/// The tasks behind the HTTP server, and what they share.
+/// The tasks beside the HTTP server.
 struct Background {
-    way: store::Way,
-    pools: store::Pools,
-    status: Status,
+    services: Services,
     /// Everything that must end before the process does.
     tasks: TaskTracker,
     /// Lanes and their side work: they end when the last executor is gone.
     commands: TaskTracker,
-    /// Ends publisher, projectors and gauges; fired after the lanes have drained.
-    stop: CancellationToken,
-    /// What shows the other instances that this one lives.
+    /// The listener shows the other instances that this one lives: nothing waits for its end.
     last: TaskTracker,
-    /// Ends it, when all else has ended.
-    quit: CancellationToken,
-    instance: Arc<Instance>,
-    wake_others: Arc<Notify>,
-    wake_publisher: Arc<Notify>,
-    wake_republisher: Arc<Notify>,
-    wake_second: Arc<Notify>,
-    wake_projectors: Vec<Arc<Notify>>,
-    /// Fired whenever a projector here has applied something.
-    applied: Arc<Notify>,
-    pressure: Pressure,
-    recent: Recent,
 }
 
 impl Background {
-    fn new(settings: &Settings) -> anyhow::Result<Self> {
-        let status = Status::default();
-        let instance = Arc::new(Instance::new(settings.consumer.session_timeout));
-        let way = store::Way::new(&settings.database.url);
-        status.update(|pipeline| {
-            pipeline.kafka_enabled = settings.kafka.enabled;
-            pipeline.instance = instance.owner().to_owned();
-            pipeline.group_prefix.clone_from(&settings.consumer.group_prefix);
-        });
-        Ok(Self {
-            pools: store::Pools::new(&way, &settings.database)
-                .context("DATABASE_URL: not a usable postgres:// URL")?,
-            way,
-            status,
-            tasks: TaskTracker::new(),
-            commands: TaskTracker::new(),
-            stop: CancellationToken::new(),
-            last: TaskTracker::new(),
-            quit: CancellationToken::new(),
-            instance,
-            wake_others: Arc::default(),
-            wake_publisher: Arc::default(),
-            wake_republisher: Arc::default(),
-            wake_second: Arc::default(),
-            wake_projectors: vec![Arc::default(), Arc::default()],
-            applied: Arc::default(),
-            pressure: Pressure::default(),
-            recent: Recent::default(),
-        })
-    }
-
-    /// Whom a commit wakes, here or in another instance.
-    fn pipeline_wakes(&self) -> Vec<Arc<Notify>> {
-        let mut wakes = self.wake_projectors.clone();
-        wakes.extend([&self.wake_publisher, &self.wake_second].map(Arc::clone));
-        wakes
-    }
-
-    fn spawn_signals(&self) {
-        let (instance, wakes) = (Arc::clone(&self.instance), self.pipeline_wakes());
-        let listen = signals::listen(self.way.clone(), instance, wakes, self.quit.clone());
-        self.supervise_in(&self.last, &self.quit, "listener", listen);
-        let (pool, instance) = (self.pools.pipeline.clone(), Arc::clone(&self.instance));
-        let tell = signals::tell(pool, instance, Arc::clone(&self.wake_others), self.stop.clone());
-        self.supervise("signals", tell);
-        self.supervise("snapshots", snapshots::watch(self.pools.health.clone(), self.stop.clone()));
-    }
-
-    /// Where the registry says that the schemas do not fit, the service must not start.
-    async fn spawn_schemas(&self, settings: &Settings) -> anyhow::Result<()> {
-        if let Some(schemas) = schemas::Schemas::new(settings, &self.status) {
-            let registered = schemas.at_start().await?;
-            self.supervise("schemas", schemas.run(registered, self.stop.clone()));
-        }
-        Ok(())
+    fn new(services: Services) -> Self {
+        let (tasks, commands, last) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
+        Self { services, tasks, commands, last }
     }
 
     /// What the admin routes may set in motion.
-    fn repairs(&self, settings: &Settings) -> Repairs {
+    fn repairs(&self) -> Repairs {
+        let s = &self.services;
         Repairs {
-            database: settings.database.clone(),
-            events_topic: settings.kafka.events_topic.clone(),
-            topics: self.topics(settings),
-            publisher: Arc::clone(&self.wake_publisher),
-            republisher: Arc::clone(&self.wake_republisher),
+            database: s.settings.database.clone(),
+            events_topic: s.settings.kafka.events_topic.clone(),
+            topics: s.topics(),
+            publisher: Arc::clone(&s.wakes.publisher),
+            republisher: Arc::clone(&s.wakes.republisher),
             tasks: self.tasks.clone(),
-            stop: self.stop.clone(),
+            stop: s.stop.clone(),
         }
     }
 
-    fn topics(&self, settings: &Settings) -> topics::Wiring {
-        topics::Wiring {
-            pool: self.pools.upkeep.clone(),
-            kafka: settings.kafka.clone(),
-            codec: settings.producer.compression,
+    /// Starts tasks. One that ends before it was told to makes the service unhealthy.
+    fn start(&self, tasks: impl IntoIterator<Item = Running>) {
+        for Running { name, stop, is_last, work } in tasks {
+            let tracker = if is_last { &self.last } else { &self.tasks };
+            let (task, status) = (tracker.spawn(work), self.services.status.clone());
+            tracker.spawn(async move {
+                let ended = task.await;
+                if !stop.is_cancelled() {
+                    let panicked = ended.is_err();
+                    tracing::error!(task = name, panicked, "background task ended");
+                    status.update(|pipeline| pipeline.dead_tasks.push(name));
+                }
+            });
         }
-    }
-
-    fn supervise(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        self.supervise_in(&self.tasks, &self.stop, name, task);
-    }
-
-    /// A background task that ends before it was told to, by `stop`, makes the service unhealthy.
-    fn supervise_in(
-        &self,
-        tasks: &TaskTracker,
-        stop: &CancellationToken,
-        name: &'static str,
-        task: impl Future<Output = ()> + Send + 'static,
-    ) {
-        let task = tasks.spawn(task);
-        let (status, stop) = (self.status.clone(), stop.clone());
-        tasks.spawn(async move {
-            let ended = task.await;
-            if !stop.is_cancelled() {
-                tracing::error!(task = name, panicked = ended.is_err(), "background task ended");
-                status.update(|pipeline| pipeline.dead_tasks.push(name));
-            }
-        });
-    }
-
-    fn spawn_metrics(&self, metrics: PrometheusHandle, queue: Queue) {
-        let (status, stop) = (self.status.clone(), self.stop.clone());
-        self.tasks.spawn(gauges::refresh(metrics, queue, status, stop));
     }
 
     /// The HTTP server is done and with it every executor: the rest follows in order.
     async fn stop(self) -> anyhow::Result<()> {
+        let Services { pools, status, stop, quit, .. } = self.services;
         self.commands.close();
         if tokio::time::timeout(SETTLE, self.commands.wait()).await.is_err() {
             tracing::warn!("commands still unsettled at the end: their keys will tell");
         }
-        self.stop.cancel();
+        stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(GRACE, self.tasks.wait()).await.is_err() {
             tracing::warn!(
                 "background tasks cut off: they go on where they were at the next start"
             );
         }
-        self.quit.cancel();
+        quit.cancel();
         // Sessions of a silent server cannot say goodbye: they are not waited for.
-        let _ = tokio::time::timeout(CLOSE, self.pools.close()).await;
-        let dead = self.status.snapshot().dead_tasks;
+        let _ = tokio::time::timeout(CLOSE, pools.close()).await;
+        let dead = status.snapshot().dead_tasks;
         anyhow::ensure!(!dead.contains(&"lane"), "a lane died; the log has the cause");
         anyhow::ensure!(!dead.contains(&database::TASK), "DATABASE_URL: {}", store::SHARED);
         tracing::info!("stopped");

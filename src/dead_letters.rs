@@ -12,10 +12,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
+use crate::background::task::Task;
 use crate::config::{Codec, KafkaSettings};
 use crate::envelope::partition_of;
 use crate::kafka::topics::TopicSpec;
@@ -30,7 +30,6 @@ const EVERY: Duration = Duration::from_secs(1);
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 /// At the end, claims are given back within this time, else they run out.
 const GOODBYE: Duration = Duration::from_secs(2);
-const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// What `app` wires the room with.
 #[derive(Debug)]
@@ -68,7 +67,7 @@ struct Sender {
 
 /// Why a round ended before its end.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+pub enum Failure {
     #[error(transparent)]
     Store(#[from] store::Error),
     #[error(transparent)]
@@ -102,33 +101,8 @@ impl DeadLetters {
         }
     }
 
-    /// Works until told to stop. What is in flight then is sent again by whoever is next.
-    pub async fn run(mut self, token: CancellationToken) {
-        let mut pause = EVERY;
-        while let Some(round) = token.run_until_cancelled(self.round()).await {
-            let rest = match round {
-                Ok(count) => {
-                    pause = EVERY;
-                    if count == 0 { EVERY } else { Duration::ZERO }
-                }
-                Err(error) => {
-                    if pause == EVERY {
-                        tracing::warn!(%error, "dead letters wait");
-                    }
-                    pause = (pause * 2).min(PAUSE_MAX);
-                    pause
-                }
-            };
-            token.run_until_cancelled(sleep(rest)).await;
-        }
-        let release = delivery::release(&self.pool, &self.tenant, &self.owner);
-        if !matches!(timeout(GOODBYE, release).await, Ok(Ok(()))) {
-            tracing::debug!("claims of dead letters were not given back; they run out");
-        }
-    }
-
     /// Sends what fits into one request; returns how many rows were looked at.
-    async fn round(&mut self) -> Result<usize, Failure> {
+    async fn send_due(&mut self) -> Result<usize, Failure> {
         if Instant::now() >= self.count_due {
             self.count_due = Instant::now() + COUNT_EVERY;
             self.count().await?;
@@ -229,6 +203,25 @@ impl DeadLetters {
             metrics::gauge!(name).set(u32::try_from(count).unwrap_or(u32::MAX));
         }
         Ok(())
+    }
+}
+
+impl Task for DeadLetters {
+    const NAME: &'static str = "dead letters";
+    /// What is in flight then is sent again by the next instance that claims it.
+    const MAY_BE_CUT: bool = true;
+    type Error = Failure;
+
+    async fn round(&mut self) -> Result<Duration, Failure> {
+        let looked_at = self.send_due().await?;
+        Ok(if looked_at == 0 { EVERY } else { Duration::ZERO })
+    }
+
+    async fn end(&mut self) {
+        let release = delivery::release(&self.pool, &self.tenant, &self.owner);
+        if !matches!(timeout(GOODBYE, release).await, Ok(Ok(()))) {
+            tracing::debug!("claims of dead letters were not given back; they run out");
+        }
     }
 }
 

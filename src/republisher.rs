@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
+use crate::background::task::Task;
 use crate::store::outbox::republish::{self, Step};
 use crate::store::{self, Pool};
 use crate::wallet::TenantId;
@@ -16,8 +16,6 @@ use crate::wallet::TenantId;
 const IDLE: Duration = Duration::from_secs(5);
 /// Until the publisher has sent some of what waits.
 const FULL: Duration = Duration::from_millis(100);
-/// After an error of Postgres.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// What the republisher needs; `app` puts it together.
 #[derive(Debug)]
@@ -32,30 +30,25 @@ pub struct Republisher {
     pub publisher: Arc<Notify>,
 }
 
-impl Republisher {
-    /// Works until told to stop; a transaction that runs by then is finished.
-    pub async fn run(self, token: CancellationToken) {
-        while !token.is_cancelled() {
-            let stepping = step(&self.pool, &self.tenant, &self.topic);
-            let pause = match store::bounded(store::SILENT, stepping).await {
-                Ok(Step::Wrote(events)) => {
-                    tracing::debug!(events, "events to be sent again");
-                    self.publisher.notify_one();
-                    continue;
-                }
-                Ok(Step::Full) => FULL,
-                Ok(Step::Idle) => IDLE,
-                Err(error) => {
-                    tracing::debug!(%error, "republishing");
-                    PAUSE
-                }
-            };
-            tokio::select! {
-                () = token.cancelled() => {}
-                () = self.asked.notified() => {}
-                () = tokio::time::sleep(pause) => {}
+impl Task for Republisher {
+    const NAME: &'static str = "republisher";
+    type Error = store::Error;
+
+    async fn round(&mut self) -> store::Result<Duration> {
+        let stepping = step(&self.pool, &self.tenant, &self.topic);
+        Ok(match store::bounded(store::SILENT, stepping).await? {
+            Step::Wrote(events) => {
+                tracing::debug!(events, "events to be sent again");
+                self.publisher.notify_one();
+                Duration::ZERO
             }
-        }
+            Step::Full => FULL,
+            Step::Idle => IDLE,
+        })
+    }
+
+    async fn woken(&mut self) {
+        self.asked.notified().await;
     }
 }
 

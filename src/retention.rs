@@ -13,8 +13,7 @@
 
 use std::time::{Duration, Instant};
 
-use tokio_util::sync::CancellationToken;
-
+use crate::background::task::Task;
 use crate::config::RetentionSettings;
 use crate::store::retention::{self as rows, Step};
 use crate::store::{self, Pool};
@@ -25,7 +24,7 @@ const ROWS: i64 = 1000;
 /// The pause after a step, in steps.
 const YIELD: u32 = 3;
 const YIELD_MIN: Duration = Duration::from_millis(5);
-/// After an error of Postgres, or while another instance is at it.
+/// While another instance is at it.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// Purges one tenant's tables.
@@ -68,23 +67,6 @@ impl Retention {
             batches: Pass::new("command_batches"),
             keys: Pass::new("idempotency_keys"),
             letters: Pass::new("dead_letters"),
-        }
-    }
-
-    /// Purges until told to stop; a transaction that runs by then is finished.
-    pub async fn run(mut self, token: CancellationToken) {
-        while !token.is_cancelled() {
-            let begun = Instant::now();
-            let pause = match store::bounded(store::SILENT, self.step()).await {
-                Ok(Some(_)) => (begun.elapsed() * YIELD).max(YIELD_MIN),
-                Ok(None) => PAUSE,
-                Err(error) => {
-                    tracing::debug!(%error, "purging");
-                    PAUSE
-                }
-            };
-            let due = self.next_due().saturating_duration_since(Instant::now());
-            token.run_until_cancelled(tokio::time::sleep(pause.max(due))).await;
         }
     }
 
@@ -138,6 +120,20 @@ impl Retention {
     fn next_due(&self) -> Instant {
         let answers = self.keys.due.min(self.letters.due);
         self.outbox.due.min(self.batches.due).min(answers)
+    }
+}
+
+impl Task for Retention {
+    const NAME: &'static str = "retention";
+    type Error = store::Error;
+
+    async fn round(&mut self) -> store::Result<Duration> {
+        let begun = Instant::now();
+        let pause = match store::bounded(store::SILENT, self.step()).await? {
+            Some(_) => (begun.elapsed() * YIELD).max(YIELD_MIN),
+            None => PAUSE,
+        };
+        Ok(pause.max(self.next_due().saturating_duration_since(Instant::now())))
     }
 }
 

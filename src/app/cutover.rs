@@ -1,16 +1,11 @@
 //! Dual publishing's part of the wiring: once the second topic has become the first, publisher and
 //! projectors go on in its place before anything is published.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::Background;
-use super::pipeline::{Books, books};
-use crate::config::Settings;
-use crate::kafka::{Breaker, Connection};
-use crate::publisher::{Deps, Publisher, Role};
+use crate::kafka::Connection;
 use crate::store::dual_publish::cutover::{Cutover, cut_over, take_back};
 use crate::store::{self, Pool};
 use crate::wallet::TenantId;
@@ -69,36 +64,4 @@ async fn attempt(pool: &Pool, kafka: &Connection, topic: &str) -> Result<Cutover
         cutover
     };
     cutting.await.map_err(|error: store::Error| error.to_string())
-}
-
-impl Background {
-    /// Publishes events into the second topic, too, once the first is known to be the first.
-    pub(super) fn spawn_dual_publisher(
-        &self,
-        settings: &Settings,
-        kafka: &Arc<Connection>,
-        decided: &CancellationToken,
-    ) {
-        let Some(second) = settings.second.clone() else { return };
-        let role = Role::Dual {
-            first_topic: settings.kafka.events_topic.clone(),
-            from_now: second.from_now,
-            apart: second.apart,
-        };
-        let breaker = Breaker::for_second_cluster(&second.kafka.breaker);
-        let wake = &self.wake_second;
-        let deps = self.publisher_deps(settings, role, second.kafka, breaker, wake);
-        let (stop, decided) = (self.stop.clone(), decided.clone());
-        let (wiring, kafka) = (self.topics(settings), Arc::clone(kafka));
-        self.supervise("second publisher", async move {
-            if stop.run_until_cancelled(decided.cancelled()).await.is_none() {
-                return;
-            }
-            if let Some(Books { partitions, deployment }) =
-                books(&wiring, &kafka, &deps.status, &stop, || {}).await
-            {
-                Publisher::new(Deps { partitions, deployment, ..deps }).run(stop).await;
-            }
-        });
-    }
 }

@@ -6,8 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
-use super::Background;
-use crate::config::Settings;
+use super::services::Services;
 use crate::execute::SIDE_SESSIONS;
 use crate::status::Status;
 use crate::store::facts::{self, Facts};
@@ -21,30 +20,28 @@ const AT_START: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_secs(1);
 const EVERY: Duration = Duration::from_secs(10);
 
-impl Background {
-    /// Fails where the way to the database is none to use. Where that is found later, because the
-    /// database was away, the service stops.
-    pub(super) async fn spawn_database(
-        &self,
-        settings: &Settings,
-        shutdown: &CancellationToken,
-    ) -> anyhow::Result<()> {
-        match tokio::time::timeout(AT_START, self.way.check()).await {
-            Ok(Err(error)) if error.is_refusal() => return Err(error).context("DATABASE_URL"),
-            _ => {}
-        }
-        let sessions = u32::try_from(settings.commands.lanes + SIDE_SESSIONS).unwrap_or(u32::MAX);
-        let watch = Watch {
-            way: self.way.clone(),
-            pool: self.pools.health.clone(),
-            // The listener's, too.
-            sessions: Pools::sessions(&settings.database).saturating_add(sessions + 1),
-            status: self.status.clone(),
-            shutdown: shutdown.clone(),
-        };
-        self.supervise(TASK, watch.run(self.stop.clone()));
-        Ok(())
+/// Fails where the way to the database is none to use. Where that is found later, because the database
+/// was away, the service stops.
+pub(super) async fn check(way: &Way) -> anyhow::Result<()> {
+    match tokio::time::timeout(AT_START, way.check()).await {
+        Ok(Err(error)) if error.is_refusal() => Err(error).context("DATABASE_URL"),
+        _ => Ok(()),
     }
+}
+
+/// Looks at it for as long as the service runs.
+pub(super) fn watch(s: &Services) -> impl Future<Output = ()> + Send + 'static {
+    let lanes = s.settings.commands.lanes + SIDE_SESSIONS;
+    let watch = Watch {
+        way: s.way.clone(),
+        pool: s.pools.health.clone(),
+        // The listener's, too.
+        sessions: Pools::sessions(&s.settings.database)
+            .saturating_add(u32::try_from(lanes + 1).unwrap_or(u32::MAX)),
+        status: s.status.clone(),
+        shutdown: s.shutdown.clone(),
+    };
+    watch.run(s.stop.clone())
 }
 
 struct Watch {

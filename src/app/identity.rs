@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
+use crate::background::task::Task;
+use crate::backoff::Backoff;
 use crate::kafka::Connection;
 use crate::status::{COMMANDS, Problem, Status};
 use crate::topics::{Seen, Tended, Topics, TopicsError, Wiring};
@@ -14,39 +14,34 @@ const EVERY: Duration = Duration::from_secs(5);
 /// While it is gone, or not as it has to be.
 const SOON: Duration = Duration::from_secs(1);
 
-/// Runs until told to stop. `seen`: of the topic at the start.
-pub(super) async fn watch(
-    wiring: Wiring,
-    connection: Arc<Connection>,
-    status: Status,
-    mut seen: Seen,
-    stop: CancellationToken,
-) {
-    let mut open = None;
-    loop {
+pub(super) struct Identity {
+    pub wiring: Wiring,
+    pub connection: Arc<Connection>,
+    pub status: Status,
+    /// The topic as of the last look, first of all at the start.
+    pub seen: Seen,
+    /// Kept from round to round.
+    pub open: Option<Topics>,
+}
+
+impl Task for Identity {
+    const NAME: &'static str = "topic watch";
+    const MAY_BE_CUT: bool = true;
+    type Error = TopicsError;
+
+    async fn round(&mut self) -> Result<Duration, TopicsError> {
         // Who cannot be reached is asked by the watch of the cluster; one of them is enough.
-        let asked = match status.snapshot().connected {
-            true => {
-                stop.run_until_cancelled(look(&wiring, &connection, &mut open, &mut seen)).await
-            }
-            false => Some(Ok(Tended::default())),
+        let tended = match self.status.snapshot().connected {
+            true => look(&self.wiring, &self.connection, &mut self.open, &mut self.seen).await?,
+            false => Tended::default(),
         };
-        let pause = match asked {
-            None => return,
-            Some(Ok(tended)) => {
-                let settled = tended.created.is_empty() && tended.problem.is_none();
-                report(&status, tended);
-                if settled { EVERY } else { SOON }
-            }
-            Some(Err(error)) => {
-                open = None;
-                tracing::debug!(%error, "the events topic was not looked at");
-                EVERY
-            }
-        };
-        if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-            return;
-        }
+        let settled = tended.created.is_empty() && tended.problem.is_none();
+        report(&self.status, tended);
+        Ok(if settled { EVERY } else { SOON })
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(EVERY, EVERY)
     }
 }
 

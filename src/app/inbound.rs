@@ -2,53 +2,40 @@
 
 use std::sync::Arc;
 
-use tokio_util::sync::CancellationToken;
-
-use super::Background;
-use crate::config::Settings;
+use super::pipeline;
+use super::services::{Kafka, Services};
 use crate::execute::Executor;
-use crate::group_offsets::{self, OffsetCommitter};
+use crate::group_offsets;
 use crate::inbound::{Inbound, Parts};
-use crate::kafka::Connection;
 use crate::status::COMMANDS;
-use crate::wallet::TenantId;
 
-impl Background {
-    /// The consumer is a way in: it stops at `shutdown`, before the lanes, which drain once nobody
-    /// can send them anything.
-    pub(super) fn spawn_inbound(
-        &self,
-        settings: &Settings,
-        connection: &Arc<Connection>,
-        executor: Executor,
-        shutdown: &CancellationToken,
-    ) {
-        let inbound = Inbound::new(Parts {
-            tenant: TenantId::default_tenant(),
-            kafka: settings.kafka.clone(),
-            producer: settings.producer.clone(),
-            group_prefix: settings.consumer.group_prefix.clone(),
-            connection: Arc::clone(connection),
-            pool: self.pools.pipeline.clone(),
-            executor,
-            queue_max: settings.commands.queue_max,
-            instance: Arc::clone(&self.instance),
-            status: self.status.clone(),
-        });
-        let running = inbound.run(shutdown.clone());
-        self.supervise_in(&self.tasks, shutdown, "inbound commands", running);
-        let role = group_offsets::COMMANDS_ROLE;
-        let offsets = OffsetCommitter::new(group_offsets::Deps {
-            projector: COMMANDS,
-            role,
-            group: format!("{}{COMMANDS}", settings.consumer.group_prefix),
-            tenant: TenantId::default_tenant().as_str().to_owned(),
-            topic: settings.kafka.inbound.topic.clone(),
-            connection: Arc::clone(connection),
-            pool: self.pools.pipeline.clone(),
-            instance: Arc::clone(&self.instance),
-            status: self.status.clone(),
-        });
-        self.supervise(role, offsets.run(self.stop.clone()));
-    }
+/// The consumer; it ends with the ways in.
+pub(super) fn commands(
+    s: &Services,
+    kafka: &Kafka,
+    executor: Executor,
+) -> impl Future<Output = ()> + Send + 'static {
+    let inbound = Inbound::new(Parts {
+        tenant: s.tenant.clone(),
+        kafka: s.settings.kafka.clone(),
+        producer: s.settings.producer.clone(),
+        group_prefix: s.settings.consumer.group_prefix.clone(),
+        connection: Arc::clone(&kafka.connection),
+        pool: s.pools.pipeline.clone(),
+        executor,
+        queue_max: s.settings.commands.queue_max,
+        instance: Arc::clone(&s.instance),
+        status: s.status.clone(),
+    });
+    inbound.run(s.shutdown.clone())
+}
+
+/// Its group's offsets, and the role of their lease.
+pub(super) fn offsets(
+    s: &Services,
+    kafka: &Kafka,
+) -> (&'static str, impl Future<Output = ()> + Send + 'static) {
+    let role = group_offsets::COMMANDS_ROLE;
+    let topic = s.settings.kafka.inbound.topic.clone();
+    (role, pipeline::offsets(s, kafka, topic, COMMANDS, role))
 }

@@ -4,40 +4,36 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 
 use super::Background;
-use crate::config::Settings;
 use crate::execute::{self, EventsTopic, Executor, Lane, Notifiers};
 
 impl Background {
-    pub(super) fn lanes(&self, settings: &Settings) -> (Executor, Vec<Lane>) {
+    pub(super) fn lanes(&self) -> (Executor, Vec<Lane>) {
+        let s = &self.services;
+        let settings = &s.settings;
         let topic = EventsTopic {
             name: settings.kafka.events_topic.as_str().into(),
             default_partitions: settings.kafka.default_partitions,
         };
-        let mut listeners = self.pipeline_wakes();
-        listeners.push(Arc::clone(&self.wake_others));
+        let mut listeners = s.wakes.of_commits();
+        listeners.push(Arc::clone(&s.wakes.others));
         execute::start(
-            self.way.clone(),
+            s.way.clone(),
             topic,
             settings.commands.clone(),
             Notifiers::new(listeners),
-            self.pressure.clone(),
-            self.recent.clone(),
+            s.pressure.clone(),
+            s.recent.clone(),
             self.commands.clone(),
         )
     }
 
     /// Without a lane commands would wait for ever: its death ends the service.
-    pub(super) fn spawn_lanes(
-        &self,
-        lanes: Vec<Lane>,
-        shutdown: &CancellationToken,
-    ) -> anyhow::Result<()> {
+    pub(super) fn spawn_lanes(&self, lanes: Vec<Lane>) -> anyhow::Result<()> {
         for lane in lanes {
             let ended = lane_thread(lane).context("a lane could not get its thread")?;
-            let (status, shutdown) = (self.status.clone(), shutdown.clone());
+            let (status, shutdown) = (self.services.status.clone(), self.services.shutdown.clone());
             self.commands.spawn(async move {
                 if ended.await.is_err() {
                     tracing::error!("a lane died: the service stops");

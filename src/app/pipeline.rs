@@ -4,211 +4,149 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Background, cutover, identity, topic_health, watch};
-use crate::config::{KafkaSettings, Settings};
-use crate::dead_letters::{self, DeadLetters};
+use super::cutover;
+use super::services::{Kafka, Services};
+use crate::config::{KafkaSettings, SecondSettings};
 use crate::group_offsets::{self, OffsetCommitter};
-use crate::kafka::{Breaker, Connection, SharedTopic};
+use crate::kafka::{Breaker, Connection};
 use crate::projector::{OpenPartition, Projection, Projector, Wiring};
 use crate::publisher::{Deps, Publisher, Role};
-use crate::republisher::Republisher;
-use crate::retention::Retention;
 use crate::status::Status;
 use crate::store;
-use crate::topics::{self, Seen, Topics, TopicsError};
+use crate::topics::{self, Topics, TopicsError};
 use crate::wallet::TenantId;
 
-impl Background {
-    /// The connection that all of it shares, where Kafka is enabled.
-    pub(super) fn spawn_pipeline(
-        &self,
-        settings: &Settings,
-        seen: Seen,
-    ) -> Option<Arc<Connection>> {
-        let breaker = Breaker::new(&settings.kafka.breaker);
-        let enabled = settings.kafka.enabled;
-        let kafka =
-            enabled.then(|| Connection::with_breaker(&settings.kafka, Arc::clone(&breaker)));
-        if let Some(kafka) = &kafka {
-            let decided = CancellationToken::new();
-            self.spawn_watches(settings, &breaker, kafka, &decided, seen);
-            self.spawn_dual_publisher(settings, kafka, &decided);
-            self.spawn_publisher(settings, breaker, kafka, decided);
-            let republisher = Republisher {
-                pool: self.pools.upkeep.clone(),
-                tenant: TenantId::default_tenant(),
-                topic: settings.kafka.events_topic.clone(),
-                asked: Arc::clone(&self.wake_republisher),
-                publisher: Arc::clone(&self.wake_publisher),
-            };
-            self.supervise("republisher", republisher.run(self.stop.clone()));
-        }
-        let letters = DeadLetters::new(dead_letters::Parts {
-            pool: self.pools.pipeline.clone(),
-            tenant: TenantId::default_tenant(),
-            kafka: kafka.clone().map(|kafka| (kafka, settings.kafka.clone())),
-            codec: settings.producer.compression,
-            max_request_bytes: settings.producer.max_request_bytes,
-        });
-        self.supervise("dead letters", letters.run(self.stop.clone()));
-        if let (Some(kafka), true) = (&kafka, settings.consumer.feed_kafka) {
-            self.spawn_offset_committers(settings, kafka);
-        }
-        let tenant = TenantId::default_tenant();
-        let retention =
-            Retention::new(self.pools.upkeep.clone(), tenant, settings.retention.clone());
-        self.supervise("retention", retention.run(self.stop.clone()));
-        self.spawn_projectors(settings, kafka.as_ref());
-        kafka
+/// Publishes, once it is known which topic is the first and what its wallets are hashed over.
+pub(super) fn publisher(s: &Services, kafka: &Kafka) -> impl Future<Output = ()> + Send + 'static {
+    let breaker = Arc::clone(&kafka.breaker);
+    let deps = deps(s, Role::Outbox, s.settings.kafka.clone(), breaker, &s.wakes.publisher);
+    let (s, kafka) = (s.clone(), kafka.clone());
+    async move {
+        let topic = &deps.kafka.events_topic;
+        cutover::run(&deps.pool, &kafka.connection, topic, &s.stop).await;
+        kafka.decided.cancel();
+        // It runs, and has nothing to do before the first event.
+        s.status.update(|pipeline| pipeline.publisher.running = true);
+        let waits = || metrics::counter!("kafka_producer_init_failures_total").increment(1);
+        publish(&s, &kafka.connection, deps, waits).await;
     }
+}
 
-    /// `decided`: it is known which topic is the first.
-    fn spawn_watches(
-        &self,
-        settings: &Settings,
-        breaker: &Arc<Breaker>,
-        kafka: &Arc<Connection>,
-        decided: &CancellationToken,
-        seen: Seen,
-    ) {
-        let (status, stop) = (self.status.clone(), self.stop.clone());
-        let watch = watch::watch(settings.kafka.clone(), Arc::clone(breaker), status, stop);
-        self.supervise("kafka watch", watch);
-        let (wiring, connection) = (self.topics(settings), Arc::clone(kafka));
-        let (status, stop) = (self.status.clone(), self.stop.clone());
-        self.supervise("topic health", topic_health::watch(wiring, connection, status, stop));
-        let (wiring, status, kafka) =
-            (self.topics(settings), self.status.clone(), Arc::clone(kafka));
-        let (decided, stop) = (decided.clone(), self.stop.clone());
-        self.supervise("topic watch", async move {
-            // Another cluster's topic of the same name is not one that was made anew.
-            stop.run_until_cancelled(decided.cancelled()).await;
-            identity::watch(wiring, kafka, status, seen, stop).await;
-        });
-    }
-
-    fn spawn_publisher(
-        &self,
-        settings: &Settings,
-        breaker: Arc<Breaker>,
-        kafka: &Arc<Connection>,
-        decided: CancellationToken,
-    ) {
-        let kafka_settings = settings.kafka.clone();
-        let wake = &self.wake_publisher;
-        let deps = self.publisher_deps(settings, Role::Outbox, kafka_settings, breaker, wake);
-        let stop = self.stop.clone();
-        let (wiring, kafka) = (self.topics(settings), Arc::clone(kafka));
-        self.supervise("publisher", async move {
-            cutover::run(&deps.pool, &kafka, &deps.kafka.events_topic, &stop).await;
-            decided.cancel();
-            // It runs, and has nothing to do before the first event.
-            deps.status.update(|pipeline| pipeline.publisher.running = true);
-            let waits = || metrics::counter!("kafka_producer_init_failures_total").increment(1);
-            if let Some(Books { partitions, deployment }) =
-                books(&wiring, &kafka, &deps.status, &stop, waits).await
-            {
-                Publisher::new(Deps { partitions, deployment, ..deps }).run(stop).await;
-            }
-        });
-    }
-
-    pub(super) fn publisher_deps(
-        &self,
-        settings: &Settings,
-        role: Role,
-        kafka: KafkaSettings,
-        breaker: Arc<Breaker>,
-        wake: &Arc<Notify>,
-    ) -> Deps {
-        Deps {
-            role,
-            pool: self.pools.pipeline.clone(),
-            tenant: TenantId::default_tenant(),
-            partitions: settings.kafka.default_partitions,
-            deployment: None,
-            kafka,
-            breaker,
-            producer: settings.producer.clone(),
-            outbox: settings.outbox.clone(),
-            status: self.status.clone(),
-            instance: Arc::clone(&self.instance),
-            wake: Arc::clone(wake),
-            pressure: self.pressure.clone(),
-        }
-    }
-
-    fn spawn_projectors(&self, settings: &Settings, kafka: Option<&Arc<Connection>>) {
-        let events = &settings.kafka.events_topic;
-        let topic = kafka.map(|kafka| SharedTopic::new(Arc::clone(kafka), events));
-        for (kind, commits) in Projection::ALL.into_iter().zip(&self.wake_projectors) {
-            let projector = Projector::new(Wiring {
-                kind,
-                tenant: TenantId::default_tenant(),
-                topic: settings.kafka.events_topic.clone(),
-                consumer: settings.consumer.clone(),
-                kafka: topic.clone().map(open_partition),
-                pool: self.pools.pipeline.clone(),
-                commits: Arc::clone(commits),
-                applied: Arc::clone(&self.applied),
-                status: self.status.clone(),
-                pressure: self.pressure.clone(),
-                recent: self.recent.clone(),
-                instance: Arc::clone(&self.instance),
-            });
-            let stop = self.stop.clone();
-            self.supervise(kind.name(), projector.run(stop));
-        }
-    }
-
-    /// The projectors as the groups that Kafka's own tools show.
-    fn spawn_offset_committers(&self, settings: &Settings, kafka: &Arc<Connection>) {
-        for kind in Projection::ALL {
-            let role = kind.offsets_role;
-            let offsets = OffsetCommitter::new(group_offsets::Deps {
-                projector: kind.name(),
-                role,
-                group: format!("{}{}", settings.consumer.group_prefix, kind.name()),
-                tenant: TenantId::default_tenant().as_str().to_owned(),
-                topic: settings.kafka.events_topic.clone(),
-                connection: Arc::clone(kafka),
-                pool: self.pools.pipeline.clone(),
-                instance: Arc::clone(&self.instance),
-                status: self.status.clone(),
-            });
-            self.supervise(role, offsets.run(self.stop.clone()));
+/// Publishes events into the second topic, too, once the first is known to be the first.
+pub(super) fn dual_publisher(
+    s: &Services,
+    kafka: &Kafka,
+    second: &SecondSettings,
+) -> impl Future<Output = ()> + Send + 'static {
+    let role = Role::Dual {
+        first_topic: s.settings.kafka.events_topic.clone(),
+        from_now: second.from_now,
+        apart: second.apart,
+    };
+    let breaker = Breaker::for_second_cluster(&second.kafka.breaker);
+    let deps = deps(s, role, second.kafka.clone(), breaker, &s.wakes.second);
+    let (s, kafka) = (s.clone(), kafka.clone());
+    async move {
+        if s.stop.run_until_cancelled(kafka.decided.cancelled()).await.is_some() {
+            publish(&s, &kafka.connection, deps, || {}).await;
         }
     }
 }
 
-/// Both projectors read the same records at nearly the same time.
-fn open_partition(topic: Arc<SharedTopic>) -> OpenPartition {
-    Arc::new(move |partition| topic.reader(partition))
+async fn publish(s: &Services, kafka: &Connection, deps: Deps, waits: impl Fn()) {
+    if let Some(Books { partitions, deployment }) = books(s, kafka, waits).await {
+        Publisher::new(Deps { partitions, deployment, ..deps }).run(s.stop.clone()).await;
+    }
+}
+
+fn deps(
+    s: &Services,
+    role: Role,
+    kafka: KafkaSettings,
+    breaker: Arc<Breaker>,
+    wake: &Arc<Notify>,
+) -> Deps {
+    Deps {
+        role,
+        pool: s.pools.pipeline.clone(),
+        tenant: s.tenant.clone(),
+        partitions: s.settings.kafka.default_partitions,
+        deployment: None,
+        kafka,
+        breaker,
+        producer: s.settings.producer.clone(),
+        outbox: s.settings.outbox.clone(),
+        status: s.status.clone(),
+        instance: Arc::clone(&s.instance),
+        wake: Arc::clone(wake),
+        pressure: s.pressure.clone(),
+    }
+}
+
+/// Brings events into one projection's tables.
+pub(super) fn projector(
+    s: &Services,
+    kind: &'static Projection,
+) -> impl Future<Output = ()> + Send + 'static {
+    let topic = s.kafka.as_ref().map(|kafka| Arc::clone(&kafka.events));
+    let open =
+        topic.map(|topic| -> OpenPartition { Arc::new(move |partition| topic.reader(partition)) });
+    let projector = Projector::new(Wiring {
+        kind,
+        tenant: s.tenant.clone(),
+        topic: s.settings.kafka.events_topic.clone(),
+        consumer: s.settings.consumer.clone(),
+        kafka: open,
+        pool: s.pools.pipeline.clone(),
+        commits: s.wakes.projectors.get(kind.name()).map(Arc::clone).unwrap_or_default(),
+        applied: Arc::clone(&s.wakes.applied),
+        status: s.status.clone(),
+        pressure: s.pressure.clone(),
+        recent: s.recent.clone(),
+        instance: Arc::clone(&s.instance),
+    });
+    projector.run(s.stop.clone())
+}
+
+/// A consumer's positions as a group that Kafka's own tools show.
+pub(super) fn offsets(
+    s: &Services,
+    kafka: &Kafka,
+    topic: String,
+    projector: &'static str,
+    role: &'static str,
+) -> impl Future<Output = ()> + Send + 'static {
+    let offsets = OffsetCommitter::new(group_offsets::Deps {
+        projector,
+        role,
+        group: format!("{}{projector}", s.settings.consumer.group_prefix),
+        tenant: s.tenant.as_str().to_owned(),
+        topic,
+        connection: Arc::clone(&kafka.connection),
+        pool: s.pools.pipeline.clone(),
+        instance: Arc::clone(&s.instance),
+        status: s.status.clone(),
+    });
+    offsets.run(s.stop.clone())
 }
 
 /// What the books say of what is published.
-pub(super) struct Books {
+struct Books {
     /// The count that wallets are hashed over.
-    pub partitions: i32,
+    partitions: i32,
     /// Whose events they are; none: books of a time before that was known.
-    pub deployment: Option<Uuid>,
+    deployment: Option<Uuid>,
 }
 
 /// Asked for until it is known; none when the service stops first. Where no count is frozen yet, Kafka
 /// says what the topic has, and while it is away the first command freezes the setting's. `waits` is told
 /// of each time that Kafka was away.
-pub(super) async fn books(
-    wiring: &topics::Wiring,
-    kafka: &Connection,
-    status: &Status,
-    stop: &CancellationToken,
-    waits: impl Fn(),
-) -> Option<Books> {
+async fn books(s: &Services, kafka: &Connection, waits: impl Fn()) -> Option<Books> {
+    let (wiring, status, stop) = (s.topics(), &s.status, &s.stop);
     loop {
-        let asked = stop.run_until_cancelled(Box::pin(ask_books(wiring, kafka, status))).await?;
+        let asked = stop.run_until_cancelled(Box::pin(ask_books(&wiring, kafka, status))).await?;
         match asked {
             Ok(Some(books)) => return Some(books),
             Ok(None) if status.snapshot().connection_error.is_some() => waits(),

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
+use super::services::Services;
+use crate::background::task::{NEVER, Task};
 use crate::backoff::Backoff;
-use crate::config::Settings;
+use crate::config::RegistrySettings;
 use crate::registry::{self, Registry, RegistryError, Subject};
 use crate::status::{SchemasState, Status};
 use crate::topics;
@@ -25,49 +26,51 @@ pub(super) struct Schemas {
     registry: Registry,
     subjects: Vec<Subject>,
     status: Status,
+    registered: bool,
+}
+
+/// The first attempt. Fails where the registry says that they do not fit; none: no registry is set.
+pub(super) async fn at_start(services: &Services) -> anyhow::Result<Option<Schemas>> {
+    let Some(registry) = &services.settings.registry else { return Ok(None) };
+    let mut schemas = Schemas::new(services, registry);
+    match timeout(AT_START, schemas.attempt()).await {
+        Ok(Err(error @ RegistryError::Incompatible { .. })) => {
+            return Err(error).context("SCHEMA_REGISTRY_URL");
+        }
+        Ok(answer) => schemas.registered = answer.is_ok(),
+        Err(_) => schemas.failed(SchemasState::Waiting, &format!("no answer within {AT_START:?}")),
+    }
+    Ok(Some(schemas))
+}
+
+impl Task for Schemas {
+    const NAME: &'static str = "schemas";
+    const MAY_BE_CUT: bool = true;
+    type Error = RegistryError;
+
+    async fn round(&mut self) -> Result<Duration, RegistryError> {
+        if !self.registered {
+            self.attempt().await?;
+            self.registered = true;
+        }
+        Ok(NEVER)
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(PAUSE_MIN, PAUSE_MAX)
+    }
 }
 
 impl Schemas {
-    /// None: no registry is set.
-    pub fn new(settings: &Settings, status: &Status) -> Option<Self> {
-        let registry = settings.registry.as_ref()?;
-        let subjects = registry::subjects(&topics::channels(settings));
+    fn new(services: &Services, registry: &RegistrySettings) -> Self {
+        let status = services.status.clone();
+        let subjects = registry::subjects(&topics::channels(&services.settings));
         metrics::gauge!("schema_registry_subjects").set(0.0);
         status.update(|pipeline| {
             pipeline.schemas.registry = Some(registry.to_string());
             pipeline.schemas.state = SchemasState::Waiting;
         });
-        let (registry, status) = (Registry::new(registry), status.clone());
-        Some(Self { registry, subjects, status })
-    }
-
-    /// The first attempt. Fails where the registry says that they do not fit; true: all is done.
-    pub async fn at_start(&self) -> anyhow::Result<bool> {
-        match timeout(AT_START, self.attempt()).await {
-            Ok(Err(error @ RegistryError::Incompatible { .. })) => {
-                Err(error).context("SCHEMA_REGISTRY_URL")
-            }
-            Ok(answer) => Ok(answer.is_ok()),
-            Err(_) => {
-                self.failed(SchemasState::Waiting, &format!("no answer within {AT_START:?}"));
-                Ok(false)
-            }
-        }
-    }
-
-    /// Until they are registered, and then idle until told to stop.
-    pub async fn run(self, registered: bool, stop: CancellationToken) {
-        let (mut done, mut backoff) = (registered, Backoff::new(PAUSE_MIN, PAUSE_MAX));
-        let mut pause = PAUSE_MIN;
-        while !done {
-            if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-                return;
-            }
-            let Some(answer) = stop.run_until_cancelled(self.attempt()).await else { return };
-            done = answer.is_ok();
-            pause = backoff.fail();
-        }
-        stop.cancelled().await;
+        Self { registry: Registry::new(registry), subjects, status, registered: false }
     }
 
     async fn attempt(&self) -> Result<(), RegistryError> {

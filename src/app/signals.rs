@@ -8,9 +8,9 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::services::Services;
 use crate::instance::Instance;
 use crate::store::signals::{self, Listener, Signal};
-use crate::store::{Pool, Way};
 
 /// Between two attempts to listen.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -18,13 +18,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 const FOLD: Duration = Duration::from_millis(20);
 
 /// Listens until told to stop, last of all: to the others this instance lives as long as its session
-/// does. Fires `wakes` for commits elsewhere.
-pub(super) async fn listen(
-    way: Way,
-    instance: Arc<Instance>,
-    wakes: Vec<Arc<Notify>>,
-    stop: CancellationToken,
-) {
+/// does. Wakes whom a commit elsewhere concerns.
+pub(super) async fn listen(services: Services) {
+    let wakes = services.wakes.of_commits();
+    let Services { way, instance, quit: stop, .. } = services;
     while !stop.is_cancelled() {
         let connecting = Box::pin(Listener::connect(&way, instance.owner(), instance.key()));
         let Some(connected) = stop.run_until_cancelled(connecting).await else { break };
@@ -64,12 +61,9 @@ async fn hear(
 }
 
 /// Tells the others of commits here, as long as there are others.
-pub(super) async fn tell(
-    pool: Pool,
-    instance: Arc<Instance>,
-    committed: Arc<Notify>,
-    stop: CancellationToken,
-) {
+pub(super) async fn tell(services: Services) {
+    let Services { pools, instance, wakes, stop, .. } = services;
+    let (pool, committed) = (pools.pipeline, wakes.others);
     while stop.run_until_cancelled(committed.notified()).await.is_some() {
         if !instance.is_accompanied() {
             continue;

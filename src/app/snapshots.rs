@@ -3,39 +3,46 @@
 
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
 
+use crate::background::task::Task;
 use crate::store::{self, Pool, snapshots};
 
 const EVERY: Duration = Duration::from_secs(10);
 /// Said once a minute from this age on, in seconds.
 const OLD: i64 = 60;
+const QUIET: Duration = Duration::from_secs(60);
 
-/// Runs until told to stop.
-pub(super) async fn watch(pool: Pool, stop: CancellationToken) {
-    let mut tick = tokio::time::interval(EVERY);
-    let mut quiet_until = tokio::time::Instant::now();
-    while stop.run_until_cancelled(tick.tick()).await.is_some() {
-        let asked = store::bounded(EVERY, snapshots::oldest(&pool, 1));
-        let held = match stop.run_until_cancelled(asked).await {
-            None => return,
-            Some(Ok(held)) => held.into_iter().next(),
-            Some(Err(error)) => {
-                tracing::debug!(%error, "the oldest snapshot is not known");
-                continue;
-            }
-        };
+pub(super) struct Snapshots {
+    pool: Pool,
+    told_at: Option<Instant>,
+}
+
+impl Snapshots {
+    pub fn new(pool: Pool) -> Self {
+        Self { pool, told_at: None }
+    }
+}
+
+impl Task for Snapshots {
+    const NAME: &'static str = "snapshots";
+    const MAY_BE_CUT: bool = true;
+    type Error = store::Error;
+
+    async fn round(&mut self) -> store::Result<Duration> {
+        let found = store::bounded(EVERY, snapshots::oldest(&self.pool, 1)).await?;
+        let held = found.into_iter().next();
         let seconds = held.as_ref().and_then(|held| held.seconds).unwrap_or(0);
         metrics::gauge!("oldest_snapshot_seconds")
             .set(f64::from(u32::try_from(seconds).unwrap_or(0)));
-        let Some(held) = held.filter(|_| seconds >= OLD) else { continue };
-        let now = tokio::time::Instant::now();
-        if now >= quiet_until {
-            quiet_until = now + Duration::from_secs(60);
+        let is_quiet = self.told_at.is_some_and(|at| at.elapsed() < QUIET);
+        if let Some(held) = held.filter(|_| seconds >= OLD && !is_quiet) {
+            self.told_at = Some(Instant::now());
             tracing::warn!(
                 holder = held.text(),
                 "an old snapshot keeps Postgres from cleaning up: end it, or let it be short"
             );
         }
+        Ok(EVERY)
     }
 }

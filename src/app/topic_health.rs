@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
+use super::services::{Kafka, Services};
+use crate::background::task::{Never, Task};
 use crate::kafka::Connection;
 use crate::status::{Status, TopicHealth};
 use crate::topics::{Topics, TopicsError, View, Wiring};
@@ -14,30 +14,38 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// While something is not as it should be: it may be mended any moment.
 const PAUSE_SHORT: Duration = Duration::from_secs(2);
 
-/// Runs until told to stop.
-pub(super) async fn watch(
+pub(super) struct TopicWatch {
     wiring: Wiring,
     connection: Arc<Connection>,
     status: Status,
-    stop: CancellationToken,
-) {
-    let mut open = None;
-    loop {
+    /// Kept from round to round.
+    open: Option<Topics>,
+}
+
+impl TopicWatch {
+    pub fn new(services: &Services, kafka: &Kafka) -> Self {
+        let (connection, status) = (Arc::clone(&kafka.connection), services.status.clone());
+        Self { wiring: services.topics(), connection, status, open: None }
+    }
+}
+
+impl Task for TopicWatch {
+    const NAME: &'static str = "topic health";
+    const MAY_BE_CUT: bool = true;
+    type Error = Never;
+
+    async fn round(&mut self) -> Result<Duration, Never> {
         // Who cannot be reached is asked by the watch of the cluster; one of them is enough.
-        let found = match status.snapshot().connected {
-            true => stop.run_until_cancelled(look(&wiring, &connection, &mut open)).await,
-            false => Some(None),
+        let found = match self.status.snapshot().connected {
+            true => look(&self.wiring, &self.connection, &mut self.open).await,
+            false => None,
         };
-        let Some(found) = found else { return };
         let well = found.as_ref().is_some_and(|topics| topics.iter().all(TopicHealth::is_well));
         if let Some(topics) = &found {
             count(topics);
         }
-        status.update(|pipeline| pipeline.topics = found);
-        let pause = if well { PAUSE } else { PAUSE_SHORT };
-        if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-            return;
-        }
+        self.status.update(|pipeline| pipeline.topics = found);
+        Ok(if well { PAUSE } else { PAUSE_SHORT })
     }
 }
 

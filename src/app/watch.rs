@@ -7,18 +7,16 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::services::Services;
 use crate::config::KafkaSettings;
 use crate::kafka::admin::Admin;
 use crate::kafka::{self, BreakerState, Error};
 use crate::status::{Breaker, BrokerStatus, ClusterStatus, Status, TopicStatus};
 
 /// Runs until told to stop.
-pub(super) async fn watch(
-    settings: KafkaSettings,
-    breaker: Arc<kafka::Breaker>,
-    status: Status,
-    stop: CancellationToken,
-) {
+pub(super) async fn watch(services: Services, breaker: Arc<kafka::Breaker>) {
+    let Services { settings, status, stop, .. } = services;
+    let settings = &settings.kafka;
     let mut admin = None;
     let mut states = breaker.subscribe();
     while !stop.is_cancelled() {
@@ -29,7 +27,7 @@ pub(super) async fn watch(
         }
         let answer = tokio::select! {
             () = stop.cancelled() => break,
-            answer = ask(&settings, &mut admin) => answer,
+            answer = ask(settings, &mut admin) => answer,
             // Opened by others while the brokers were asked: the client would go on trying.
             () = opened(&mut states), if !was_open => {
                 admin = None;

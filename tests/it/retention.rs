@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
+use wallex::background::task;
 use wallex::config::RetentionSettings;
 use wallex::projector::Projection;
 use wallex::republisher;
@@ -222,7 +223,7 @@ async fn under_steady_load_no_table_but_the_books_grows() {
     };
     let stop = CancellationToken::new();
     let retention = Retention::new(app.pool.clone(), tenant(), settings);
-    let running = tokio::spawn(retention.run(stop.clone()));
+    let running = tokio::spawn(task::run(retention, stop.clone()));
     let load = Load::start(&[&app.base], Plan { think: Duration::ZERO, ..Plan::default() }).await;
     let begun = Instant::now();
     let mut most = (0, 0);
