@@ -17,7 +17,7 @@ pub struct Instance {
     lease: Duration,
     /// The listening session is there, and holds the lock.
     listening: AtomicBool,
-    accompanied: AtomicBool,
+    peers: AtomicBool,
     changes: watch::Sender<()>,
 }
 
@@ -30,7 +30,7 @@ impl Instance {
             key: i64::from_be_bytes(id.as_u64_pair().1.to_be_bytes()),
             lease,
             listening: AtomicBool::new(false),
-            accompanied: AtomicBool::new(false),
+            peers: AtomicBool::new(false),
             changes: watch::Sender::new(()),
         }
     }
@@ -59,12 +59,12 @@ impl Instance {
     }
 
     /// Whether other instances were alive at the last renewal.
-    pub fn is_accompanied(&self) -> bool {
-        self.accompanied.load(Ordering::Relaxed)
+    pub fn has_peers(&self) -> bool {
+        self.peers.load(Ordering::Relaxed)
     }
 
     /// Leases have moved somewhere: every role looks at once.
-    pub fn announce(&self) {
+    pub fn wake_all(&self) {
         self.changes.send_replace(());
     }
 
@@ -80,7 +80,7 @@ impl Instance {
 
     /// What a renewal found.
     pub fn note(&self, standing: &Standing) {
-        self.accompanied.store(standing.others > 0, Ordering::Relaxed);
+        self.peers.store(standing.others > 0, Ordering::Relaxed);
     }
 }
 

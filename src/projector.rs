@@ -11,6 +11,7 @@ pub mod chunk;
 mod feeds;
 mod kafka_feed;
 mod ledger;
+mod maintenance;
 mod mend;
 mod narrow;
 mod postgres_feed;
@@ -20,7 +21,6 @@ mod read_model;
 pub mod rebuild;
 mod release;
 mod report;
-mod tend;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -52,12 +52,12 @@ pub use kafka_feed::OpenPartition;
 pub use projection::{LEDGER, Projection, READ_MODEL};
 
 /// Events of a round that is large enough to go on without a rest.
-const MANY: u64 = 500;
+const EVENTS_OF_A_LARGE_ROUND: u64 = 500;
 /// Pause after an error of Postgres, doubled up to the second.
-const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Steps in a row that fail with a conflict or a time-out before it is looked for whose it is.
-const PATIENT: u32 = 2;
+const FAILURES_BEFORE_SEARCH: u32 = 2;
 
 /// One projector's work: whose events, into what.
 #[derive(Debug, Clone)]
@@ -112,7 +112,7 @@ pub struct Projector {
     /// Places of another cluster are being given up; the feed from Postgres rests.
     mend: Option<Mend>,
     /// When the work besides the feeds is due.
-    tend_due: Instant,
+    maintenance_due: Instant,
     leases: Leases,
     /// The partitions that the feeds read: those that are assigned, or none after an error.
     feeding: BTreeSet<i32>,
@@ -158,7 +158,7 @@ impl Projector {
             feeding: BTreeSet::new(),
             assigned: None,
             failures: Failures::default(),
-            tend_due: Instant::now(),
+            maintenance_due: Instant::now(),
         }
     }
 
@@ -170,14 +170,14 @@ impl Projector {
     }
 
     async fn work(&mut self, token: &CancellationToken) {
-        let mut backoff = Backoff::new(PAUSE, PAUSE_MAX);
+        let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
         while token.run_until_cancelled(self.wait()).await.is_some() {
             let begun = Instant::now();
             match self.step().await {
                 Ok(progress) => {
                     backoff.reset();
                     if progress.chunks > 0 {
-                        let more = progress.outcome.applied >= MANY;
+                        let more = progress.outcome.applied >= EVENTS_OF_A_LARGE_ROUND;
                         let follows = self.kafka.is_some();
                         let round = Round { took: begun.elapsed(), more, follows };
                         let _ = token.run_until_cancelled(self.rest(round)).await;
@@ -217,7 +217,7 @@ impl Projector {
             Some(connection) => connection,
             None => self.wiring.pool.acquire().await?,
         };
-        let (mends, tends) = (due.mends, due.tends);
+        let (mends, maintains) = (due.mends, due.maintains);
         let Some(mut chunks) = self.read(&mut connection, &job, due).await? else {
             self.forget();
             return Ok(Progress::default());
@@ -230,8 +230,8 @@ impl Projector {
         if mends {
             outcome.add(&self.mend_on(&mut connection, &job).await?);
         }
-        if tends {
-            outcome.add(&self.tend(&mut connection, &job).await?);
+        if maintains {
+            outcome.add(&self.maintain(&mut connection, &job).await?);
         }
         self.postgres.settle(&mut connection, &job, &self.feeding).await?;
         self.connection = Some(connection);
@@ -246,7 +246,7 @@ impl Projector {
         chunks: &mut [Chunk],
     ) -> store::Result<Outcome> {
         let outcome = match self.failures.passing {
-            0..PATIENT => apply(connection, job, chunks).await?,
+            0..FAILURES_BEFORE_SEARCH => apply(connection, job, chunks).await?,
             _ => apply_apart(connection, job, chunks).await?,
         };
         self.failures.passing = 0;

@@ -1,4 +1,4 @@
-//! Speaks with the other instances: listens for their commits and for leases that move, and tells
+//! Speaks with the other instances: listens for their commits and for leases that move, and notifies
 //! them of commits here, outside the hot transaction. What gets lost is found by polling.
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::store::signals::{self, Listener, Signal};
 /// Between two attempts to listen.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Commits within this time are one signal.
-const FOLD: Duration = Duration::from_millis(20);
+const FOLD_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Listens until told to stop, last of all: to the others this instance lives as long as its session
 /// does. Wakes whom a commit elsewhere concerns.
@@ -29,12 +29,12 @@ pub(super) async fn listen(services: Services) {
             Ok(mut listener) => {
                 instance.set_listening(true);
                 // What was said before is unknown.
-                instance.announce();
+                instance.wake_all();
                 wakes.iter().for_each(|wake| wake.notify_one());
-                hear(&mut listener, &instance, &wakes, &stop).await;
+                receive(&mut listener, &instance, &wakes, &stop).await;
                 instance.set_listening(false);
                 // Without the lock the others take this instance for dead unless it says otherwise.
-                instance.announce();
+                instance.wake_all();
             }
             Err(error) => tracing::debug!(%error, "not listening to other instances"),
         }
@@ -42,16 +42,16 @@ pub(super) async fn listen(services: Services) {
     }
 }
 
-async fn hear(
+async fn receive(
     listener: &mut Listener,
     instance: &Instance,
     wakes: &[Arc<Notify>],
     stop: &CancellationToken,
 ) {
-    while let Some(heard) = stop.run_until_cancelled(listener.next()).await {
-        match heard {
+    while let Some(received) = stop.run_until_cancelled(listener.next()).await {
+        match received {
             Ok(Signal::Committed) => wakes.iter().for_each(|wake| wake.notify_one()),
-            Ok(Signal::Leases) => instance.announce(),
+            Ok(Signal::Leases) => instance.wake_all(),
             Err(error) => {
                 tracing::warn!(%error, "listening to other instances: polling goes on");
                 return;
@@ -61,16 +61,16 @@ async fn hear(
 }
 
 /// Tells the others of commits here, as long as there are others.
-pub(super) async fn tell(services: Services) {
+pub(super) async fn notify(services: Services) {
     let Services { pools, instance, wakes, stop, .. } = services;
     let (pool, committed) = (pools.pipeline, wakes.others);
     while stop.run_until_cancelled(committed.notified()).await.is_some() {
-        if !instance.is_accompanied() {
+        if !instance.has_peers() {
             continue;
         }
         if let Err(error) = signals::committed(&pool, instance.owner()).await {
             tracing::debug!(%error, "other instances not told of a commit: they poll");
         }
-        sleep(FOLD).await;
+        sleep(FOLD_INTERVAL).await;
     }
 }

@@ -4,8 +4,8 @@
 //! |---|---|---|
 //! | `database` | watches the way to Postgres: what it must not be, and what an operator should know of it | |
 //! | `schemas` | registers the schemas | a registry |
-//! | `listener` | hears of commits and leases elsewhere; shows the others that this instance lives | |
-//! | `signals` | tells the others of commits here | |
+//! | `listener` | receives commits and leases elsewhere; shows the others that this instance lives | |
+//! | `signals` | notifies the others of commits here | |
 //! | `snapshots`, `gauges` | measure what only the clock shows | |
 //! | `retention` | purges what has done its service | |
 //! | `dead letters` | sends them to their topic and back, counts them | |
@@ -56,7 +56,7 @@ pub(super) fn all(
     let mut all = vec![
         running(database::TASK, &s.stop, database::watch(s)),
         Running { is_last: true, ..running("listener", &s.quit, signals::listen(s.clone())) },
-        running("signals", &s.stop, signals::tell(s.clone())),
+        running("signals", &s.stop, signals::notify(s.clone())),
         repeated(s, snapshots::Snapshots::new(s.pools.health.clone())),
         repeated(s, gauges::Gauges::new(metrics, executor.queue(), s.status.clone())),
         repeated(s, retention(s)),

@@ -20,7 +20,7 @@ pub(super) struct Due {
     arrived: Vec<Arrived>,
     walks: bool,
     pub mends: bool,
-    pub tends: bool,
+    pub maintains: bool,
 }
 
 impl Projector {
@@ -40,13 +40,13 @@ impl Projector {
         tokio::select! {
             () = arrival => {}
             () = self.wiring.commits.notified(), if postgres.is_active() => postgres.hurry(),
-            () = sleep_until(postgres.due().min(self.tend_due)) => {}
+            () = sleep_until(postgres.due().min(self.maintenance_due)) => {}
             () = self.leases.changed() => {}
         }
     }
 
     /// Rests after a round. What comes meanwhile is gathered: requests are sent and
-    /// answered only while somebody asks, and the next round is to find all partitions' answers.
+    /// answered only while they are polled, and the next round is to find all partitions' answers.
     pub(super) async fn rest(&mut self, round: Round) {
         let gathering = async {
             match (&mut self.kafka, &self.job) {
@@ -71,10 +71,10 @@ impl Projector {
             arrived,
             walks: !rests && now >= self.postgres.due(),
             mends: self.mend.is_some(),
-            tends: now >= self.tend_due,
+            maintains: now >= self.maintenance_due,
         };
         let is_any = due.moves_to.is_some() || !due.arrived.is_empty() || due.walks || due.mends;
-        (is_any || due.tends).then_some(due)
+        (is_any || due.maintains).then_some(due)
     }
 
     /// The chunks to apply, of both feeds; none: the places are of another cluster.

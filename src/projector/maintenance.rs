@@ -1,5 +1,5 @@
 //! What a projector does besides its feeds, once a second: parked wallets whose time has come, and
-//! a checkpoint that somebody moved back.
+//! a checkpoint that an operator moved back.
 
 use std::time::Duration;
 
@@ -10,19 +10,19 @@ use super::release::release;
 use super::{Job, Projector};
 use crate::store::{self, Connection};
 
-const EVERY: Duration = Duration::from_secs(1);
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Projector {
     /// Returns what was applied.
-    pub(super) async fn tend(
+    pub(super) async fn maintain(
         &mut self,
         connection: &mut Connection,
         job: &Job,
     ) -> store::Result<Outcome> {
-        self.tend_due = Instant::now() + EVERY;
+        self.maintenance_due = Instant::now() + MAINTENANCE_INTERVAL;
         let released = release(connection, job).await?;
         if released.more {
-            self.tend_due = Instant::now();
+            self.maintenance_due = Instant::now();
         }
         let places = self.kafka.as_ref().map(|kafka| kafka.places().clone()).unwrap_or_default();
         let places: Vec<(i32, i64)> =
