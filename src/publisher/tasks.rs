@@ -33,8 +33,6 @@ pub enum Done {
 
 /// What all tasks share.
 pub struct Shared {
-    #[cfg(feature = "seeded-bugs")]
-    pool: store::Pool,
     leased: Leased,
     leases: Leases,
     source: Source,
@@ -51,8 +49,6 @@ impl Shared {
         let topic = deps.kafka.events_topic.clone();
         let connection = Connection::with_breaker(&deps.kafka, Arc::clone(&deps.breaker));
         Self {
-            #[cfg(feature = "seeded-bugs")]
-            pool: deps.pool.clone(),
             producer: Producer::new(Arc::clone(&connection), &topic, deps.producer.compression),
             connection,
             source: Source::new(deps, &leased),
