@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::source::{Batch, Mark, SentRow};
-use crate::envelope::{AGGREGATE_TYPE, DEPLOYMENT, Envelope, record_time, timestamp};
+use crate::envelope::{DEPLOYMENT, record_time};
 use crate::kafka::{self, Outgoing, ProduceError, Producer};
 use crate::store::outbox::{OutboxRow, Refusal};
 
@@ -206,19 +206,7 @@ fn outgoing(
     form: Form,
     now: DateTime<Utc>,
 ) -> Result<Outgoing, serde_json::Error> {
-    let envelope = Envelope {
-        event_id: row.event_id,
-        event_type: &row.event_type,
-        aggregate_type: AGGREGATE_TYPE,
-        aggregate_id: &row.wallet_id,
-        aggregate_version: row.version,
-        schema_version: row.schema_version,
-        tenant_id: &row.tenant_id,
-        timestamp: timestamp(row.created_at),
-        correlation_id: row.correlation_id.as_deref(),
-        causation_id: row.causation_id.as_deref(),
-        data: serde_json::from_str(&row.payload)?,
-    };
+    let envelope = row.envelope()?;
     let mut headers = envelope.headers(row.traceparent.as_deref());
     if let Some(deployment) = form.deployment {
         headers.push((DEPLOYMENT, deployment.to_string().into_bytes()));

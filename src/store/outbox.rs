@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::leases::Leased;
 use super::{Connection, Pool, Result};
+use crate::envelope::{AGGREGATE_TYPE, Envelope, timestamp};
 
 /// A record refused so many times is set aside; it blocks its own wallet, others flow.
 pub const ATTEMPTS_BEFORE_BLOCKED: i32 = 3;
@@ -41,6 +42,23 @@ impl OutboxRow {
     /// Whether it sends again what was sent before: those ids are below all others.
     pub fn is_again(&self) -> bool {
         self.id < 0
+    }
+
+    /// Puts the event into the form in which it is published.
+    pub fn envelope(&self) -> std::result::Result<Envelope<'_>, serde_json::Error> {
+        Ok(Envelope {
+            event_id: self.event_id,
+            event_type: &self.event_type,
+            aggregate_type: AGGREGATE_TYPE,
+            aggregate_id: &self.wallet_id,
+            aggregate_version: self.version,
+            schema_version: self.schema_version,
+            tenant_id: &self.tenant_id,
+            timestamp: timestamp(self.created_at),
+            correlation_id: self.correlation_id.as_deref(),
+            causation_id: self.causation_id.as_deref(),
+            data: serde_json::from_str(&self.payload)?,
+        })
     }
 }
 

@@ -1,14 +1,8 @@
 //! Strongly consistent reads from the write side.
 
-use chrono::{DateTime, Utc};
-use serde_json::value::RawValue;
-use sqlx::Row as _;
-use sqlx::types::Json;
-use uuid::Uuid;
-
 use super::commands::wallet_of;
+use super::outbox::OutboxRow;
 use super::{Connection, Error, Result};
-use crate::envelope::{AGGREGATE_TYPE, Envelope, timestamp};
 use crate::wallet::{TenantId, Wallet, WalletId};
 
 /// The wallet as its last committed command left it.
@@ -36,9 +30,11 @@ pub async fn wallet_events(
     after: i64,
     limit: i64,
 ) -> Result<Vec<(i64, Vec<u8>)>> {
-    let rows = sqlx::query(
-        "select version, event_id, event_type, schema_version, payload, correlation_id, \
-         causation_id, created_at from events \
+    let rows: Vec<OutboxRow> = sqlx::query_as(
+        "select 0::bigint as id, tenant_id, partition, wallet_id, version, event_id, event_type, \
+             schema_version, payload::text as payload, correlation_id, causation_id, traceparent, \
+             created_at \
+         from events \
          where tenant_id = $1 and wallet_id = $2 and version > $3 order by version limit $4",
     )
     .bind(tenant.as_str())
@@ -47,24 +43,9 @@ pub async fn wallet_events(
     .bind(limit)
     .fetch_all(connection)
     .await?;
-    let mut events = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let data: Json<Box<RawValue>> = row.try_get("payload")?;
-        let version: i64 = row.try_get("version")?;
-        let envelope = Envelope {
-            event_id: row.try_get::<Uuid, _>("event_id")?,
-            event_type: row.try_get("event_type")?,
-            aggregate_type: AGGREGATE_TYPE,
-            aggregate_id: id.as_str(),
-            aggregate_version: version,
-            schema_version: row.try_get("schema_version")?,
-            tenant_id: tenant.as_str(),
-            timestamp: timestamp(row.try_get::<DateTime<Utc>, _>("created_at")?),
-            correlation_id: row.try_get("correlation_id")?,
-            causation_id: row.try_get("causation_id")?,
-            data: &data.0,
-        };
-        events.push((version, envelope.to_json().map_err(Error::corrupt)?));
-    }
-    Ok(events)
+    let event = |row: &OutboxRow| {
+        let envelope = row.envelope().and_then(|envelope| envelope.to_json());
+        envelope.map(|json| (row.version, json)).map_err(Error::corrupt)
+    };
+    rows.iter().map(event).collect()
 }
