@@ -3,30 +3,30 @@
 //! A command waits in the queue of a *lane*, chosen by its wallet. A lane drains what is waiting,
 //! bounded by count and bytes, without ever sleeping to fill a batch, and runs it in phases:
 //!
-//! 1. claim the batch's id; lock its wallets in id order, skipping those that a stranger holds; read
+//! 1. claim the batch's id; lock its wallets in id order, skipping those that another transaction has locked; read
 //!    the clock and the keys that are taken;
 //! 2. fold the commands in arrival order, in memory;
 //! 3. write events, outbox, wallets and keys in one statement; COMMIT; answer every waiter.
 //!
 //! | what goes wrong | what happens |
 //! |---|---|
-//! | a wallet is held elsewhere | its commands wait in a side batch of their own ([`side`]) |
+//! | another transaction has locked a wallet | its commands wait in a batch of their own ([`contended`]) |
 //! | SQLSTATE 22, 23, 54 | the batch runs one by one: only the guilty command fails |
 //! | SQLSTATE 40, 55P03 | the batch again, at most three times |
 //! | no connection | 503 `database_unavailable`, nothing happened |
-//! | COMMIT without an answer | settled by the batch's id on a new connection ([`doubt`]) |
+//! | COMMIT without an answer | resolved by the batch's id on a new connection ([`in_doubt`]) |
 //!
 //! A waiter that goes away changes nothing: the lane owns the command, not the request.
 
 mod batch;
-mod doubt;
+mod contended;
 mod fold;
+mod in_doubt;
 mod key;
 mod known_keys;
 mod lane;
 mod reconnect;
 mod savepoint;
-mod side;
 mod whole;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -44,12 +44,12 @@ use crate::recent::Recent;
 use crate::store::Way;
 use crate::wallet::{Command, TenantId, WalletId};
 
+pub use contended::SESSIONS_MAX as CONTENDED_SESSIONS;
 pub use key::Key;
 pub use lane::Lane;
-pub use side::SESSIONS_MAX as SIDE_SESSIONS;
 
 /// A command that has waited this long is not begun any more.
-const PATIENCE: Duration = Duration::from_secs(10);
+const QUEUE_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// One command with its key.
 #[derive(Debug, Clone)]
@@ -104,28 +104,28 @@ struct Shared {
     pressure: Pressure,
     /// Where committed events are kept for the projectors.
     recent: Recent,
-    /// Side batches and settlements: short tasks that shutdown waits for.
+    /// Contended batches and COMMITs in doubt: short tasks that shutdown waits for.
     tasks: TaskTracker,
     /// Where they run: a lane's own runtime ends with the lane.
     runtime: Handle,
-    side: side::SideBatches,
+    contended: contended::ContendedWallets,
 }
 
-/// Everyone who wants to know of a commit.
+/// Listeners to wake after a commit.
 #[derive(Debug, Default)]
 pub struct Notifiers(Vec<Arc<Notify>>);
 
 /// The way in: cheap to clone, one for all requests.
 #[derive(Debug, Clone)]
 pub struct Executor {
-    lanes: Arc<[mpsc::UnboundedSender<Job>]>,
+    lanes: Arc<[mpsc::UnboundedSender<QueuedRequest>]>,
     places: Arc<Semaphore>,
     queue_max: usize,
 }
 
 /// One waiting request.
 #[derive(Debug)]
-struct Job {
+struct QueuedRequest {
     request: Request,
     arrived: Instant,
     respond: oneshot::Sender<Outcomes>,
@@ -151,7 +151,7 @@ impl Notifiers {
     }
 }
 
-/// The executor and the lanes to be run. Called within the runtime that side work is to run on. A
+/// The executor and the lanes to be run. Called within the runtime that tasks of its own is to run on. A
 /// lane ends once every clone of the executor is gone and its queue is empty; `tasks` then holds what
 /// is still being settled.
 pub fn start(
@@ -175,7 +175,7 @@ pub fn start(
         recent,
         tasks,
         runtime: Handle::current(),
-        side: side::SideBatches::default(),
+        contended: contended::ContendedWallets::default(),
     });
     let (senders, lanes): (Vec<_>, Vec<_>) = (0..count)
         .map(|_| {
@@ -200,12 +200,13 @@ impl Executor {
         };
         let lane = self.lane_of(&request);
         let (respond, outcomes) = oneshot::channel();
-        let job = Job { request, arrived: Instant::now(), respond, place: Some(place) };
-        let sent = self.lanes.get(lane).is_some_and(|sender| sender.send(job).is_ok());
+        let queued =
+            QueuedRequest { request, arrived: Instant::now(), respond, place: Some(place) };
+        let sent = self.lanes.get(lane).is_some_and(|sender| sender.send(queued).is_ok());
         if !sent {
             return all(Failure::Broken);
         }
-        // A lane answers every job it took; if it died, only the key can tell.
+        // A lane answers every queued it took; if it died, only the key can tell.
         outcomes.await.unwrap_or_else(|_| all(Failure::OutcomeUnknown))
     }
 
@@ -263,8 +264,8 @@ impl Request {
     }
 }
 
-impl Job {
-    /// A job whose caller has gone away.
+impl QueuedRequest {
+    /// A queued whose caller has gone away.
     #[cfg(test)]
     fn unanswered(request: Request) -> Self {
         let (respond, _) = oneshot::channel();
@@ -300,7 +301,7 @@ impl Job {
         self.request.operations.len() > 1 && !self.request.atomic
     }
 
-    /// A job for each operation, and the task that gathers their outcomes into this one's answer.
+    /// A queued for each operation, and the task that gathers their outcomes into this one's answer.
     fn split(self) -> (Vec<Self>, impl Future<Output = ()> + Send) {
         let Self { request, arrived, respond, .. } = self;
         let (tenant, context, key) = (request.tenant, request.context, request.key);
@@ -326,23 +327,23 @@ impl Job {
     }
 
     fn is_stale(&self) -> bool {
-        self.arrived.elapsed() > PATIENCE
+        self.arrived.elapsed() > QUEUE_WAIT_MAX
     }
 }
 
-/// Fails every job alike.
-fn fail_all(jobs: Vec<Job>, failure: &Failure) {
-    jobs.into_iter().for_each(|job| job.fail(failure));
+/// Fails every queued alike.
+fn fail_all(requests: Vec<QueuedRequest>, failure: &Failure) {
+    requests.into_iter().for_each(|queued| queued.fail(failure));
 }
 
 /// The requests of a batch as its log lines name them.
-struct RequestIds<'a>(&'a [Job]);
+struct RequestIds<'a>(&'a [QueuedRequest]);
 
 impl std::fmt::Display for RequestIds<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         /// A batch has up to a thousand requests; a line must stay one that can be read.
         const NAMED_MAX: usize = 20;
-        let ids = self.0.iter().map(|job| job.request.context.request_id.as_str());
+        let ids = self.0.iter().map(|queued| queued.request.context.request_id.as_str());
         for (at, id) in ids.take(NAMED_MAX).enumerate() {
             write!(f, "{}{id}", if at == 0 { "" } else { " " })?;
         }

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
 use super::services::Services;
-use crate::execute::SIDE_SESSIONS;
+use crate::execute::CONTENDED_SESSIONS;
 use crate::status::Status;
 use crate::store::facts::{self, Facts};
 use crate::store::{self, Pool, Pools, Way};
@@ -31,7 +31,7 @@ pub(super) async fn check(way: &Way) -> anyhow::Result<()> {
 
 /// Looks at it for as long as the service runs.
 pub(super) fn watch(s: &Services) -> impl Future<Output = ()> + Send + 'static {
-    let lanes = s.settings.commands.lanes + SIDE_SESSIONS;
+    let lanes = s.settings.commands.lanes + CONTENDED_SESSIONS;
     let watch = Watch {
         way: s.way.clone(),
         pool: s.pools.health.clone(),

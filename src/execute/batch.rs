@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::fold::{Fold, Folded, fold};
 use super::known_keys::{KnownKeys, versions_of};
-use super::{Job, Operation, Request, Shared};
+use super::{Operation, QueuedRequest, Request, Shared};
 use crate::answer::Outcomes;
 use crate::store::commands::{
     BatchStart, Loaded, Locking, batch_claim, batch_start, wallets_at, wallets_existing,
@@ -27,7 +27,7 @@ pub(super) struct Session {
 /// A batch that has been decided and written, and is not yet committed.
 #[derive(Debug)]
 pub(super) struct Prepared {
-    /// One for each job; none where a wallet of the job is contended.
+    /// One for each queued; none where a wallet of the queued is contended.
     pub outcomes: Vec<Option<Outcomes>>,
     /// Wallets that another transaction has locked.
     pub contended: HashSet<(TenantId, WalletId)>,
@@ -39,7 +39,7 @@ pub(super) struct Prepared {
     pub server: i64,
 }
 
-/// Wallets of `jobs` are waited for this long before their commands are answered `wallet_busy`.
+/// Wallets of `requests` are waited for this long before their commands are answered `wallet_busy`.
 pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// A server that is silent for longer is away: no caller waits for a frozen one.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
@@ -73,10 +73,10 @@ impl Session {
         &mut self,
         shared: &Shared,
         id: Uuid,
-        jobs: &[Job],
+        requests: &[QueuedRequest],
         locking: Locking,
     ) -> store::Result<Prepared> {
-        store::bounded(PREPARE_LIMIT, self.write(shared, id, jobs, locking)).await
+        store::bounded(PREPARE_LIMIT, self.write(shared, id, requests, locking)).await
     }
 
     /// Commits. Whatever the error, the outcome is unknown.
@@ -102,12 +102,12 @@ impl Session {
         &mut self,
         shared: &Shared,
         id: Uuid,
-        jobs: &[Job],
+        requests: &[QueuedRequest],
         locking: Locking,
     ) -> store::Result<Prepared> {
         store::begin(&mut self.connection).await?;
         let connection = &mut self.connection;
-        let (wallets, keys) = (wallets_of(jobs), keys_of(jobs));
+        let (wallets, keys) = (wallets_of(requests), keys_of(requests));
         let start = batch_start(connection, id, &wallets, &keys, locking).await?;
         let BatchStart { now, server, mut tenants } = start;
         let absent = |(tenant, id): &(&TenantId, &WalletId)| {
@@ -120,9 +120,9 @@ impl Session {
             }
             _ => HashSet::new(),
         };
-        let mut past = self.past(jobs, &tenants).await?;
+        let mut past = self.past(requests, &tenants).await?;
         let mut folds = HashMap::new();
-        for tenant in jobs.iter().map(|job| &job.request.tenant) {
+        for tenant in requests.iter().map(|queued| &queued.request.tenant) {
             folds.entry(tenant).or_insert_with(|| {
                 let found = tenants.remove(tenant).unwrap_or_default();
                 let mut world = found.world;
@@ -134,7 +134,7 @@ impl Session {
                 Fold::new(tenant, self.partitions, world, keys, contended)
             });
         }
-        let Folded { outcomes, mut writes } = fold(folds, jobs);
+        let Folded { outcomes, mut writes } = fold(folds, requests);
         let read_only = writes.is_empty();
         if !read_only {
             write_batch(&mut self.connection, &shared.topic.name, now, &mut writes).await?;
@@ -145,10 +145,10 @@ impl Session {
     /// The wallets that the answers under known keys speak of, as they were then.
     async fn past(
         &mut self,
-        jobs: &[Job],
+        requests: &[QueuedRequest],
         tenants: &HashMap<TenantId, Loaded>,
     ) -> store::Result<HashMap<TenantId, HashMap<(WalletId, i64), Wallet>>> {
-        let wanted = past_versions(jobs, tenants);
+        let wanted = past_versions(requests, tenants);
         let mut past: HashMap<_, HashMap<_, _>> = HashMap::new();
         if wanted.is_empty() {
             return Ok(past);
@@ -162,11 +162,11 @@ impl Session {
 
 /// The versions that known keys speak of.
 fn past_versions(
-    jobs: &[Job],
+    requests: &[QueuedRequest],
     tenants: &HashMap<TenantId, Loaded>,
 ) -> Vec<(TenantId, WalletId, i64)> {
     let mut wanted = Vec::new();
-    for Request { tenant, operations, .. } in jobs.iter().map(|job| &job.request) {
+    for Request { tenant, operations, .. } in requests.iter().map(|queued| &queued.request) {
         let Some(Loaded { keys, .. }) = tenants.get(tenant).filter(|found| !found.keys.is_empty())
         else {
             continue;
@@ -181,8 +181,8 @@ fn past_versions(
 }
 
 /// The wallets that the batch locks: sorted, each once.
-fn wallets_of(jobs: &[Job]) -> Vec<(&TenantId, &WalletId)> {
-    let requests = jobs.iter().map(|job| &job.request);
+fn wallets_of(requests: &[QueuedRequest]) -> Vec<(&TenantId, &WalletId)> {
+    let requests = requests.iter().map(|queued| &queued.request);
     let mut wallets: Vec<_> =
         requests.flat_map(|request| request.wallets().map(|id| (&request.tenant, id))).collect();
     wallets.sort_unstable();
@@ -191,8 +191,8 @@ fn wallets_of(jobs: &[Job]) -> Vec<(&TenantId, &WalletId)> {
 }
 
 /// The scopes of all keys that the batch may write.
-fn keys_of(jobs: &[Job]) -> Vec<(&TenantId, &[u8])> {
-    let requests = jobs.iter().map(|job| &job.request);
+fn keys_of(requests: &[QueuedRequest]) -> Vec<(&TenantId, &[u8])> {
+    let requests = requests.iter().map(|queued| &queued.request);
     requests
         .flat_map(|request| request.keys().map(|key| (&request.tenant, &key.scope[..])))
         .collect()

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::known_keys::KnownKeys;
 use super::savepoint::Savepoint;
-use super::{Context, Job, Operation, Request};
+use super::{Context, Operation, QueuedRequest, Request};
 use crate::answer::{Effect, Failure, Outcome, Outcomes, Refusal, Reply};
 use crate::envelope::partition_of;
 use crate::store::commands::{StoredAnswer, Writes};
@@ -22,7 +22,7 @@ use crate::wallet::{
 /// What a batch comes to, before anything of it is written.
 #[derive(Debug, Default)]
 pub(super) struct Folded {
-    /// One for each job; none where a wallet of the job is contended.
+    /// One for each queued; none where a wallet of the queued is contended.
     pub outcomes: Vec<Option<Outcomes>>,
     pub writes: Writes,
 }
@@ -67,11 +67,17 @@ pub(super) struct Decided {
     pub is_kept: bool,
 }
 
-/// Decides all jobs in their order, each over the world of its tenant.
-pub(super) fn fold<'a>(mut folds: HashMap<&'a TenantId, Fold<'a>>, jobs: &[Job]) -> Folded {
-    let outcomes = jobs.iter().map(|job| {
-        let fold = folds.get_mut(&job.request.tenant);
-        fold.map_or_else(|| Some(job.all(&Failure::Broken)), |fold| fold.request(&job.request))
+/// Decides all requests in their order, each over the world of its tenant.
+pub(super) fn fold<'a>(
+    mut folds: HashMap<&'a TenantId, Fold<'a>>,
+    requests: &[QueuedRequest],
+) -> Folded {
+    let outcomes = requests.iter().map(|queued| {
+        let fold = folds.get_mut(&queued.request.tenant);
+        fold.map_or_else(
+            || Some(queued.all(&Failure::Broken)),
+            |fold| fold.request(&queued.request),
+        )
     });
     let outcomes = outcomes.collect();
     let mut writes = Writes::default();

@@ -56,7 +56,7 @@ impl CreateWalletBody {
     pub fn command(self, make_id: impl FnOnce() -> WalletId) -> Command {
         let id = match self.wallet_id {
             Some(NewWalletId(id)) => (id, IdOrigin::Given),
-            None => (make_id(), IdOrigin::Made),
+            None => (make_id(), IdOrigin::Generated),
         };
         Command::Create(CreateWallet {
             id,

@@ -58,7 +58,7 @@ pub struct CreateWallet {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IdOrigin {
     Given,
-    Made,
+    Generated,
 }
 
 /// Raises or lowers one wallet.
@@ -142,7 +142,7 @@ impl Command {
 
     /// Whether the command opens a wallet whose id was generated: no retry can name it.
     pub fn has_generated_id(&self) -> bool {
-        matches!(self, Self::Create(create) if create.id.1 == IdOrigin::Made)
+        matches!(self, Self::Create(create) if create.id.1 == IdOrigin::Generated)
     }
 
     /// About how many bytes the command adds to a batch.
@@ -165,6 +165,6 @@ fn only_given<S: serde::Serializer>(
 ) -> Result<S::Ok, S::Error> {
     match origin {
         IdOrigin::Given => serializer.serialize_some(id),
-        IdOrigin::Made => serializer.serialize_none(),
+        IdOrigin::Generated => serializer.serialize_none(),
     }
 }

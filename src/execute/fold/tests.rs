@@ -238,7 +238,7 @@ fn a_key_keeps_versions_in_the_order_of_the_footprint_and_the_id_that_no_retry_c
     let all = vec![
         (credit("b", "1"), None),
         (transfer("a", "b", "1"), Some("t")),
-        (create(IdOrigin::Made), Some("c")),
+        (create(IdOrigin::Generated), Some("c")),
         (debit("a", "99"), Some("d")),
     ];
     fold.request(&request("r", false, all)).unwrap();
@@ -271,8 +271,8 @@ fn tenants_with_the_same_ids_and_keys_do_not_meet() {
     }
     let (first, second) = (one("1", debit("a", "10")), one("2", debit("a", "10")));
     let second = Request { tenant: tenants[1].clone(), ..second };
-    let jobs = [first, second].map(Job::unanswered);
-    let Folded { outcomes, writes } = fold(folds, &jobs);
+    let requests = [first, second].map(QueuedRequest::unanswered);
+    let Folded { outcomes, writes } = fold(folds, &requests);
     for outcome in outcomes {
         let outcome = outcome.unwrap().only();
         assert_eq!(shown(&outcome), balances(["0.00"]));
