@@ -36,6 +36,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use crate::answer::{Failure, Outcomes};
 use crate::config::CommandSettings;
@@ -47,6 +48,11 @@ use crate::wallet::{Command, TenantId, WalletId};
 pub use contended::SESSIONS_MAX as CONTENDED_SESSIONS;
 pub use key::Key;
 pub use lane::Lane;
+
+/// The id of a wallet whose caller gives none.
+pub fn generate_wallet_id() -> WalletId {
+    WalletId::stored(&Uuid::now_v7().to_string())
+}
 
 /// A command that has waited this long is not begun any more.
 const QUEUE_WAIT_MAX: Duration = Duration::from_secs(10);

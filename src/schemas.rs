@@ -67,7 +67,7 @@ fn root(kind: &str, name: &str, mut schema: Value) -> Value {
     schema
 }
 
-/// This draft does not know the format `uuid`: nobody would check it.
+/// This draft does not know the format `uuid`: no validator would check it.
 fn spell_out_ids(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {

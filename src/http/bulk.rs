@@ -11,10 +11,9 @@ use super::openapi::requests::CommandHeaders;
 use super::path::{idempotency_key, key_required};
 use super::problem::{HttpError, HttpResult, REPLAYED, render_answer};
 use super::views::BulkResults;
-use super::wallets::made_id;
 use super::{HttpState, consistency};
 use crate::answer::{Answer, Outcomes, Problem, Whole};
-use crate::execute::{Key, Operation, Request};
+use crate::execute::{Key, Operation, Request, generate_wallet_id};
 use crate::request::{BulkBody, BulkItem, pointer};
 
 /// Runs up to 1000 operations in order, in one transaction. Each has its own status, key and body;
@@ -39,7 +38,7 @@ pub(super) async fn bulk(
         of_request: idempotency_key(&headers)?,
         required: state.settings.require_idempotency_key,
     };
-    let items = bulk.items(made_id);
+    let items = bulk.items(generate_wallet_id);
     let key = keys.of_request.as_ref().map(|key| Key::of_bulk(key, &bulk.parsed(&items)));
     let mut unread = Vec::new();
     let mut operations = Vec::new();

@@ -98,7 +98,7 @@ pub(super) async fn api(State(state): State<HttpState>) -> Response {
         let pipeline = state.status.snapshot();
         let fine = !pipeline.kafka_enabled || pipeline.connected;
         let error = pipeline.connection_error.filter(|_| !fine);
-        // As the last look at the cluster found it: nobody waits here for a Kafka that is away.
+        // As the last look at the cluster found it: no request waits here for a Kafka that is away.
         let latency = pipeline.cluster.map_or(0, |cluster| cluster.ping_ms);
         Check::new(fine, latency, error)
     });

@@ -4,7 +4,6 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
-use uuid::Uuid;
 
 use super::body::CommandBody;
 use super::caller::CommandHead;
@@ -21,7 +20,7 @@ use super::query::Parameters;
 use super::views::{Events, MovedWallet};
 use super::{Caller, HttpState, consistency, cursor};
 use crate::answer::{Answer, Problem, TransferView, WalletView, event_json};
-use crate::execute::{Key, Operation, Request};
+use crate::execute::{Key, Operation, Request, generate_wallet_id};
 use crate::projector::READ_MODEL;
 use crate::request::{CreateWalletBody, MovementBody, TransferBody};
 use crate::store::{self, read_model, wallets};
@@ -45,12 +44,7 @@ pub(super) async fn create(
     head: CommandHead,
     CommandBody(body): CommandBody<CreateWalletBody>,
 ) -> HttpResult<Response> {
-    run(&state, head, body.command(made_id)).await
-}
-
-/// The id of a wallet whose caller gives none.
-pub(super) fn made_id() -> WalletId {
-    WalletId::stored(&Uuid::now_v7().to_string())
+    run(&state, head, body.command(generate_wallet_id)).await
 }
 
 /// Adds money to a wallet.

@@ -7,17 +7,15 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::Shared;
 use super::waves::{self, Decision, Order, Undecided};
 use crate::answer::{Failure, Problem};
 use crate::backoff::Backoff;
-use crate::execute::{Context, Key, Operation, Request};
+use crate::execute::{Context, Key, Operation, Request, generate_wallet_id};
 use crate::kafka::Fetched;
 use crate::request::{Commanded, InvalidCommand, WalletCommand, is_plain_id, is_traceparent};
 use crate::store;
-use crate::wallet::WalletId;
 
 /// How often a command of `wallet-commands` is tried before it is moved to a retry topic. With the
 /// time that a lock is waited for, about seven seconds.
@@ -68,7 +66,7 @@ pub(super) async fn settle<'a>(
     let mut pending = Vec::new();
     let mut handled: Vec<Handled<'a>> = Vec::with_capacity(records.len());
     for (at, record) in records.iter().enumerate() {
-        let read = WalletCommand::parse(record.value.as_deref(), made_id);
+        let read = WalletCommand::parse(record.value.as_deref(), generate_wallet_id);
         handled.push(match read {
             Ok(WalletCommand { id, what }) => {
                 let context = context_of(&id, record);
@@ -164,9 +162,4 @@ fn context_of(id: &str, record: &Fetched) -> Context {
         causation_id: Some(id.to_owned()),
         traceparent: header("traceparent").filter(|value| is_traceparent(value)),
     }
-}
-
-/// The id of a wallet whose caller gives none.
-fn made_id() -> WalletId {
-    WalletId::stored(&Uuid::now_v7().to_string())
 }

@@ -1,5 +1,5 @@
 //! A JSON object taken apart field by field: numbers keep their token, every wrong field is
-//! reported at once, and what nobody asked for is refused.
+//! reported at once, and unknown fields are refused.
 
 use std::borrow::Cow;
 use std::collections::HashSet;

@@ -25,7 +25,7 @@ const LIMIT: i64 = 50;
 #[utoipa::path(
     get, path = "/admin/dead-letters", tag = "admin", operation_id = "listDeadLetters",
     params(requests::DeadLetterFilter),
-    responses((status = 200, description = "What needs somebody", body = DeadLettersView), ReadProblems)
+    responses((status = 200, description = "What needs an operator", body = DeadLettersView), ReadProblems)
 )]
 pub(in crate::http) async fn list(
     State(state): State<HttpState>,

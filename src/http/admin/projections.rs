@@ -1,4 +1,4 @@
-//! /admin/projections: where they stand, and how one is made anew.
+//! /admin/projections: where they stand, and how one is rebuilt.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -60,7 +60,7 @@ pub async fn rebuild(
 }
 
 body! {
-    /// Which projection is made anew.
+    /// Which projection is rebuilt.
     pub struct RebuildBody {
         projection as "projection": &'static Projection,
     }

@@ -24,7 +24,7 @@ pub struct KafkaHealth {
     /// By consumer group.
     pub consumers: BTreeMap<String, Consumer>,
     pub breaker: Breaker,
-    /// Null: nobody could look at them.
+    /// Null: the last look did not succeed.
     #[schema(required)]
     pub topics: Option<TopicCounts>,
     #[schema(format = DateTime)]
@@ -156,7 +156,7 @@ pub struct KafkaStats {
     /// Wallets that some projector has parked.
     #[schema(required, minimum = 0)]
     pub parked_wallets: Option<i64>,
-    /// Each topic that should be there. Null: nobody could look at them.
+    /// Each topic that should be there. Null: the last look did not succeed.
     #[schema(required)]
     pub topic_states: Option<Vec<TopicHealth>>,
     pub schemas: SchemasStatus,
@@ -224,7 +224,7 @@ pub struct Outbox {
 pub struct Published {
     #[schema(minimum = 0)]
     pub partition: i32,
-    /// The instance that has its lease; null: nobody has.
+    /// The instance that has its lease; null: none has.
     #[schema(required)]
     pub owner: Option<String>,
 }
@@ -270,7 +270,7 @@ pub struct Partition {
     /// Age of the oldest of them.
     #[schema(required, minimum = 0)]
     pub lag_ms: Option<i64>,
-    /// The instance that has its lease; null: nobody has.
+    /// The instance that has its lease; null: none has.
     #[schema(required)]
     pub owner: Option<String>,
 }

@@ -29,7 +29,7 @@ pub(super) struct Report {
     behind: Option<Vec<ProjectionLag>>,
     /// What the second destination lacks; none where there is none, or where Postgres does not say.
     second: Option<SecondBacklog>,
-    /// The topic lacks events that nobody but `outbox republish` will send.
+    /// The topic lacks events that only `outbox republish` will send.
     awaits_republication: bool,
     /// Why all is not well. What is not known is not well.
     reasons: Vec<String>,
@@ -166,7 +166,7 @@ impl Report {
         }
     }
 
-    /// The topics that should be there, as of the last look; none where nobody could look.
+    /// The topics that should be there, as of the last look; none where it did not succeed.
     pub(super) fn topics(&self) -> Option<&[TopicHealth]> {
         self.pipeline.topics.as_deref().filter(|_| self.pipeline.connected)
     }
