@@ -195,3 +195,31 @@ fn every_migration_has_a_number_of_its_own_and_says_why() {
     let wanted: Vec<u32> = (1..).take(numbers.len()).collect();
     assert_eq!(numbers, wanted, "migrations are numbered 1..n");
 }
+
+/// CONTRIBUTING.md leads from each room to its tests, and they are there.
+#[test]
+fn every_room_has_tests_that_can_be_found() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("CONTRIBUTING.md")).unwrap();
+    let table = text.split("## Which tests belong to which room").nth(1).unwrap();
+    let table = table.split("\n## ").next().unwrap();
+    let mut rooms = Vec::new();
+    for row in table.lines().filter(|line| line.starts_with("| `src/")) {
+        let paths: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+        let (of, tests): (Vec<&str>, Vec<&str>) =
+            paths.into_iter().partition(|path| path.starts_with("src/"));
+        assert!(!tests.is_empty(), "{row}");
+        for test in tests {
+            assert!(root.join(test).is_file(), "{test} is not there");
+        }
+        rooms.extend(of.into_iter().map(|path| path.trim_start_matches("src/").to_owned()));
+    }
+    let sources = sources();
+    let mut wanted: Vec<&str> = sources.iter().map(|(name, _)| room(name)).collect();
+    wanted.retain(|room| !["lib", "main"].contains(room));
+    wanted.dedup();
+    let missing: Vec<_> = wanted.iter().filter(|room| !rooms.iter().any(|r| r == *room)).collect();
+    assert!(missing.is_empty(), "CONTRIBUTING.md names no tests of {missing:?}");
+    let gone: Vec<_> = rooms.iter().filter(|r| !wanted.contains(&r.as_str())).collect();
+    assert!(gone.is_empty(), "CONTRIBUTING.md names rooms that are gone: {gone:?}");
+}
