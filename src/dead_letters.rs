@@ -22,7 +22,6 @@ use crate::kafka::topics::TopicSpec;
 use crate::kafka::{self, Connection, Copied, ProduceError, Producer};
 use crate::store::dead_letters::delivery::{self, Due};
 use crate::store::{self, Pool};
-use crate::wallet::TenantId;
 
 /// Between two looks while there is nothing to do.
 const EVERY: Duration = Duration::from_secs(1);
@@ -35,7 +34,6 @@ const GOODBYE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Parts {
     pub pool: Pool,
-    pub tenant: TenantId,
     /// None with `KAFKA_ENABLED=false`.
     pub kafka: Option<(Arc<Connection>, KafkaSettings)>,
     pub codec: Codec,
@@ -47,7 +45,6 @@ pub struct Parts {
 #[derive(Debug)]
 pub struct DeadLetters {
     pool: Pool,
-    tenant: TenantId,
     owner: String,
     max_bytes: i64,
     kafka: Option<Sender>,
@@ -93,7 +90,6 @@ impl DeadLetters {
         };
         Self {
             pool: parts.pool,
-            tenant: parts.tenant,
             owner: Uuid::now_v7().to_string(),
             max_bytes: i64::try_from(parts.max_request_bytes).unwrap_or(i64::MAX),
             kafka: parts.kafka.map(sender),
@@ -108,7 +104,7 @@ impl DeadLetters {
             self.count().await?;
         }
         let Some(sender) = &mut self.kafka else { return Ok(0) };
-        let claim = delivery::claim(&self.pool, &self.tenant, &self.owner, self.max_bytes);
+        let claim = delivery::claim(&self.pool, &self.owner, self.max_bytes);
         let due = store::bounded(store::SILENT, claim).await?;
         let mut groups: BTreeMap<(&str, i32), Vec<&Due>> = BTreeMap::new();
         let unpublished = due.iter().filter(|due| due.published_at.is_none());
@@ -161,7 +157,7 @@ impl DeadLetters {
                 Err(error) if is_final(way, &error) => {
                     let cause = format!("{topic}, partition {partition}: {}", error.cause());
                     tracing::error!(id = letter.id, cause, "dead letter refused");
-                    let refusing = delivery::refused(&self.pool, &self.tenant, letter, &cause);
+                    let refusing = delivery::refused(&self.pool, letter, &cause);
                     store::bounded(store::SILENT, refusing).await?;
                 }
                 Err(error) => return Err(error.cause().clone().into()),
@@ -171,13 +167,13 @@ impl DeadLetters {
     }
 
     async fn sent(&self, way: Way, letters: &[&Due]) -> Result<(), Failure> {
-        let (pool, tenant) = (&self.pool, &self.tenant);
+        let pool = &self.pool;
         match way {
             Way::Out => {
-                store::bounded(store::SILENT, delivery::published(pool, tenant, letters)).await?;
+                store::bounded(store::SILENT, delivery::published(pool, letters)).await?;
             }
             Way::Back => {
-                store::bounded(store::SILENT, delivery::replayed(pool, tenant, letters)).await?;
+                store::bounded(store::SILENT, delivery::replayed(pool, letters)).await?;
             }
         }
         for letter in letters {
@@ -196,7 +192,7 @@ impl DeadLetters {
     }
 
     async fn count(&self) -> Result<(), Failure> {
-        let counting = store::dead_letters::counts(&self.pool, &self.tenant);
+        let counting = store::dead_letters::counts(&self.pool);
         let counts = store::bounded(store::SILENT, counting).await?;
         for (name, count) in [("dead_letters_open", counts.open), ("parked_wallets", counts.parked)]
         {
@@ -218,7 +214,7 @@ impl Task for DeadLetters {
     }
 
     async fn end(&mut self) {
-        let release = delivery::release(&self.pool, &self.tenant, &self.owner);
+        let release = delivery::release(&self.pool, &self.owner);
         if !matches!(timeout(GOODBYE, release).await, Ok(Ok(()))) {
             tracing::debug!("claims of dead letters were not given back; they run out");
         }

@@ -41,7 +41,6 @@ use crate::status::Status;
 use crate::store::checkpoints::Subscription;
 use crate::store::leases::Leased;
 use crate::store::{self, Blame, Pool};
-use crate::wallet::TenantId;
 use apply::{Outcome, apply, apply_apart};
 use chunk::Chunk;
 use kafka_feed::KafkaFeed;
@@ -74,7 +73,6 @@ pub struct Job {
 /// What a projector needs; `app` puts it together.
 pub struct Wiring {
     pub kind: &'static Projection,
-    pub tenant: TenantId,
     pub topic: String,
     pub consumer: ConsumerSettings,
     /// Readers of the topic; none with `KAFKA_ENABLED=false`.
@@ -140,7 +138,7 @@ impl Projector {
         let limit = i64::try_from(wiring.consumer.max_poll_records).unwrap_or(500);
         let postgres = PostgresFeed::new(role, limit, wiring.kafka.is_none());
         let leased = Leased {
-            tenant: wiring.tenant.as_str().to_owned(),
+            tenant: store::PIPELINE.to_owned(),
             role: wiring.kind.name(),
             topic: wiring.topic.clone(),
             // Known once the topic is.
@@ -211,7 +209,7 @@ impl Projector {
         }
         let Some(job) = self.job.clone() else { return Ok(Progress::default()) };
         self.leases.renew().await?;
-        let Some(due) = self.due(&job) else { return Ok(Progress::default()) };
+        let Some(due) = self.due() else { return Ok(Progress::default()) };
         // Kept from step to step: the pool would look twice whether it is sound.
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
@@ -262,17 +260,13 @@ impl Projector {
     async fn load(&mut self) -> store::Result<bool> {
         let wiring = &self.wiring;
         let mut connection = wiring.pool.acquire().await?;
-        let found =
-            store::checkpoints::partitions(&mut connection, &wiring.tenant, &wiring.topic).await?;
+        let found = store::checkpoints::partitions(&mut connection, &wiring.topic).await?;
         let Some(partitions) = found else {
             self.postgres.later();
             return Ok(false);
         };
-        let subscription = Subscription {
-            tenant: wiring.tenant.clone(),
-            projector: wiring.kind.name(),
-            topic: wiring.topic.clone(),
-        };
+        let subscription =
+            Subscription { projector: wiring.kind.name(), topic: wiring.topic.clone() };
         self.mend = Mend::begun(&mut connection, &subscription, partitions).await?;
         self.report_mending(self.mend.is_some());
         if self.assigned.is_none() {
@@ -283,7 +277,7 @@ impl Projector {
             self.kafka = Some(KafkaFeed::new(Arc::clone(open), &wiring.consumer));
         }
         self.leases.set_partitions(partitions);
-        let deployment = store::topics::deployment(&mut connection, &wiring.tenant).await?;
+        let deployment = store::topics::deployment(&mut connection).await?;
         let recent = wiring.recent.clone();
         self.job = Some(Job { kind: wiring.kind, subscription, partitions, deployment, recent });
         Ok(true)

@@ -17,7 +17,6 @@ use crate::background::task::Task;
 use crate::config::RetentionSettings;
 use crate::store::retention::{self as rows, Step};
 use crate::store::{self, Pool};
-use crate::wallet::TenantId;
 
 /// Rows looked at in one transaction.
 const ROWS: i64 = 1000;
@@ -27,15 +26,14 @@ const YIELD_MIN: Duration = Duration::from_millis(5);
 /// While another instance is at it.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Purges one tenant's tables.
+/// Purges the tables of all tenants.
 #[derive(Debug)]
 pub struct Retention {
     pool: Pool,
-    tenant: TenantId,
     settings: RetentionSettings,
-    outbox: Pass<i64>,
+    outbox: Pass<(String, i64)>,
     batches: Pass<()>,
-    keys: Pass<Vec<u8>>,
+    keys: Pass<(String, Vec<u8>)>,
     letters: Pass<i64>,
 }
 
@@ -58,10 +56,9 @@ pub struct Purged {
 }
 
 impl Retention {
-    pub fn new(pool: Pool, tenant: TenantId, settings: RetentionSettings) -> Self {
+    pub fn new(pool: Pool, settings: RetentionSettings) -> Self {
         Self {
             pool,
-            tenant,
             settings,
             outbox: Pass::new("outbox"),
             batches: Pass::new("command_batches"),
@@ -91,11 +88,11 @@ impl Retention {
     }
 
     async fn purge(&mut self, connection: &mut store::Connection) -> store::Result<Purged> {
-        let (tenant, ages) = (&self.tenant, &self.settings);
+        let ages = &self.settings;
         let now = Instant::now();
         let mut purged = Purged::default();
         if self.outbox.due <= now {
-            let step = rows::outbox(connection, tenant, self.outbox.at, ages.outbox, ROWS).await?;
+            let step = rows::outbox(connection, self.outbox.at.as_ref(), ages.outbox, ROWS).await?;
             purged.outbox = self.outbox.after(step, ages.rest);
         }
         if self.batches.due <= now {
@@ -103,15 +100,15 @@ impl Retention {
             purged.batches = self.batches.after(step, ages.rest);
         }
         if self.keys.due <= now {
-            let at = self.keys.at.as_deref();
-            let step = rows::keys(connection, tenant, at, (ages.answers, ages.keys), ROWS).await?;
+            let at = self.keys.at.as_ref();
+            let step = rows::keys(connection, at, (ages.answers, ages.keys), ROWS).await?;
             purged.answers = step.answers;
             count("idempotency_answers", step.answers);
             purged.keys = self.keys.after(step.walk, ages.rest_of_keys);
         }
         if self.letters.due <= now {
             let at = self.letters.at;
-            let step = rows::letters(connection, tenant, at, ages.letters, ROWS).await?;
+            let step = rows::letters(connection, at, ages.letters, ROWS).await?;
             purged.letters = self.letters.after(step, ages.rest_of_keys);
         }
         Ok(purged)

@@ -33,13 +33,17 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 
-use crate::wallet::TenantId;
+use crate::wallet::{TenantId, WalletId, WalletKey};
 
 pub use connect::{
     Pool, Pools, Reads, SHARED, Way, check_settings, connect_owner, connect_pool, migrate,
 };
 pub use error::{Blame, Class, Error, Result};
 pub use lag::ping;
+
+/// The rows of the pipeline itself (checkpoints, leases, topics, dead letters) belong to no tenant. The keys
+/// of their tables begin with one all the same: this one.
+pub const PIPELINE: &str = "default";
 
 /// One connection to Postgres, in or out of a transaction.
 pub type Connection = PgConnection;
@@ -55,6 +59,18 @@ macro_rules! server {
     };
 }
 pub(crate) use server;
+
+/// Wallets as two columns of a statement: their tenants and their ids.
+pub(crate) fn columns<'a>(
+    wallets: impl IntoIterator<Item = &'a WalletKey>,
+) -> (Vec<&'a str>, Vec<&'a str>) {
+    wallets.into_iter().map(|(tenant, id)| (tenant.as_str(), id.as_str())).unzip()
+}
+
+/// A wallet as two columns of a row.
+pub(crate) fn wallet_key(tenant: &str, id: &str) -> WalletKey {
+    (TenantId::stored(tenant), WalletId::stored(id))
+}
 
 /// Starts a transaction. Must not be dropped while it runs: a cancelled BEGIN leaves the session
 /// inside a transaction, so callers run in tasks that nobody cancels.

@@ -25,7 +25,7 @@ pub use decide::{Decision, decide, due};
 pub use event::{
     Change, ChangeType, Event, EventBody, EventKind, EventType, NewEvent, Origin, WalletState,
 };
-pub use id::{ID_CHARS_MAX, TenantId, WalletId, is_addressable, is_visible};
+pub use id::{ID_CHARS_MAX, TenantId, WalletId, WalletKey, is_addressable, is_visible};
 pub use metadata::{METADATA_BYTES_MAX, Metadata, MetadataError};
 pub use rejection::Rejection;
 pub use state::{Status, Wallet};

@@ -95,7 +95,6 @@ pub(super) fn projector(
         topic.map(|topic| -> OpenPartition { Arc::new(move |partition| topic.reader(partition)) });
     let projector = Projector::new(Wiring {
         kind,
-        tenant: s.tenant.clone(),
         topic: s.settings.kafka.events_topic.clone(),
         consumer: s.settings.consumer.clone(),
         kafka: open,
@@ -172,6 +171,6 @@ async fn ask_books(
         None => return Ok(None),
     };
     let mut connection = store::acquire(pool).await?;
-    let deployment = store::topics::deployment(&mut connection, &tenant).await?;
+    let deployment = store::topics::deployment(&mut connection).await?;
     Ok(Some(Books { partitions, deployment }))
 }

@@ -108,14 +108,13 @@ pub(super) fn repeated<T: Task + 'static>(services: &Services, repeated: T) -> R
 }
 
 fn retention(s: &Services) -> Retention {
-    Retention::new(s.pools.upkeep.clone(), s.tenant.clone(), s.settings.retention.clone())
+    Retention::new(s.pools.upkeep.clone(), s.settings.retention.clone())
 }
 
 fn dead_letters(s: &Services) -> DeadLetters {
     let kafka = s.kafka.as_ref().map(|kafka| Arc::clone(&kafka.connection));
     DeadLetters::new(dead_letters::Parts {
         pool: s.pools.pipeline.clone(),
-        tenant: s.tenant.clone(),
         kafka: kafka.map(|connection| (connection, s.settings.kafka.clone())),
         codec: s.settings.producer.compression,
         max_request_bytes: s.settings.producer.max_request_bytes,

@@ -17,7 +17,6 @@ use crate::config::Settings;
 use crate::store::dead_letters::requests::{self, Chosen, Outstanding, Selection};
 use crate::store::dead_letters::{self, Filter, STATES, Source};
 use crate::store::{self, Connection, parked};
-use crate::wallet::TenantId;
 
 /// Between two looks at what is still to be done.
 const POLL: Duration = Duration::from_millis(200);
@@ -123,31 +122,26 @@ pub struct QuarantineArgs {
 /// True where everything was done.
 pub async fn run(command: DlqCommand, settings: Settings) -> anyhow::Result<bool> {
     let pool = store::connect_pool(&settings.database).await.context("database settings")?;
-    let tenant = TenantId::default_tenant();
     let mut connection = store::acquire(&pool).await.context("connecting to Postgres")?;
     match command {
-        DlqCommand::List(args) => list(&mut connection, &tenant, args).await,
-        DlqCommand::Show { id, json } => show(&mut connection, &tenant, id, json).await,
-        DlqCommand::Replay(args) => replay(&mut connection, &tenant, args).await,
-        DlqCommand::Quarantine(args) => quarantine(&mut connection, &tenant, args).await,
+        DlqCommand::List(args) => list(&mut connection, args).await,
+        DlqCommand::Show { id, json } => show(&mut connection, id, json).await,
+        DlqCommand::Replay(args) => replay(&mut connection, args).await,
+        DlqCommand::Quarantine(args) => quarantine(&mut connection, args).await,
     }
 }
 
-async fn list(
-    connection: &mut Connection,
-    tenant: &TenantId,
-    args: ListArgs,
-) -> anyhow::Result<bool> {
+async fn list(connection: &mut Connection, args: ListArgs) -> anyhow::Result<bool> {
     let ListArgs { wallet, cause, source, state, limit, before, json } = args;
     let wallets = match before.is_none() && requests::has_parked(&cause, &source) {
         false => Vec::new(),
         true => {
             let filter = parked::Filter { wallet: wallet.clone(), state: state.clone(), limit };
-            parked::list(connection, tenant, &filter).await?
+            parked::list(connection, &filter).await?
         }
     };
     let filter = Filter { wallet, cause, source, state, before, limit };
-    let letters = dead_letters::list(connection, tenant, &filter).await?;
+    let letters = dead_letters::list(connection, &filter).await?;
     let view = DeadLettersView {
         dead_letters: letters.into_iter().map(Into::into).collect(),
         parked_wallets: wallets.into_iter().map(Into::into).collect(),
@@ -161,13 +155,8 @@ async fn list(
     Ok(true)
 }
 
-async fn show(
-    connection: &mut Connection,
-    tenant: &TenantId,
-    id: i64,
-    json: bool,
-) -> anyhow::Result<bool> {
-    let found = dead_letters::show(connection, tenant, id).await?;
+async fn show(connection: &mut Connection, id: i64, json: bool) -> anyhow::Result<bool> {
+    let found = dead_letters::show(connection, id).await?;
     let found =
         found.with_context(|| format!("there is no dead letter {id}: `wallex dlq list`"))?;
     let view = DeadLetterStoryView::from(found);
@@ -179,13 +168,9 @@ async fn show(
     Ok(true)
 }
 
-async fn replay(
-    connection: &mut Connection,
-    tenant: &TenantId,
-    args: ReplayArgs,
-) -> anyhow::Result<bool> {
+async fn replay(connection: &mut Connection, args: ReplayArgs) -> anyhow::Result<bool> {
     let selection = &args.selection;
-    let chosen = chosen(connection, tenant, selection).await?;
+    let chosen = chosen(connection, selection).await?;
     let (letters, wallets) = (chosen.ids.len(), chosen.wallets.len());
     let what =
         format!("{} and {}", counted(letters, "dead letter"), counted(wallets, "parked wallet"));
@@ -200,14 +185,14 @@ async fn replay(
         return Ok(true);
     }
     confirm(selection, &format!("replay {what}"))?;
-    requests::replay(connection, tenant, &chosen).await?;
+    requests::replay(connection, &chosen).await?;
     if args.no_wait {
         say(format!("requested: {what}"));
         return Ok(true);
     }
-    match done(connection, tenant, &chosen).await? {
+    match done(connection, &chosen).await? {
         Outstanding { letters: 0, wallets: 0 } => {
-            let parked = still_parked(connection, tenant, &chosen).await?;
+            let parked = still_parked(connection, &chosen).await?;
             say(format!(
                 "replayed: {}; released: {}",
                 counted(letters, "dead letter"),
@@ -217,7 +202,7 @@ async fn replay(
                 let parked = counted(parked, "wallet");
                 say(format!("{parked} failed again: `wallex dlq list --cause parked`"));
             }
-            let refused = requests::refused(connection, tenant, &chosen.ids).await?;
+            let refused = requests::refused(connection, &chosen.ids).await?;
             for (id, cause) in &refused {
                 say(format!("dead letter {id} was refused: {cause}"));
             }
@@ -236,16 +221,12 @@ async fn replay(
     }
 }
 
-async fn quarantine(
-    connection: &mut Connection,
-    tenant: &TenantId,
-    args: QuarantineArgs,
-) -> anyhow::Result<bool> {
+async fn quarantine(connection: &mut Connection, args: QuarantineArgs) -> anyhow::Result<bool> {
     let selection = &args.selection;
-    let Chosen { ids, .. } = chosen(connection, tenant, selection).await?;
+    let Chosen { ids, .. } = chosen(connection, selection).await?;
     if !selection.dry_run {
         confirm(selection, &format!("settle {}", counted(ids.len(), "dead letter")))?;
-        requests::quarantine(connection, tenant, &ids, &args.note).await?;
+        requests::quarantine(connection, &ids, &args.note).await?;
     }
     let word = if selection.dry_run { "to be settled" } else { "settled" };
     let text = format!("{word}: {}", counted(ids.len(), "dead letter"));
@@ -258,18 +239,14 @@ async fn quarantine(
     Ok(true)
 }
 
-async fn chosen(
-    connection: &mut Connection,
-    tenant: &TenantId,
-    args: &SelectionArgs,
-) -> anyhow::Result<Chosen> {
+async fn chosen(connection: &mut Connection, args: &SelectionArgs) -> anyhow::Result<Chosen> {
     let selection = Selection {
         ids: args.which.ids.clone(),
         wallet: args.which.wallet.clone(),
         cause: args.which.cause.clone(),
         source: args.which.source.clone(),
     };
-    let chosen = requests::choose(connection, tenant, &selection).await?;
+    let chosen = requests::choose(connection, &selection).await?;
     let unknown = args.which.ids.iter().find(|id| !chosen.ids.contains(id));
     anyhow::ensure!(
         unknown.is_none(),
@@ -294,15 +271,11 @@ fn confirm(args: &SelectionArgs, what: &str) -> anyhow::Result<()> {
 }
 
 /// Waits while there is progress; what is left.
-async fn done(
-    connection: &mut Connection,
-    tenant: &TenantId,
-    chosen: &Chosen,
-) -> anyhow::Result<Outstanding> {
+async fn done(connection: &mut Connection, chosen: &Chosen) -> anyhow::Result<Outstanding> {
     let (mut last, mut since) = (Outstanding::default(), Instant::now());
     let mut told = Instant::now();
     loop {
-        let left = requests::outstanding(connection, tenant, chosen).await?;
+        let left = requests::outstanding(connection, chosen).await?;
         if left != last {
             (last, since) = (left, Instant::now());
         }
@@ -317,16 +290,16 @@ async fn done(
     }
 }
 
-async fn still_parked(
-    connection: &mut Connection,
-    tenant: &TenantId,
-    chosen: &Chosen,
-) -> anyhow::Result<usize> {
+async fn still_parked(connection: &mut Connection, chosen: &Chosen) -> anyhow::Result<usize> {
     let mut count = 0;
-    for (projector, wallet, _) in &chosen.wallets {
-        let filter = parked::Filter { wallet: Some(wallet.clone()), state: None, limit: 10 };
-        let found = parked::list(connection, tenant, &filter).await?;
-        count += usize::from(found.iter().any(|parked| parked.projector == *projector));
+    for wallet in &chosen.wallets {
+        let id = Some(wallet.wallet_id.clone());
+        let filter = parked::Filter { wallet: id, state: None, limit: 1000 };
+        let found = parked::list(connection, &filter).await?;
+        let is_it = |parked: &parked::Parked| {
+            parked.tenant_id == wallet.tenant_id && parked.projector == wallet.projector
+        };
+        count += usize::from(found.iter().any(is_it));
     }
     Ok(count)
 }

@@ -13,7 +13,6 @@ use crate::projector;
 use crate::projector::rebuild::{Filled, Rebuild};
 use crate::store;
 use crate::store::rebuild::{self as tables, State};
-use crate::wallet::TenantId;
 
 #[derive(Debug, Subcommand)]
 pub enum ProjectionsCommand {
@@ -50,7 +49,7 @@ pub async fn run(command: ProjectionsCommand, settings: Settings) -> anyhow::Res
             let pool =
                 store::connect_pool(&settings.database).await.context("database settings")?;
             let mut connection = store::acquire(&pool).await?;
-            let state = tables::state(&mut connection, &TenantId::default_tenant()).await?;
+            let state = tables::state(&mut connection).await?;
             if json {
                 println!("{}", serde_json::to_string_pretty(&state)?);
             } else {

@@ -10,7 +10,6 @@ use crate::config::Settings;
 use crate::projector::{LEDGER, READ_MODEL};
 use crate::store::reconcile::{Checked, Lag, Report};
 use crate::store::{self, Pool};
-use crate::wallet::TenantId;
 
 /// Between two looks at the lag.
 const POLL: Duration = Duration::from_millis(200);
@@ -31,11 +30,10 @@ pub struct ReconcileArgs {
 /// Prints every equation with what contradicts it. True where nothing does; lag is no failure.
 pub async fn run(args: ReconcileArgs, settings: Settings) -> anyhow::Result<bool> {
     let pool = store::connect_pool(&settings.database).await.context("database settings")?;
-    let tenant = TenantId::default_tenant();
     if let Some(wait) = args.wait {
-        caught_up(&pool, &tenant, wait).await.context("reading the lag")?;
+        caught_up(&pool, wait).await.context("reading the lag")?;
     }
-    let checking = store::reconcile::checked(&pool, &tenant, LEDGER, READ_MODEL, LIMIT);
+    let checking = store::reconcile::checked(&pool, LEDGER, READ_MODEL, LIMIT);
     let report = checking.await.context("checking the books")?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report.json())?);
@@ -46,11 +44,11 @@ pub async fn run(args: ReconcileArgs, settings: Settings) -> anyhow::Result<bool
 }
 
 /// Waits until nothing is left to apply, but for parked wallets, or the time is over.
-async fn caught_up(pool: &Pool, tenant: &TenantId, wait: Duration) -> store::Result<()> {
+async fn caught_up(pool: &Pool, wait: Duration) -> store::Result<()> {
     let deadline = Instant::now() + wait;
     loop {
         let mut connection = pool.acquire().await?;
-        let lag = store::reconcile::lag(&mut connection, tenant, &[LEDGER, READ_MODEL]).await?;
+        let lag = store::reconcile::lag(&mut connection, &[LEDGER, READ_MODEL]).await?;
         drop(connection);
         if lag.iter().all(|lag| lag.events == 0) || Instant::now() >= deadline {
             return Ok(());

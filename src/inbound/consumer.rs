@@ -199,7 +199,7 @@ impl Watch {
             self.opened = partitions;
         }
         let before = lock(&self.places).iter().map(|(n, place)| (*n, place.next_offset)).collect();
-        let (pool, tenant) = (&shared.parts.pool, of.tenant.as_str());
+        let (pool, tenant) = (&shared.parts.pool, store::PIPELINE);
         let places = group_offsets::positions(pool, tenant, of.projector, &of.topic).await?;
         let stored = places.iter().map(|place| (place.partition, place.next_offset)).collect();
         Ok(Seen { stored, before })
@@ -208,9 +208,9 @@ impl Watch {
 
 impl Shared {
     fn leased(&self, stage: usize) -> Leased {
-        let Subscription { tenant, projector, topic } = self.subscription(stage);
+        let Subscription { projector, topic } = self.subscription(stage);
         // Known to the leases with the first look.
-        Leased { tenant: tenant.as_str().to_owned(), role: projector, topic, partitions: 0 }
+        Leased { tenant: store::PIPELINE.to_owned(), role: projector, topic, partitions: 0 }
     }
 
     fn partitions(&self, stage: usize) -> i32 {
@@ -221,7 +221,6 @@ impl Shared {
     pub(super) fn subscription(&self, stage: usize) -> Subscription {
         let stage = self.stages.get(stage);
         Subscription {
-            tenant: self.parts.tenant.clone(),
             projector: stage.map_or("", |stage| stage.role),
             topic: stage.map(|stage| stage.topic.name.clone()).unwrap_or_default(),
         }

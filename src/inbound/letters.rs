@@ -69,13 +69,11 @@ fn original(record: &Fetched, topic: &str, stage: usize, partition: i32) -> (Str
 /// Keeps them; inside the caller's transaction. Returns those that are news.
 pub(super) async fn keep<'a>(
     connection: &mut Connection,
-    shared: &Shared,
     letters: &'a Letters,
 ) -> store::Result<Vec<(&'a str, Vec<&'a DeadLetter>)>> {
     let mut news = Vec::new();
     for (topic, letters) in letters {
-        let (tenant, projector) = (shared.parts.tenant.clone(), COMMANDS);
-        let of = Subscription { tenant, projector, topic: topic.clone() };
+        let of = Subscription { projector: COMMANDS, topic: topic.clone() };
         let letters: Vec<&DeadLetter> = letters.iter().collect();
         let inserted = dead_letters::insert(connection, &of, SOURCE, &letters).await?;
         news.push((topic.as_str(), inserted.news));

@@ -162,7 +162,7 @@ impl Worker {
         if !moved.is_empty() {
             return Ok(to);
         }
-        let (tenant, topic) = (of.tenant.as_str(), &of.topic);
+        let (tenant, topic) = (store::PIPELINE, &of.topic);
         drop(connection);
         let pool = &self.shared.parts.pool;
         let places = store::group_offsets::positions(pool, tenant, of.projector, topic).await?;
@@ -182,7 +182,7 @@ impl Worker {
         store::begin(connection).await?;
         let keeping = async {
             let moved = checkpoints::advance(connection, of, advance).await?;
-            let news = letters::keep(connection, &self.shared, letters).await?;
+            let news = letters::keep(connection, letters).await?;
             store::commit(connection).await.map(|()| (moved, news))
         };
         match keeping.await {

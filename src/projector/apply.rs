@@ -109,7 +109,7 @@ async fn look_up(
         .iter()
         .filter(|chunk| chunk.feed == Feed::Kafka)
         .flat_map(|chunk| chunk.records.iter().map(move |seen| (chunk.partition, seen)))
-        .map(|(partition, seen)| (seen.wallet.as_str(), seen.version, seen.event_id, partition))
+        .map(|(partition, seen)| (&seen.wallet, seen.version, seen.event_id, partition))
         .collect();
     if claims.is_empty() {
         return Ok(());
@@ -146,11 +146,10 @@ async fn named(
     job: &Job,
     claims: &[Claim<'_>],
 ) -> store::Result<(Option<i64>, Vec<Option<Recorded>>)> {
-    let tenant = &job.subscription.tenant;
     let (server, kept) =
         job.recent.look(claims.iter().map(|(_, _, id, partition)| (*id, *partition)));
-    let is_it = |event: &Event, (wallet, version, _, _): &Claim<'_>| {
-        event.tenant == *tenant && event.wallet_id.as_str() == *wallet && event.version == *version
+    let is_it = |event: &Event, ((tenant, wallet), version, _, _): &Claim<'_>| {
+        event.tenant == *tenant && event.wallet_id == *wallet && event.version == *version
     };
     let kept = kept.into_iter().zip(claims);
     let mut named: Vec<Option<Recorded>> =
@@ -159,10 +158,8 @@ async fn named(
     let absent: Vec<Claim<'_>> = absent.map(|(_, claim)| *claim).collect();
     let server = server.filter(|_| absent.len() < claims.len());
     if !absent.is_empty() {
-        let found = match store::recorded::named(connection, tenant, &absent).await {
-            Err(error) if error.blame() == Blame::Lasting => {
-                singly(connection, tenant, &absent).await?
-            }
+        let found = match store::recorded::named(connection, &absent).await {
+            Err(error) if error.blame() == Blame::Lasting => singly(connection, &absent).await?,
             found => found?,
         };
         let places = named.iter_mut().filter(|event| event.is_none());
@@ -175,14 +172,14 @@ async fn named(
 /// not the rows.
 async fn singly(
     connection: &mut Connection,
-    tenant: &TenantId,
     claims: &[Claim<'_>],
 ) -> store::Result<Vec<Option<Recorded>>> {
     // Of no event at all: fails where it would for each.
-    store::recorded::named(connection, tenant, &[("", 0, Uuid::nil(), 0)]).await?;
+    let nobody = (TenantId::stored(""), WalletId::stored(""));
+    store::recorded::named(connection, &[(&nobody, 0, Uuid::nil(), 0)]).await?;
     let (mut found, mut read) = (Vec::with_capacity(claims.len()), false);
     for claim in claims {
-        match store::recorded::named(connection, tenant, &[*claim]).await {
+        match store::recorded::named(connection, &[*claim]).await {
             Ok(named) => {
                 read = true;
                 found.extend(named);
@@ -192,8 +189,8 @@ async fn singly(
                     return Err(error);
                 }
                 let (wallet, version, _, _) = *claim;
-                let (wallet_id, cause) = (WalletId::stored(wallet), error.told());
-                found.push(Some(Err(Unreadable { wallet_id, version, cause, newer: false })));
+                let (wallet, cause) = (wallet.clone(), error.told());
+                found.push(Some(Err(Unreadable { wallet, version, cause, newer: false })));
             }
             Err(error) => return Err(error),
         }

@@ -10,7 +10,7 @@ use crate::store::checkpoints::Advance;
 use crate::store::dead_letters::DeadLetter;
 use crate::store::dead_letters::letter::Original;
 use crate::store::recorded::Recorded;
-use crate::wallet::{EventType, SCHEMA_VERSION, TenantId, WalletId};
+use crate::wallet::{EventType, SCHEMA_VERSION, TenantId, WalletId, WalletKey};
 
 /// Where a chunk comes from, and so which of a checkpoint's two places it moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,7 +37,7 @@ pub struct Chunk {
 /// A record that names an event. What it says of the event is never used: `events` is the record.
 #[derive(Debug)]
 pub struct Seen {
-    pub wallet: WalletId,
+    pub wallet: WalletKey,
     pub version: i64,
     pub event_id: Uuid,
     /// The record itself, for the dead letters, where it is not known to be ours.
@@ -48,12 +48,7 @@ pub struct Seen {
 
 impl Chunk {
     /// Sorts fetched records into events and dead letters.
-    pub fn of_records(
-        tenant: &TenantId,
-        partition: i32,
-        expected: i64,
-        records: Vec<Arc<Fetched>>,
-    ) -> Self {
+    pub fn of_records(partition: i32, expected: i64, records: Vec<Arc<Fetched>>) -> Self {
         let next = records.last().map_or(expected, |record| record.offset + 1);
         let mut chunk = Self {
             feed: Feed::Kafka,
@@ -66,9 +61,12 @@ impl Chunk {
             foreign: None,
         };
         for record in records {
-            match head(tenant, &record) {
+            match head(&record) {
                 Ok(head) => chunk.records.push(Seen {
-                    wallet: WalletId::stored(&head.aggregate_id),
+                    wallet: (
+                        TenantId::stored(&head.tenant_id),
+                        WalletId::stored(&head.aggregate_id),
+                    ),
                     version: head.aggregate_version,
                     event_id: head.event_id,
                     record: Some(record),
@@ -142,8 +140,8 @@ pub fn of_another(own: Option<Uuid>, record: &Fetched) -> Option<Uuid> {
     own.filter(|own| *own != said).map(|_| said)
 }
 
-/// What a record claims to be, if it can be an event of this tenant's wallets at all.
-fn head(tenant: &TenantId, record: &Fetched) -> Result<EnvelopeHead, (&'static str, String)> {
+/// What a record claims to be, if it can be an event of some wallet at all.
+fn head(record: &Fetched) -> Result<EnvelopeHead, (&'static str, String)> {
     let value = record.value.as_deref().unwrap_or_default();
     if value.is_empty() {
         return Err(("empty_value", "the record has no value".to_owned()));
@@ -151,14 +149,11 @@ fn head(tenant: &TenantId, record: &Fetched) -> Result<EnvelopeHead, (&'static s
     let text = std::str::from_utf8(value).map_err(|error| ("invalid_utf8", error.to_string()))?;
     let head: EnvelopeHead =
         serde_json::from_str(text).map_err(|error| ("undecodable", error.to_string()))?;
-    if head.tenant_id != tenant.as_str() {
-        return Err(("foreign_tenant", "the event belongs to another tenant".to_owned()));
-    }
     if record.key.as_deref() != Some(head.aggregate_id.as_bytes()) {
         return Err(("wrong_key", "the key is not the wallet's id".to_owned()));
     }
-    // No such wallet can exist, and Postgres could not even be asked for it.
-    if WalletId::parse(&head.aggregate_id).is_none() {
+    // No such wallet can exist, or no such tenant, and Postgres could not even be asked for it.
+    if WalletId::parse(&head.aggregate_id).is_none() || WalletId::parse(&head.tenant_id).is_none() {
         return Err(("unknown_event", "no wallet can have this id".to_owned()));
     }
     Ok(head)
@@ -195,23 +190,18 @@ mod tests {
             record(6, "w", "{"),
             Fetched { value: Some(b"\"\xff\"".to_vec()), ..record(7, "w", "") },
             record(8, "x", &event("default", "w")),
-            record(9, "w", &event("other", "w")),
+            record(9, "w", &event("a\\u0000", "w")),
             record(10, "w", ""),
             record(11, "a b", &event("default", "a b")),
         ];
-        let chunk = Chunk::of_records(
-            &TenantId::default_tenant(),
-            2,
-            5,
-            { records }.into_iter().map(Arc::new).collect(),
-        );
+        let chunk = Chunk::of_records(2, 5, { records }.into_iter().map(Arc::new).collect());
         assert_eq!((chunk.expected, chunk.next, chunk.records.len()), (5, 12, 1));
         let classes: Vec<_> = chunk.dead.iter().map(|d| (d.offset, d.error_class)).collect();
         let expected = [
             (6, "undecodable"),
             (7, "invalid_utf8"),
             (8, "wrong_key"),
-            (9, "foreign_tenant"),
+            (9, "unknown_event"),
             (10, "empty_value"),
             (11, "unknown_event"),
         ];

@@ -26,14 +26,16 @@ pub(super) struct Due {
 impl Projector {
     /// Waits until there may be something to do. May be dropped at any time.
     pub(super) async fn wait(&mut self) {
-        let Some(job) = &self.job else { return sleep_until(self.postgres.due()).await };
+        if self.job.is_none() {
+            return sleep_until(self.postgres.due()).await;
+        }
         if self.mend.is_some() {
             return;
         }
         let (kafka, postgres) = (&mut self.kafka, &mut self.postgres);
         let arrival = async {
             match kafka {
-                Some(kafka) => kafka.arrival(job).await,
+                Some(kafka) => kafka.arrival().await,
                 None => std::future::pending().await,
             }
         };
@@ -49,9 +51,9 @@ impl Projector {
     /// answered only while they are polled, and the next round is to find all partitions' answers.
     pub(super) async fn rest(&mut self, round: Round) {
         let gathering = async {
-            match (&mut self.kafka, &self.job) {
-                (Some(kafka), Some(job)) => kafka.gather(job).await,
-                _ => std::future::pending().await,
+            match &mut self.kafka {
+                Some(kafka) => kafka.gather().await,
+                None => std::future::pending().await,
             }
         };
         tokio::select! {
@@ -61,9 +63,9 @@ impl Projector {
     }
 
     /// What there is to do now; none: nothing.
-    pub(super) fn due(&mut self, job: &Job) -> Option<Due> {
+    pub(super) fn due(&mut self) -> Option<Due> {
         let assigned = self.assigned();
-        let arrived = self.kafka.as_mut().map(|kafka| kafka.take(job)).unwrap_or_default();
+        let arrived = self.kafka.as_mut().map(|kafka| kafka.take()).unwrap_or_default();
         let now = Instant::now();
         let rests = self.mend.as_ref().is_some_and(Mend::is_foreign);
         let due = Due {

@@ -9,7 +9,6 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep};
 
-use super::Job;
 use super::chunk::Chunk;
 use crate::backoff::Backoff;
 use crate::config::ConsumerSettings;
@@ -153,31 +152,31 @@ impl KafkaFeed {
     }
 
     /// Waits until a partition has brought something. May be dropped at any time.
-    pub async fn arrival(&mut self, job: &Job) {
+    pub async fn arrival(&mut self) {
         while self.ready.is_empty() {
-            self.next(job).await;
+            self.next().await;
         }
     }
 
     /// Keeps what comes for later, for ever. May be dropped at any time.
-    pub async fn gather(&mut self, job: &Job) {
+    pub async fn gather(&mut self) {
         loop {
-            self.next(job).await;
+            self.next().await;
         }
     }
 
-    async fn next(&mut self, job: &Job) {
+    async fn next(&mut self) {
         match self.fetching.next().await {
-            Some(fetch) => self.arrived(job, fetch),
+            Some(fetch) => self.arrived(fetch),
             // All partitions wait for their chunks to be applied.
             None => std::future::pending().await,
         }
     }
 
     /// All that is there by now.
-    pub fn take(&mut self, job: &Job) -> Vec<Arrived> {
+    pub fn take(&mut self) -> Vec<Arrived> {
         while let Some(Some(fetch)) = futures_util::FutureExt::now_or_never(self.fetching.next()) {
-            self.arrived(job, fetch);
+            self.arrived(fetch);
         }
         std::mem::take(&mut self.ready)
     }
@@ -210,7 +209,7 @@ impl KafkaFeed {
         self.failing.is_empty()
     }
 
-    fn arrived(&mut self, job: &Job, fetch: Fetch) {
+    fn arrived(&mut self, fetch: Fetch) {
         let Fetch { mut reader, result } = fetch;
         let partition = reader.partition;
         if self.assigned.get(&partition) != Some(&reader.number) {
@@ -235,12 +234,7 @@ impl KafkaFeed {
                     self.fetch(reader);
                     return;
                 }
-                let chunk = Chunk::of_records(
-                    &job.subscription.tenant,
-                    partition,
-                    reader.position,
-                    records,
-                );
+                let chunk = Chunk::of_records(partition, reader.position, records);
                 reader.next = chunk.next;
                 self.ready.push(Arrived::Chunk(chunk));
                 self.waiting.insert(partition, reader);

@@ -18,7 +18,7 @@ use super::project::{AtHand, Projected, Targets, project};
 use super::{Job, report};
 use crate::store::parked::Cause;
 use crate::store::{self, Blame, Connection, Error};
-use crate::wallet::WalletId;
+use crate::wallet::WalletKey;
 
 /// Events of one transaction, at most; then, of a wallet that fails, fewer and fewer.
 const BUDGETS: [i64; 5] = [EVENTS_MAX, 500, 50, 5, 1];
@@ -41,7 +41,7 @@ pub enum Reason {
 }
 
 /// A wallet and the version that it is to be brought to.
-type Wanted = (WalletId, i64);
+type Wanted = (WalletKey, i64);
 
 /// What was found.
 struct Search<'a> {
@@ -52,7 +52,7 @@ struct Search<'a> {
     applied: u64,
     /// Wallets of which rows were written.
     written: usize,
-    guilty: Vec<(WalletId, Error)>,
+    guilty: Vec<(WalletKey, Error)>,
 }
 
 /// Brings wallets to their targets in several transactions, and parks those that cannot be. Returns how
@@ -85,8 +85,8 @@ async fn statements(connection: &mut Connection, job: &Job) -> store::Result<()>
     let of = &job.subscription;
     store::checkpoints::versions_lock(connection, of, &[]).await?;
     store::parked::among(connection, of, &[]).await?;
-    store::recorded::recorded(connection, &of.tenant, &[]).await?;
-    (job.kind.write)(connection, &of.tenant, &[]).await?;
+    store::recorded::recorded(connection, &[]).await?;
+    (job.kind.write)(connection, &[]).await?;
     store::checkpoints::note(connection, of, &[], &[]).await.map(drop)
 }
 
@@ -97,12 +97,12 @@ async fn missing(
     job: &Job,
     targets: Targets,
 ) -> store::Result<Vec<Wanted>> {
-    let ids: Vec<&str> = targets.keys().map(WalletId::as_str).collect();
+    let ids: Vec<&WalletKey> = targets.keys().collect();
     let stands = store::checkpoints::versions(connection, &job.subscription, &ids).await?;
     let behind = |(wallet, target): &Wanted| stands.get(wallet).copied().unwrap_or(0) < *target;
     let mut wanted: Vec<Wanted> = targets.into_iter().filter(behind).collect();
     let order = RandomState::new();
-    wanted.sort_by_cached_key(|(wallet, _)| order.hash_one(wallet.as_str()));
+    wanted.sort_by_cached_key(|(wallet, _)| order.hash_one(wallet));
     Ok(wanted)
 }
 
@@ -231,7 +231,7 @@ impl Search<'_> {
                 continue;
             }
             room -= 1;
-            let stands = store::checkpoints::versions(connection, of, &[wallet.as_str()]).await?;
+            let stands = store::checkpoints::versions(connection, of, &[&wallet]).await?;
             let version = stands.get(&wallet).copied().unwrap_or(0) + 1;
             let text = error.told();
             report::parked(self.job, &wallet, version, error.cause(), &text);

@@ -11,13 +11,13 @@ use crate::store::checkpoints::{Advance, Reached};
 use crate::store::parked::Cause;
 use crate::store::recorded::{Range, Recorded, Unreadable};
 use crate::store::{self, Connection};
-use crate::wallet::{Event, WalletId};
+use crate::wallet::{Event, WalletKey};
 
 /// The version that each wallet is to be brought to.
-pub type Targets = BTreeMap<WalletId, i64>;
+pub type Targets = BTreeMap<WalletKey, i64>;
 
 /// Events that are at hand already, by wallet and version.
-pub type Known<'a> = HashMap<(&'a WalletId, i64), &'a Recorded>;
+pub type Known<'a> = HashMap<(&'a WalletKey, i64), &'a Recorded>;
 
 /// What comes with the targets.
 #[derive(Debug, Default, Clone, Copy)]
@@ -31,12 +31,12 @@ pub struct AtHand<'a> {
 #[derive(Debug)]
 pub struct Projected {
     /// Each wallet's version before; absent where it was never met.
-    pub before: HashMap<WalletId, i64>,
+    pub before: HashMap<WalletKey, i64>,
     pub applied: u64,
     /// Wallets of which rows were written.
     pub written: usize,
     /// Wallets that were parked already and those that were parked now.
-    pub parked: HashSet<WalletId>,
+    pub parked: HashSet<WalletKey>,
     /// All targets are reached, save by parked wallets.
     pub complete: bool,
 }
@@ -48,7 +48,7 @@ pub struct Stretch {
     /// Wallets of which rows were written.
     pub written: usize,
     /// Each wallet's version now, where it has moved.
-    pub reached: BTreeMap<WalletId, i64>,
+    pub reached: BTreeMap<WalletKey, i64>,
     /// The first event of each wallet that could not be applied.
     pub refused: Vec<Unreadable>,
 }
@@ -62,7 +62,7 @@ pub async fn project(
     budget: i64,
 ) -> store::Result<Projected> {
     let of = &job.subscription;
-    let wallets: Vec<&str> = targets.keys().map(WalletId::as_str).collect();
+    let wallets: Vec<&WalletKey> = targets.keys().collect();
     let before = store::checkpoints::versions_lock(connection, of, &wallets).await?;
     // A statement after the locks: it sees who was parked or released while they were waited for.
     let mut parked = store::parked::among(connection, of, &wallets).await?;
@@ -71,11 +71,11 @@ pub async fn project(
     let at_hand = AtHand { events: at_hand.events, moves };
     let done = stretch(connection, job, &ranges, &at_hand, &before).await?;
     for found in done.refused {
-        let (wallet, version, text) = (&found.wallet_id, found.version, &found.cause);
+        let (wallet, version, text) = (&found.wallet, found.version, &found.cause);
         report::parked(job, wallet, version, found.kind(), text);
         let cause = Cause { text, newer: found.newer };
         store::parked::park(connection, of, wallet, version, cause).await?;
-        parked.insert(found.wallet_id);
+        parked.insert(found.wallet);
     }
     let (applied, written) = (done.applied, done.written);
     Ok(Projected { before, applied, written, parked, complete })
@@ -88,7 +88,7 @@ pub async fn stretch(
     job: &Job,
     ranges: &[Range],
     at_hand: &AtHand<'_>,
-    before: &HashMap<WalletId, i64>,
+    before: &HashMap<WalletKey, i64>,
 ) -> store::Result<Stretch> {
     let of = &job.subscription;
     if ranges.is_empty() {
@@ -97,18 +97,18 @@ pub async fn stretch(
         }
         return Ok(Stretch::default());
     }
-    let found = read(connection, job, ranges, at_hand.events).await?;
+    let found = read(connection, ranges, at_hand.events).await?;
     let (mut events, mut refused) = readable(ranges, found);
-    let written = (job.kind.write)(connection, &of.tenant, &events).await?;
+    let written = (job.kind.write)(connection, &events).await?;
     for (wallet, cause) in written.refused {
         let version = before.get(&wallet).copied().unwrap_or(0) + 1;
-        events.retain(|event| event.wallet_id != wallet);
-        refused.retain(|found| found.wallet_id != wallet);
+        events.retain(|event| event.wallet() != wallet);
+        refused.retain(|found| found.wallet != wallet);
         let cause = cause.to_owned();
-        refused.push(Unreadable { wallet_id: wallet, version, cause, newer: false });
+        refused.push(Unreadable { wallet, version, cause, newer: false });
     }
-    let reached: BTreeMap<WalletId, i64> =
-        events.iter().map(|event| (event.wallet_id.clone(), event.version)).collect();
+    let reached: BTreeMap<WalletKey, i64> =
+        events.iter().map(|event| (event.wallet(), event.version)).collect();
     if !reached.is_empty() || !at_hand.moves.is_empty() {
         let added =
             |wallet| written.totals.as_ref().map(|of| of.get(wallet).copied().unwrap_or_default());
@@ -126,7 +126,6 @@ pub async fn stretch(
 /// The events of the ranges, each wallet's in order: those at hand, and what lies between them.
 async fn read(
     connection: &mut Connection,
-    job: &Job,
     ranges: &[Range],
     known: Option<&Known<'_>>,
 ) -> store::Result<Vec<Recorded>> {
@@ -134,7 +133,7 @@ async fn read(
     let mut missing = Vec::new();
     for range in ranges {
         let at_hand: Option<Vec<&Recorded>> = (range.after + 1..=range.up_to)
-            .map(|version| known?.get(&(&range.wallet_id, version)).copied())
+            .map(|version| known?.get(&(&range.wallet, version)).copied())
             .collect();
         match at_hand {
             Some(events) => found.extend(events.into_iter().cloned()),
@@ -142,8 +141,7 @@ async fn read(
         }
     }
     if !missing.is_empty() {
-        let tenant = &job.subscription.tenant;
-        found.extend(store::recorded::recorded(connection, tenant, &missing).await?);
+        found.extend(store::recorded::recorded(connection, &missing).await?);
     }
     Ok(found)
 }
@@ -151,8 +149,8 @@ async fn read(
 /// What to read within the budget, in wallet order; false where the budget cut it.
 pub fn ranges(
     targets: &Targets,
-    before: &HashMap<WalletId, i64>,
-    parked: &HashSet<WalletId>,
+    before: &HashMap<WalletKey, i64>,
+    parked: &HashSet<WalletKey>,
     budget: i64,
 ) -> (Vec<Range>, bool) {
     let mut left = budget;
@@ -168,7 +166,7 @@ pub fn ranges(
         }
         let take = missing.min(left);
         left -= take;
-        ranges.push(Range { wallet_id: wallet.clone(), after, up_to: after + take });
+        ranges.push(Range { wallet: wallet.clone(), after, up_to: after + take });
         if take < missing {
             return (ranges, false);
         }
@@ -179,46 +177,46 @@ pub fn ranges(
 /// The events that can be applied, each wallet's up to its first that cannot. A version that is
 /// missing from the books counts as one that cannot.
 fn readable(ranges: &[Range], found: Vec<Recorded>) -> (Vec<Event>, Vec<Unreadable>) {
-    let mut next: HashMap<WalletId, i64> =
-        ranges.iter().map(|range| (range.wallet_id.clone(), range.after + 1)).collect();
-    let mut stopped: HashSet<WalletId> = HashSet::new();
+    let mut next: HashMap<WalletKey, i64> =
+        ranges.iter().map(|range| (range.wallet.clone(), range.after + 1)).collect();
+    let mut stopped: HashSet<WalletKey> = HashSet::new();
     let mut events = Vec::with_capacity(found.len());
     let mut refused = Vec::new();
     for event in found {
         let event = event.and_then(|event| match objection(&event, &next) {
             None => Ok(event),
             Some(cause) => Err(Unreadable {
-                version: next.get(&event.wallet_id).copied().unwrap_or(event.version),
-                wallet_id: event.wallet_id,
+                version: next.get(&event.wallet()).copied().unwrap_or(event.version),
+                wallet: event.wallet(),
                 cause,
                 newer: false,
             }),
         });
         match event {
-            Ok(event) if !stopped.contains(&event.wallet_id) => {
-                next.insert(event.wallet_id.clone(), event.version + 1);
+            Ok(event) if !stopped.contains(&event.wallet()) => {
+                next.insert(event.wallet(), event.version + 1);
                 events.push(event);
             }
             Ok(_) => {}
             Err(unreadable) => {
-                if stopped.insert(unreadable.wallet_id.clone()) {
+                if stopped.insert(unreadable.wallet.clone()) {
                     refused.push(unreadable);
                 }
             }
         }
     }
-    for range in ranges.iter().filter(|range| !stopped.contains(&range.wallet_id)) {
-        let version = next.get(&range.wallet_id).copied().unwrap_or(0);
+    for range in ranges.iter().filter(|range| !stopped.contains(&range.wallet)) {
+        let version = next.get(&range.wallet).copied().unwrap_or(0);
         if version <= range.up_to {
             let cause = format!("version {version} is missing in events");
-            let wallet_id = range.wallet_id.clone();
-            refused.push(Unreadable { wallet_id, version, cause, newer: false });
+            let wallet = range.wallet.clone();
+            refused.push(Unreadable { wallet, version, cause, newer: false });
         }
     }
     (events, refused)
 }
 
-fn objection(event: &Event, next: &HashMap<WalletId, i64>) -> Option<String> {
-    let expected = next.get(&event.wallet_id).copied().unwrap_or(event.version);
+fn objection(event: &Event, next: &HashMap<WalletKey, i64>) -> Option<String> {
+    let expected = next.get(&event.wallet()).copied().unwrap_or(event.version);
     (event.version != expected).then(|| format!("version {expected} is missing in events"))
 }

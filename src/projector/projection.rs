@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use super::{ledger, read_model};
 use crate::ledger::Totals;
 use crate::store::{self, Connection};
-use crate::wallet::{Event, TenantId, WalletId};
+use crate::wallet::{Event, WalletKey};
 
 pub const LEDGER: &str = "ledger-projector";
 pub const READ_MODEL: &str = "read-model-projector";
@@ -25,13 +25,13 @@ pub struct Projection {
     pub table: &'static str,
     /// The role of the lease for its group's offsets.
     pub offsets_role: &'static str,
-    /// Writes what some events say, which are in (wallet, version) order, in the transaction that notes
+    /// Writes what some events say, which are in order by wallet, in the transaction that notes
     /// them as applied. Without events it runs its statements all the same, as a probe: it fails
     /// where they would for every wallet.
     pub write: Write,
 }
 
-pub type Write = for<'a> fn(&'a mut Connection, &'a TenantId, &'a [Event]) -> BoxFuture<'a, Result>;
+pub type Write = for<'a> fn(&'a mut Connection, &'a [Event]) -> BoxFuture<'a, Result>;
 
 type Result = store::Result<Written>;
 
@@ -41,9 +41,9 @@ pub struct Written {
     /// Wallets of which rows were written.
     pub wallets: usize,
     /// What was added to each wallet's totals; none: the projection has none.
-    pub totals: Option<HashMap<WalletId, Totals>>,
+    pub totals: Option<HashMap<WalletKey, Totals>>,
     /// Wallets whose events cannot be applied, and why.
-    pub refused: Vec<(WalletId, &'static str)>,
+    pub refused: Vec<(WalletKey, &'static str)>,
 }
 
 impl Projection {
@@ -52,14 +52,14 @@ impl Projection {
         word: "ledger",
         table: "ledger_entries",
         offsets_role: "ledger-offsets",
-        write: |connection, tenant, events| ledger::write(connection, tenant, events).boxed(),
+        write: |connection, events| ledger::write(connection, events).boxed(),
     };
     pub const READ_MODEL: &'static Self = &Self {
         name: READ_MODEL,
         word: "read-model",
         table: "wallets_read_model",
         offsets_role: "read-model-offsets",
-        write: |connection, tenant, events| read_model::write(connection, tenant, events).boxed(),
+        write: |connection, events| read_model::write(connection, events).boxed(),
     };
     pub const ALL: [&'static Self; 2] = [Self::LEDGER, Self::READ_MODEL];
 

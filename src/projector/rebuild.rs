@@ -22,7 +22,7 @@ use crate::recent::Recent;
 use crate::store::checkpoints::{self, Subscription};
 use crate::store::rebuild::{self as tables, Part, Table};
 use crate::store::{self, Blame, Connection, Error};
-use crate::wallet::{TenantId, WalletId};
+use crate::wallet::{TenantId, WalletKey};
 
 /// Wallets between two notes of how far it is.
 const PAGE: i64 = 500;
@@ -70,7 +70,7 @@ pub struct Rebuild {
     /// Wallets of which rows were written.
     written: usize,
     /// Wallets that failed, alone, and were left as they were.
-    failed: Vec<(WalletId, Error)>,
+    failed: Vec<(WalletKey, Error)>,
 }
 
 impl Rebuild {
@@ -109,14 +109,15 @@ impl Rebuild {
         let of = tables::extent(&mut self.connection).await?;
         let before = parts.iter().map(|part| part.events).sum();
         let mut filled = Filled { events: before, of, elapsed: Duration::ZERO };
+        let job = self.job();
         for part in parts {
-            let job = self.job(&part);
-            let Part { mut after_wallet, events: noted, .. } = part;
+            let Part { tenant_id, mut after_wallet, events: noted } = part;
+            let tenant = TenantId::stored(&tenant_id);
             let others = filled.events - noted;
             loop {
-                let tenant = &job.subscription.tenant;
-                let page = tables::wallets_after(&mut self.connection, tenant, &after_wallet, PAGE)
-                    .await?;
+                let page =
+                    tables::wallets_after(&mut self.connection, &tenant, &after_wallet, PAGE)
+                        .await?;
                 let Some((last, _)) = page.last().cloned() else { break };
                 for wallets in batches(page) {
                     filled.events += self.replace(&job, &wallets).await?;
@@ -132,7 +133,7 @@ impl Rebuild {
                     let (connection, events) = (&mut self.connection, filled.events - others);
                     tables::note(connection, &job.subscription, &last, events).await?;
                 }
-                last.as_str().clone_into(&mut after_wallet);
+                last.1.as_str().clone_into(&mut after_wallet);
             }
             if let Some((_, error)) = self.failed.pop() {
                 return Err(error.into());
@@ -145,14 +146,10 @@ impl Rebuild {
         Ok(filled)
     }
 
-    fn job(&self, part: &Part) -> Job {
+    fn job(&self) -> Job {
         Job {
             kind: self.kind,
-            subscription: Subscription {
-                tenant: TenantId::stored(&part.tenant_id),
-                projector: self.kind.name(),
-                topic: self.topic.clone(),
-            },
+            subscription: Subscription { projector: self.kind.name(), topic: self.topic.clone() },
             partitions: 0,
             deployment: None,
             recent: Recent::default(),
@@ -160,7 +157,7 @@ impl Rebuild {
     }
 
     /// Replaces some wallets together, or one by one where that fails. Returns the events applied.
-    async fn replace(&mut self, job: &Job, wallets: &[WalletId]) -> store::Result<i64> {
+    async fn replace(&mut self, job: &Job, wallets: &[WalletKey]) -> store::Result<i64> {
         let error = match self.patiently(job, wallets).await {
             Ok(applied) => return Ok(applied),
             Err(error) => error,
@@ -183,8 +180,8 @@ impl Rebuild {
     }
 
     /// Replaces some wallets in one transaction, again after a conflict or a time-out.
-    async fn patiently(&mut self, job: &Job, wallets: &[WalletId]) -> store::Result<i64> {
-        let ids: Vec<&str> = wallets.iter().map(WalletId::as_str).collect();
+    async fn patiently(&mut self, job: &Job, wallets: &[WalletKey]) -> store::Result<i64> {
+        let ids: Vec<&WalletKey> = wallets.iter().collect();
         checkpoints::versions_open(&mut self.connection, &job.subscription, &ids).await?;
         let mut tries = TRIES;
         loop {
@@ -212,7 +209,7 @@ impl Rebuild {
     }
 
     /// One transaction's worth: events applied, and wallets of which rows were written.
-    async fn pass(&mut self, job: &Job, wallets: &[&str]) -> store::Result<(i64, usize)> {
+    async fn pass(&mut self, job: &Job, wallets: &[&WalletKey]) -> store::Result<(i64, usize)> {
         let (connection, of) = (&mut self.connection, &job.subscription);
         checkpoints::versions_lock(connection, of, wallets).await?;
         let cleared = tables::clear(connection, of, self.table, wallets).await?;
@@ -255,8 +252,8 @@ impl Rebuild {
     }
 
     /// Takes a wallet's rows away and parks it, due at once.
-    async fn park(&mut self, job: &Job, wallet: &WalletId, cause: &str) -> store::Result<()> {
-        let (connection, of, ids) = (&mut self.connection, &job.subscription, [wallet.as_str()]);
+    async fn park(&mut self, job: &Job, wallet: &WalletKey, cause: &str) -> store::Result<()> {
+        let (connection, of, ids) = (&mut self.connection, &job.subscription, [wallet]);
         store::begin(connection).await?;
         let parked = async {
             checkpoints::versions_lock(connection, of, &ids).await?;
@@ -272,10 +269,10 @@ impl Rebuild {
 }
 
 /// Wallets that are replaced together.
-fn batches(page: Vec<(WalletId, i64)>) -> Vec<Vec<WalletId>> {
+fn batches(page: Vec<(WalletKey, i64)>) -> Vec<Vec<WalletKey>> {
     let (mut batches, mut events) = (vec![Vec::new()], 0);
     for (wallet, version) in page {
-        let full = batches.last().is_some_and(|batch: &Vec<WalletId>| {
+        let full = batches.last().is_some_and(|batch: &Vec<WalletKey>| {
             batch.len() == WALLETS_MAX || (!batch.is_empty() && events + version > EVENTS_MAX)
         });
         if full {

@@ -12,7 +12,7 @@ use super::narrow::{give_up, probe};
 use super::project::{AtHand, Targets, ranges, stretch};
 use crate::store::parked::Cause;
 use crate::store::{self, Blame, Connection};
-use crate::wallet::WalletId;
+use crate::wallet::WalletKey;
 
 /// Wallets tried at once, at most.
 const WALLETS: i64 = 20;
@@ -63,11 +63,11 @@ pub async fn release(connection: &mut Connection, job: &Job) -> store::Result<Re
 pub(super) async fn one(
     connection: &mut Connection,
     job: &Job,
-    wallet: &WalletId,
+    wallet: &WalletKey,
     released: &mut Released,
 ) -> store::Result<()> {
     let of = &job.subscription;
-    store::checkpoints::versions_open(connection, of, &[wallet.as_str()]).await?;
+    store::checkpoints::versions_open(connection, of, &[wallet]).await?;
     let (mut budget, mut tries) = (STRETCH, TRIES);
     loop {
         store::checkpoints::begin_apart(connection).await?;
@@ -107,13 +107,14 @@ pub(super) async fn one(
 }
 
 /// How a wallet's attempt ended, where it did.
-fn count(job: &Job, wallet: &WalletId, ended: &Ended, released: &mut Released) {
+fn count(job: &Job, wallet: &WalletKey, ended: &Ended, released: &mut Released) {
     match ended {
         Ended::Taken => {}
         Ended::Released(applied) => {
             released.applied += applied;
             released.wallets += 1;
-            tracing::info!(projector = job.subscription.projector, %wallet, "wallet released");
+            let (projector, (tenant, wallet)) = (job.subscription.projector, wallet);
+            tracing::info!(projector, %tenant, %wallet, "wallet released");
         }
         Ended::Failed(applied) => {
             released.applied += applied;
@@ -127,22 +128,22 @@ fn count(job: &Job, wallet: &WalletId, ended: &Ended, released: &mut Released) {
 async fn pass(
     connection: &mut Connection,
     job: &Job,
-    wallet: &WalletId,
+    wallet: &WalletKey,
     budget: i64,
 ) -> store::Result<Ended> {
     let of = &job.subscription;
-    let before = store::checkpoints::versions_lock(connection, of, &[wallet.as_str()]).await?;
+    let before = store::checkpoints::versions_lock(connection, of, &[wallet]).await?;
     if !store::parked::take(connection, of, wallet).await? {
         return Ok(Ended::Taken);
     }
-    let last = store::recorded::last_version(connection, &of.tenant, wallet).await?.unwrap_or(0);
+    let last = store::recorded::last_version(connection, wallet).await?.unwrap_or(0);
     let targets = Targets::from([(wallet.clone(), last)]);
     // It waits, and is to be tried all the same.
     let (ranges, complete) = ranges(&targets, &before, &HashSet::new(), budget);
     let done = stretch(connection, job, &ranges, &AtHand::default(), &before).await?;
     if let Some(found) = done.refused.first() {
         let (version, cause) = (found.version, found.cause.as_str());
-        tracing::error!(projector = of.projector, %wallet, version, cause, "wallet stays parked");
+        stays(job, wallet, version, cause);
         let cause = Cause { text: cause, newer: found.newer };
         store::parked::failed_again(connection, of, wallet, version, cause).await?;
         return Ok(Ended::Failed(done.applied));
@@ -160,17 +161,22 @@ async fn pass(
 async fn failed(
     connection: &mut Connection,
     job: &Job,
-    wallet: &WalletId,
+    wallet: &WalletKey,
     cause: &str,
 ) -> store::Result<()> {
     let of = &job.subscription;
-    let before = store::checkpoints::versions(connection, of, &[wallet.as_str()]).await?;
+    let before = store::checkpoints::versions(connection, of, &[wallet]).await?;
     let version = next(&before, wallet, None);
-    tracing::error!(projector = of.projector, %wallet, version, cause, "wallet stays parked");
+    stays(job, wallet, version, cause);
     let cause = Cause { text: cause, newer: false };
     store::parked::failed_again(connection, of, wallet, version, cause).await
 }
 
-fn next(before: &HashMap<WalletId, i64>, wallet: &WalletId, reached: Option<i64>) -> i64 {
+fn stays(job: &Job, (tenant, wallet): &WalletKey, version: i64, cause: &str) {
+    let projector = job.kind.name();
+    tracing::error!(projector, %tenant, %wallet, version, cause, "wallet stays parked");
+}
+
+fn next(before: &HashMap<WalletKey, i64>, wallet: &WalletKey, reached: Option<i64>) -> i64 {
     reached.or_else(|| before.get(wallet).copied()).unwrap_or(0) + 1
 }

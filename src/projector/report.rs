@@ -11,12 +11,12 @@ use super::postgres_feed::Found;
 use super::{Job, Projector};
 use crate::status::{Problem, ProjectorStatus};
 use crate::store::{self, Blame};
-use crate::wallet::WalletId;
+use crate::wallet::WalletKey;
 
 /// A wallet is parked; `kind` is for metrics, `cause` for people.
-pub(super) fn parked(job: &Job, wallet: &WalletId, version: i64, kind: &'static str, cause: &str) {
-    let projector = job.kind.name();
-    tracing::error!(projector, %wallet, version, cause, "wallet parked");
+pub(super) fn parked(job: &Job, wallet: &WalletKey, version: i64, kind: &'static str, cause: &str) {
+    let (projector, (tenant, wallet)) = (job.kind.name(), wallet);
+    tracing::error!(projector, %tenant, %wallet, version, cause, "wallet parked");
     counter!("wallets_parked_total", "projector" => projector, "cause" => kind).increment(1);
 }
 

@@ -24,12 +24,13 @@ use crate::store::lag::projection_lags;
 use crate::store::leases::Leased;
 use crate::store::outbox::OutboxRow;
 use crate::store::{self, Connection, Pool};
-use crate::wallet::WalletId;
+use crate::wallet::{TenantId, WalletId, WalletKey};
 
 #[derive(Debug)]
 pub struct Dual {
     pool: Pool,
     subscription: Subscription,
+    tenant: TenantId,
     leased: Leased,
     spec: TopicSpec,
     first_topic: String,
@@ -53,11 +54,8 @@ impl Dual {
     pub fn new(deps: &Deps, leased: &Leased, first_topic: &str, from_now: bool) -> Self {
         Self {
             pool: deps.pool.clone(),
-            subscription: Subscription {
-                tenant: deps.tenant.clone(),
-                projector: DUAL_PUBLISHER,
-                topic: leased.topic.clone(),
-            },
+            subscription: Subscription { projector: DUAL_PUBLISHER, topic: leased.topic.clone() },
+            tenant: deps.tenant.clone(),
             leased: leased.clone(),
             spec: TopicSpec::events(&deps.kafka, deps.producer.compression, deps.partitions),
             first_topic: first_topic.to_owned(),
@@ -106,7 +104,7 @@ impl Dual {
         let mut connection = store::acquire(&self.pool).await?;
         let cluster = clusters::identify(&mut connection).await?;
         store::begin(&mut connection).await?;
-        match dual_publish::open(&mut connection, &self.subscription.tenant, to, cluster).await {
+        match dual_publish::open(&mut connection, &self.tenant, to, cluster).await {
             Ok(is_new) => store::commit(&mut connection).await.map(|()| is_new),
             Err(error) => {
                 // The first error says more; the pool mends the session anyway.
@@ -166,7 +164,7 @@ impl Dual {
         if wanted.is_empty() {
             return Ok(rows);
         }
-        let ids: Vec<&str> = wanted.iter().map(|(wallet, _)| wallet.as_str()).collect();
+        let ids: Vec<&WalletKey> = wanted.iter().map(|(wallet, _)| wallet).collect();
         dual_publish::seed_versions(connection, &self.subscription, &ids).await?;
         for row in dual_publish::unsent_rows(connection, &self.subscription, &wanted).await? {
             rows.entry(row.partition).or_default().push(row);
@@ -180,10 +178,7 @@ impl Dual {
         for mark in marks {
             let mut versions = match mark.found.as_slice() {
                 [] => Vec::new(),
-                found => {
-                    dual_publish::last_known(&mut connection, &self.subscription.tenant, found)
-                        .await?
-                }
+                found => dual_publish::last_known(&mut connection, found).await?,
             };
             versions.extend(mark.versions());
             let moved = mark.cursor.filter(|cursor| cursor.to > cursor.from);
@@ -241,11 +236,14 @@ impl Dual {
 
 impl Mark {
     /// The last version of each wallet that was sent.
-    fn versions(&self) -> Vec<(WalletId, i64)> {
+    fn versions(&self) -> Vec<(WalletKey, i64)> {
         // In version order by wallet.
-        let sent = self.sent.iter().map(|row| (row.wallet_id.as_str(), row.version));
-        let last: HashMap<&str, i64> = sent.collect();
-        last.into_iter().map(|(id, version)| (WalletId::stored(id), version)).collect()
+        let sent = self.sent.iter().map(|row| {
+            let wallet = (TenantId::stored(&row.tenant_id), WalletId::stored(&row.wallet_id));
+            (wallet, row.version)
+        });
+        let last: HashMap<WalletKey, i64> = sent.collect();
+        last.into_iter().collect()
     }
 }
 
@@ -262,8 +260,8 @@ fn batch(walk: &Walk, rows: Vec<OutboxRow>) -> Batch {
 }
 
 /// Each wallet with the last version that the walks found of it.
-fn last_versions(walks: &[Walk]) -> Vec<(WalletId, i64)> {
-    let mut wanted: BTreeMap<WalletId, i64> = BTreeMap::new();
+fn last_versions(walks: &[Walk]) -> Vec<(WalletKey, i64)> {
+    let mut wanted: BTreeMap<WalletKey, i64> = BTreeMap::new();
     for (wallet, version, _) in walks.iter().flat_map(|walk| &walk.pending) {
         let last = wanted.entry(wallet.clone()).or_default();
         *last = (*last).max(*version);
@@ -273,10 +271,12 @@ fn last_versions(walks: &[Walk]) -> Vec<(WalletId, i64)> {
 
 /// Whether `rows` reach as far as the walk has seen, wallet by wallet.
 fn is_whole(walk: &Walk, rows: &[OutboxRow]) -> bool {
-    let last: HashMap<&str, i64> =
-        rows.iter().map(|row| (row.wallet_id.as_str(), row.version)).collect();
-    walk.pending.iter().all(|(wallet, version, _)| {
+    let last: HashMap<(&str, &str), i64> = rows
+        .iter()
+        .map(|row| ((row.tenant_id.as_str(), row.wallet_id.as_str()), row.version))
+        .collect();
+    walk.pending.iter().all(|((tenant, id), version, _)| {
         // Without a row it was sent before.
-        last.get(wallet.as_str()).is_none_or(|last| last >= version)
+        last.get(&(tenant.as_str(), id.as_str())).is_none_or(|last| last >= version)
     })
 }

@@ -6,14 +6,13 @@
 
 use std::collections::HashMap;
 
-use super::{Connection, Result, server};
+use super::{Connection, PIPELINE, Result, columns, server, wallet_key};
 use crate::ledger::Totals;
-use crate::wallet::{TenantId, WalletId};
+use crate::wallet::WalletKey;
 
-/// One projector over one topic of one tenant: whose checkpoints these are.
+/// One projector over one topic, whose events are of all tenants: whose checkpoints these are.
 #[derive(Debug, Clone)]
 pub struct Subscription {
-    pub tenant: TenantId,
     pub projector: &'static str,
     pub topic: String,
 }
@@ -34,7 +33,7 @@ pub struct Checkpoint {
 /// the projector keeps no totals.
 #[derive(Debug, Clone, Copy)]
 pub struct Reached<'a> {
-    pub wallet: &'a WalletId,
+    pub wallet: &'a WalletKey,
     pub version: i64,
     pub totals: Option<Totals>,
 }
@@ -48,13 +47,9 @@ pub struct Advance {
 }
 
 /// How many partitions a topic's wallets were hashed over; none while nobody has frozen it.
-pub async fn partitions(
-    connection: &mut Connection,
-    tenant: &TenantId,
-    topic: &str,
-) -> Result<Option<i32>> {
+pub async fn partitions(connection: &mut Connection, topic: &str) -> Result<Option<i32>> {
     Ok(sqlx::query_scalar("select partitions from topics where tenant_id = $1 and name = $2")
-        .bind(tenant.as_str())
+        .bind(PIPELINE)
         .bind(topic)
         .fetch_optional(connection)
         .await?)
@@ -71,7 +66,7 @@ pub async fn load(
          select $1, $2, $3, partition from generate_series(0, $4 - 1) partition \
          on conflict do nothing",
     )
-    .bind(of.tenant.as_str())
+    .bind(PIPELINE)
     .bind(of.projector)
     .bind(&of.topic)
     .bind(partitions)
@@ -83,7 +78,7 @@ pub async fn load(
         " from projector_checkpoints \
          where tenant_id = $1 and projector = $2 and topic = $3 order by partition",
     ))
-    .bind(of.tenant.as_str())
+    .bind(PIPELINE)
     .bind(of.projector)
     .bind(&of.topic)
     .fetch_all(connection)
@@ -104,7 +99,7 @@ pub async fn lock(
          where tenant_id = $1 and projector = $2 and topic = $3 and partition = any($4) \
          order by partition for no key update",
     ))
-    .bind(of.tenant.as_str())
+    .bind(PIPELINE)
     .bind(of.projector)
     .bind(&of.topic)
     .bind(partitions)
@@ -136,15 +131,17 @@ pub async fn note(
         let text = |wallet: &Reached<'_>| wallet.totals.map(|totals| Totals::text(of(totals)));
         reached.iter().map(text).collect::<Vec<_>>()
     };
-    let rows: Vec<(Option<i32>, Option<String>)> = sqlx::query_as(
+    let (tenants, wallets) = columns(reached.iter().map(|reached| reached.wallet));
+    let rows: Vec<(Option<i32>, Option<String>, Option<String>)> = sqlx::query_as(
         "with noted as ( \
              insert into projected_versions as held (tenant_id, projector, wallet_id, version, \
                  totals_at, total_credits, total_debits, transaction_count) \
-             select $1, $2, v.wallet_id, v.version, \
+             select v.tenant_id, $2, v.wallet_id, v.version, \
                  case when v.entries is not null then v.version end, \
                  v.credits::numeric, v.debits::numeric, v.entries \
-             from unnest($9::text[], $10::bigint[], $11::text[], $12::text[], $13::bigint[]) \
-                 v(wallet_id, version, credits, debits, entries) \
+             from unnest($9::text[], $10::bigint[], $11::text[], $12::text[], $13::bigint[], \
+                     $15::text[]) \
+                 v(wallet_id, version, credits, debits, entries, tenant_id) \
              on conflict (tenant_id, projector, wallet_id) do update set version = excluded.version, \
                  totals_at = case when held.totals_at = held.version \
                      then excluded.totals_at else held.totals_at end, \
@@ -155,7 +152,7 @@ pub async fn note(
                  transaction_count = case when held.totals_at = held.version \
                      then held.transaction_count + excluded.transaction_count \
                      else held.transaction_count end \
-             returning wallet_id, totals_at is distinct from version as late), \
+             returning tenant_id, wallet_id, totals_at is distinct from version as late), \
          moved as (update projector_checkpoints c \
              set next_offset = coalesce(m.offset_to, c.next_offset), \
                  feed_xid = coalesce(m.xid_to::text::xid8, c.feed_xid), \
@@ -167,10 +164,10 @@ pub async fn note(
                and (m.offset_from is null or c.next_offset = m.offset_from) \
                and (m.xid_from is null or c.feed_xid = m.xid_from::text::xid8) \
              returning c.partition) \
-         select partition, null as late from moved \
-         union all select null, wallet_id from noted where late and $14",
+         select partition, null as tenant, null as wallet from moved \
+         union all select null, tenant_id, wallet_id from noted where late and $14",
     )
-    .bind(of.tenant.as_str())
+    .bind(PIPELINE)
     .bind(of.projector)
     .bind(&of.topic)
     .bind(moves.iter().map(|m| m.partition).collect::<Vec<_>>())
@@ -178,19 +175,23 @@ pub async fn note(
     .bind(moves.iter().map(|m| to(m.next_offset)).collect::<Vec<_>>())
     .bind(moves.iter().map(|m| from(m.feed_xid)).collect::<Vec<_>>())
     .bind(moves.iter().map(|m| to(m.feed_xid)).collect::<Vec<_>>())
-    .bind(reached.iter().map(|wallet| wallet.wallet.as_str()).collect::<Vec<_>>())
+    .bind(wallets)
     .bind(reached.iter().map(|wallet| wallet.version).collect::<Vec<_>>())
     .bind(sum(|totals| totals.credits))
     .bind(sum(|totals| totals.debits))
     .bind(reached.iter().map(|wallet| wallet.totals.map(|t| t.entries)).collect::<Vec<_>>())
     .bind(reached.iter().any(|wallet| wallet.totals.is_some()))
+    .bind(tenants)
     .fetch_all(&mut *connection)
     .await?;
-    let late: Vec<&str> = rows.iter().filter_map(|(_, wallet)| wallet.as_deref()).collect();
+    let late = rows
+        .iter()
+        .filter_map(|(_, tenant, wallet)| Some(wallet_key(tenant.as_deref()?, wallet.as_deref()?)));
+    let late: Vec<WalletKey> = late.collect();
     if !late.is_empty() {
         super::entries::total(connection, of, &late).await?;
     }
-    Ok(rows.into_iter().filter_map(|(partition, _)| partition).collect())
+    Ok(rows.into_iter().filter_map(|(partition, _, _)| partition).collect())
 }
 
 /// Begins a projection's transaction. Its commit need not reach the disk: checkpoint and projection
@@ -209,43 +210,47 @@ pub async fn begin_apart(connection: &mut Connection) -> Result<()> {
     Ok(sqlx::raw_sql(bounds).execute(connection).await.map(drop)?)
 }
 
-/// The last version that the projector applied of each wallet, locked in wallet order. A wallet
+/// The last version that the projector applied of each wallet, locked in the order given. A wallet
 /// that it never met is not in the answer.
 pub async fn versions_lock(
     connection: &mut Connection,
     of: &Subscription,
-    wallets: &[&str],
-) -> Result<HashMap<WalletId, i64>> {
-    let rows: Vec<(String, i64)> = sqlx::query_as(
-        "select v.wallet_id, v.version from unnest($3::text[]) as wanted(id) cross join lateral ( \
-             select wallet_id, version from projected_versions \
-             where tenant_id = $1 and projector = $2 and wallet_id = wanted.id \
-             for no key update) v",
-    )
-    .bind(of.tenant.as_str())
-    .bind(of.projector)
-    .bind(wallets)
-    .fetch_all(connection)
-    .await?;
-    Ok(rows.into_iter().map(|(wallet, version)| (WalletId::stored(&wallet), version)).collect())
+    wallets: &[&WalletKey],
+) -> Result<HashMap<WalletKey, i64>> {
+    versions_where(connection, of, wallets, "for no key update").await
 }
 
 /// The same as it stands, without waiting for whoever has it locked.
 pub async fn versions(
     connection: &mut Connection,
     of: &Subscription,
-    wallets: &[&str],
-) -> Result<HashMap<WalletId, i64>> {
-    let rows: Vec<(String, i64)> = sqlx::query_as(
-        "select wallet_id, version from projected_versions \
-         where tenant_id = $1 and projector = $2 and wallet_id = any($3)",
-    )
-    .bind(of.tenant.as_str())
-    .bind(of.projector)
-    .bind(wallets)
-    .fetch_all(connection)
-    .await?;
-    Ok(rows.into_iter().map(|(wallet, version)| (WalletId::stored(&wallet), version)).collect())
+    wallets: &[&WalletKey],
+) -> Result<HashMap<WalletKey, i64>> {
+    versions_where(connection, of, wallets, "limit 1").await
+}
+
+async fn versions_where(
+    connection: &mut Connection,
+    of: &Subscription,
+    wallets: &[&WalletKey],
+    how: &'static str,
+) -> Result<HashMap<WalletKey, i64>> {
+    let (tenants, ids) = columns(wallets.iter().copied());
+    let sql = format!(
+        "select v.tenant_id, v.wallet_id, v.version from unnest($2::text[], $3::text[]) \
+             as wanted(tenant, id) cross join lateral ( \
+             select tenant_id, wallet_id, version from projected_versions \
+             where tenant_id = wanted.tenant and projector = $1 and wallet_id = wanted.id {how}) v"
+    );
+    let rows: Vec<(String, String, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(of.projector)
+        .bind(tenants)
+        .bind(ids)
+        .fetch_all(connection)
+        .await?;
+    let version =
+        |(tenant, id, version): (String, String, i64)| (wallet_key(&tenant, &id), version);
+    Ok(rows.into_iter().map(version).collect())
 }
 
 /// Makes sure that wallets have rows for [`versions_lock`] to lock. Outside a transaction: projectors
@@ -253,16 +258,17 @@ pub async fn versions(
 pub async fn versions_open(
     connection: &mut Connection,
     of: &Subscription,
-    wallets: &[&str],
+    wallets: &[&WalletKey],
 ) -> Result<()> {
+    let (tenants, ids) = columns(wallets.iter().copied());
     sqlx::query(
         "insert into projected_versions (tenant_id, projector, wallet_id, version) \
-         select $1, $2, id, 0 from unnest($3::text[]) as wanted(id) order by id \
-         on conflict do nothing",
+         select tenant, $2, id, 0 from unnest($1::text[], $3::text[]) as wanted(tenant, id) \
+         order by tenant, id on conflict do nothing",
     )
-    .bind(of.tenant.as_str())
+    .bind(tenants)
     .bind(of.projector)
-    .bind(wallets)
+    .bind(ids)
     .execute(connection)
     .await?;
     Ok(())
@@ -281,7 +287,7 @@ pub async fn is_moved_back(
              where c.tenant_id = $1 and c.projector = $2 and c.topic = $3 \
                and c.next_offset < p.place)",
     )
-    .bind(of.tenant.as_str())
+    .bind(PIPELINE)
     .bind(of.projector)
     .bind(&of.topic)
     .bind(places.iter().map(|(partition, _)| *partition).collect::<Vec<_>>())

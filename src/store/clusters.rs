@@ -7,8 +7,8 @@
 use sqlx::Row as _;
 
 use super::checkpoints::Subscription;
-use super::{Connection, Result};
-use crate::wallet::WalletId;
+use super::{Connection, PIPELINE, Result, wallet_key};
+use crate::wallet::WalletKey;
 
 /// What the places of a subscription are worth on this server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ enum Places {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
     /// The last wallet that was looked at; none behind the last one.
-    pub last: Option<String>,
+    pub last: Option<WalletKey>,
     pub lacking: Vec<Lacking>,
 }
 
@@ -35,7 +35,7 @@ pub struct Page {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lacking {
     pub partition: i32,
-    pub wallet: WalletId,
+    pub wallet: WalletKey,
     pub version: i64,
 }
 
@@ -48,7 +48,7 @@ pub struct Pass {
     /// Every event of a transaction below this one can be seen since the pass began.
     pub horizon: i64,
     /// The wallet behind which it goes on.
-    pub after: String,
+    pub after: WalletKey,
 }
 
 /// The cluster's own identifier; none where the server does not tell.
@@ -72,7 +72,7 @@ pub async fn pass(connection: &mut Connection, of: &Subscription) -> Result<Opti
         Places::Fresh => note_fresh(connection, of, cluster).await.map(|()| None),
         Places::Foreign | Places::Unnoted => {
             let (foreign, horizon) = (places == Places::Foreign, horizon(connection).await?);
-            Ok(Some(Pass { cluster, foreign, horizon, after: String::new() }))
+            Ok(Some(Pass { cluster, foreign, horizon, after: wallet_key("", "") }))
         }
     }
 }
@@ -95,7 +95,7 @@ async fn judge(
                  and e.commit_xid >= place.next order by e.commit_xid limit 1)), false) \
          from place",
     )
-    .bind(of.tenant.as_str())
+    .bind(PIPELINE)
     .bind(of.projector)
     .bind(&of.topic)
     .bind(cluster)
@@ -122,54 +122,57 @@ async fn horizon(connection: &mut Connection) -> Result<i64> {
 pub async fn lacking(
     connection: &mut Connection,
     of: &Subscription,
-    after: &str,
+    after: &WalletKey,
     limit: i64,
 ) -> Result<Page> {
     let rows = sqlx::query(
-        "with page as materialized (select id, version from wallets \
-             where tenant_id = $1 and id > $3 order by id limit $4) \
-         select whole.last, found.id, found.version, found.partition \
-         from (select max(id) as last from page) whole left join lateral ( \
-             select w.id, w.version, e.partition from page w \
-             cross join lateral (select partition from events \
-                 where tenant_id = $1 and wallet_id = w.id and version = w.version limit 1) e \
+        "with page as materialized (select tenant_id, id, version from wallets \
+             where (tenant_id, id) > ($1, $3) order by tenant_id, id limit $4) \
+         select last.tenant_id as last_tenant, last.id as last_id, found.* \
+         from (select tenant_id, id from page order by tenant_id desc, id desc limit 1) last \
+         left join lateral ( \
+             select w.tenant_id, w.id, w.version, e.partition from page w \
+             cross join lateral (select partition from events where tenant_id = w.tenant_id \
+                 and wallet_id = w.id and version = w.version limit 1) e \
              where w.version > coalesce((select version from projected_versions \
-                     where tenant_id = $1 and projector = $2 and wallet_id = w.id), 0) \
-               and not exists (select from parked_wallets where tenant_id = $1 \
+                     where tenant_id = w.tenant_id and projector = $2 and wallet_id = w.id), 0) \
+               and not exists (select from parked_wallets where tenant_id = w.tenant_id \
                    and projector = $2 and wallet_id = w.id)) found on true",
     )
-    .bind(of.tenant.as_str())
+    .bind(after.0.as_str())
     .bind(of.projector)
-    .bind(after)
+    .bind(after.1.as_str())
     .bind(limit)
     .fetch_all(connection)
     .await?;
     let mut page = Page::default();
     for row in &rows {
-        page.last = row.try_get("last")?;
+        page.last = Some(wallet_key(row.try_get("last_tenant")?, row.try_get("last_id")?));
         if let Some(id) = row.try_get::<Option<&str>, _>("id")? {
+            let wallet = wallet_key(row.try_get("tenant_id")?, id);
             let (partition, version) = (row.try_get("partition")?, row.try_get("version")?);
-            page.lacking.push(Lacking { partition, wallet: WalletId::stored(id), version });
+            page.lacking.push(Lacking { partition, wallet, version });
         }
     }
     Ok(page)
 }
 
-/// The ids of the next `limit` wallets behind one.
-pub async fn ids_after(
+/// The next `limit` wallets behind one.
+pub async fn wallets_after(
     connection: &mut Connection,
-    of: &Subscription,
-    after: &str,
+    after: &WalletKey,
     limit: i64,
-) -> Result<Vec<String>> {
-    Ok(sqlx::query_scalar(
-        "select id from wallets where tenant_id = $1 and id > $2 order by id limit $3",
+) -> Result<Vec<WalletKey>> {
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "select tenant_id, id from wallets where (tenant_id, id) > ($1, $2) \
+         order by tenant_id, id limit $3",
     )
-    .bind(of.tenant.as_str())
-    .bind(after)
+    .bind(after.0.as_str())
+    .bind(after.1.as_str())
     .bind(limit)
     .fetch_all(connection)
-    .await?)
+    .await?;
+    Ok(rows.iter().map(|(tenant, id)| wallet_key(tenant, id)).collect())
 }
 
 /// Notes the cluster beside places that stand at the beginning.
@@ -182,7 +185,7 @@ async fn note_fresh(
         "update projector_checkpoints set cluster = $4 where tenant_id = $1 and projector = $2 \
            and topic = $3 and cluster is null and feed_xid = '0'::xid8",
     )
-    .bind(of.tenant.as_str())
+    .bind(PIPELINE)
     .bind(of.projector)
     .bind(&of.topic)
     .bind(cluster)
@@ -209,7 +212,7 @@ pub async fn mended(
            and c.partition = held.partition and (c.cluster is distinct from $4 \
              or c.feed_xid > pg_snapshot_xmax(pg_current_snapshot()))",
     )
-    .bind(of.tenant.as_str())
+    .bind(PIPELINE)
     .bind(of.projector)
     .bind(&of.topic)
     .bind(pass.cluster)

@@ -1,5 +1,6 @@
 //! Records that are no event of ours, or no command, kept whole with the reason and with what was
-//! done about them since. One record is one dead letter, whoever met it and however often.
+//! done about them since. One record is one dead letter, whoever met it and however often. It is of no
+//! tenant: what is no event names none that could be believed.
 
 pub mod delivery;
 pub mod letter;
@@ -11,8 +12,7 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, Utc};
 
 use super::checkpoints::Subscription;
-use super::{Connection, Pool, Result};
-use crate::wallet::TenantId;
+use super::{Connection, PIPELINE, Pool, Result};
 
 /// A record to be set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,7 +177,7 @@ async fn add<'a>(
     // Both projectors meet a record at the same time. Whoever is second waits here and finds it:
     // a conflict would use up an id, and ids are what people type.
     sqlx::query("select pg_advisory_xact_lock(hashtextextended('dead_letters ' || $1, 0))")
-        .bind(of.tenant.as_str())
+        .bind(PIPELINE)
         .execute(&mut *connection)
         .await?;
     let partitions: Vec<i32> = letters.iter().map(|l| l.partition).collect();
@@ -190,7 +190,7 @@ async fn add<'a>(
            and d.\"offset\" = r.place and d.record_hash = r.hash \
            and not d.projectors @> array[$2]",
     )
-    .bind(of.tenant.as_str())
+    .bind(PIPELINE)
     .bind(of.projector)
     .bind(&of.topic)
     .bind(&partitions)
@@ -211,7 +211,7 @@ async fn add<'a>(
          on conflict on constraint dead_letters_record do nothing \
          returning partition, \"offset\"",
     )
-    .bind(of.tenant.as_str())
+    .bind(PIPELINE)
     .bind(of.projector)
     .bind(&of.topic)
     .bind(&partitions)
@@ -269,7 +269,7 @@ async fn failed_again(
              returning d.id) \
          select s.place, s.id in (select id from failed) from same s",
     )
-    .bind(of.tenant.as_str())
+    .bind(PIPELINE)
     .bind(&of.topic)
     .bind(replays.iter().map(|(place, _, _)| *place).collect::<Vec<_>>())
     .bind(replays.iter().map(|(_, _, replay)| replay.id).collect::<Vec<_>>())
@@ -285,11 +285,7 @@ async fn failed_again(
 }
 
 /// The newest dead letters that a filter lets through.
-pub async fn list(
-    connection: &mut Connection,
-    tenant: &TenantId,
-    filter: &Filter,
-) -> Result<Vec<Kept>> {
+pub async fn list(connection: &mut Connection, filter: &Filter) -> Result<Vec<Kept>> {
     // The text is made of constants of ours; values are bound.
     let sql = format!(
         "select {STATE} as state, d.id, d.source, d.topic, d.partition, d.\"offset\", d.key, \
@@ -303,7 +299,7 @@ pub async fn list(
          order by d.id desc limit $6"
     );
     Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
-        .bind(tenant.as_str())
+        .bind(PIPELINE)
         .bind(filter.wallet.as_deref().map(str::as_bytes))
         .bind(&filter.cause)
         .bind(&filter.state)
@@ -315,11 +311,7 @@ pub async fn list(
 }
 
 /// One dead letter, whole.
-pub async fn show(
-    connection: &mut Connection,
-    tenant: &TenantId,
-    id: i64,
-) -> Result<Option<Story>> {
+pub async fn show(connection: &mut Connection, id: i64) -> Result<Option<Story>> {
     let sql = format!(
         "select {STATE} as state, d.headers::text as headers, d.id, d.source, d.topic, d.partition, \
              d.\"offset\", d.key, d.error_class, d.error_message, d.attempts, d.replay_count, \
@@ -329,20 +321,20 @@ pub async fn show(
          from dead_letters d where d.tenant_id = $1 and d.id = $2"
     );
     Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
-        .bind(tenant.as_str())
+        .bind(PIPELINE)
         .bind(id)
         .fetch_optional(connection)
         .await?)
 }
 
 /// What the gauges and the health page say.
-pub async fn counts(pool: &Pool, tenant: &TenantId) -> Result<Counts> {
+pub async fn counts(pool: &Pool) -> Result<Counts> {
     let sql = format!(
         "select (select count(*) from dead_letters d where d.tenant_id = $1 \
                 and {OPEN}) as open, \
-             (select count(distinct wallet_id) from parked_wallets where tenant_id = $1) as parked"
+             (select count(distinct (tenant_id, wallet_id)) from parked_wallets) as parked"
     );
-    Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(tenant.as_str()).fetch_one(pool).await?)
+    Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(PIPELINE).fetch_one(pool).await?)
 }
 
 /// Postgres takes no NUL in text, and a message may quote anything.

@@ -13,8 +13,8 @@ use super::checkpoints::Subscription;
 use super::lag::{ProjectionLag, projection_lags};
 use super::leases::Leased;
 use super::outbox::{Found, OutboxRow};
-use super::{Connection, Pool, Result};
-use crate::wallet::{TenantId, WalletId};
+use super::{Connection, PIPELINE, Pool, Result, columns, wallet_key};
+use crate::wallet::{TenantId, WalletKey};
 
 /// The second publisher's name among projectors and roles.
 pub const DUAL_PUBLISHER: &str = "second-publisher";
@@ -60,7 +60,7 @@ pub struct Mark {
     /// The cursor, from and to; none: it stays.
     pub feed_xid: Option<(i64, i64)>,
     /// The last version of each wallet that the topic holds.
-    pub versions: Vec<(WalletId, i64)>,
+    pub versions: Vec<(WalletKey, i64)>,
 }
 
 /// The topic that is the second destination, or was it last.
@@ -156,8 +156,11 @@ pub async fn open(
 
 /// Forgets all progress. Leases stay, and their owners lose them.
 async fn clear(connection: &mut Connection, tenant: &TenantId) -> Result<()> {
+    sqlx::query("delete from projected_versions where projector = $1")
+        .bind(DUAL_PUBLISHER)
+        .execute(&mut *connection)
+        .await?;
     for sql in [
-        "delete from projected_versions where tenant_id = $1 and projector = $2",
         "delete from projector_checkpoints where tenant_id = $1 and projector = $2",
         "update partition_leases set epoch = epoch + 1, owner = null, last_offset = null \
          where tenant_id = $1 and role = $2",
@@ -177,22 +180,24 @@ async fn clear(connection: &mut Connection, tenant: &TenantId) -> Result<()> {
 pub async fn seed_versions(
     connection: &mut Connection,
     of: &Subscription,
-    wallets: &[&str],
+    wallets: &[&WalletKey],
 ) -> Result<()> {
+    let (tenants, ids) = columns(wallets.iter().copied());
     sqlx::query(
         "insert into projected_versions (tenant_id, projector, wallet_id, version) \
-         select d.tenant_id, $2, w.id, e.version from second_destinations d \
-         cross join unnest($3::text[]) as w(id) \
+         select w.tenant, $2, w.id, e.version from second_destinations d \
+         cross join unnest($4::text[], $3::text[]) as w(tenant, id) \
          cross join lateral (select version from events \
-             where tenant_id = d.tenant_id and wallet_id = w.id and created_at <= d.updated_at \
+             where tenant_id = w.tenant and wallet_id = w.id and created_at <= d.updated_at \
                and (commit_xid < d.from_xid \
                  or commit_xid >= pg_snapshot_xmax(pg_current_snapshot())) \
              order by version desc limit 1) e \
-         where d.tenant_id = $1 and d.from_xid > '0'::xid8 order by w.id on conflict do nothing",
+         where d.tenant_id = $1 and d.from_xid > '0'::xid8 order by w.tenant, w.id on conflict do nothing",
     )
-    .bind(of.tenant.as_str())
+    .bind(PIPELINE)
     .bind(of.projector)
-    .bind(wallets)
+    .bind(ids)
+    .bind(tenants)
     .execute(connection)
     .await?;
     Ok(())
@@ -203,25 +208,27 @@ pub async fn seed_versions(
 pub async fn unsent_rows(
     connection: &mut Connection,
     of: &Subscription,
-    wallets: &[(WalletId, i64)],
+    wallets: &[(WalletKey, i64)],
 ) -> Result<Vec<OutboxRow>> {
+    let (tenants, ids) = columns(wallets.iter().map(|(wallet, _)| wallet));
     // A limit on each look-up: plans must not scan all events for it.
     Ok(sqlx::query_as(
         "select w.place * $5 + row_number() over (partition by w.place order by e.version) as id, \
              e.tenant_id, e.partition, e.wallet_id, e.version, e.event_id, e.event_type, \
              e.schema_version, e.payload::text as payload, e.correlation_id, e.causation_id, \
              e.traceparent, e.created_at \
-         from unnest($3::text[], $4::bigint[]) with ordinality as w(id, up_to, place) \
+         from unnest($1::text[], $3::text[], $4::bigint[]) with ordinality \
+             as w(tenant, id, up_to, place) \
          cross join lateral (select coalesce((select version from projected_versions \
-             where tenant_id = $1 and projector = $2 and wallet_id = w.id), 0) as version) sent \
+             where tenant_id = w.tenant and projector = $2 and wallet_id = w.id), 0) as version) sent \
          cross join lateral (select * from events \
-             where tenant_id = $1 and wallet_id = w.id and version > sent.version \
+             where tenant_id = w.tenant and wallet_id = w.id and version > sent.version \
                and version <= w.up_to order by version limit $5 - 1) e \
          order by id",
     )
-    .bind(of.tenant.as_str())
+    .bind(tenants)
     .bind(of.projector)
-    .bind(wallets.iter().map(|(wallet, _)| wallet.as_str()).collect::<Vec<_>>())
+    .bind(ids)
     .bind(wallets.iter().map(|(_, version)| *version).collect::<Vec<_>>())
     .bind(WALLET_EVENTS_MAX + 1)
     .fetch_all(connection)
@@ -231,25 +238,23 @@ pub async fn unsent_rows(
 /// Of events that records of the topic name: the last that is one, by wallet.
 pub async fn last_known(
     connection: &mut Connection,
-    tenant: &TenantId,
     found: &[Found],
-) -> Result<Vec<(WalletId, i64)>> {
-    let found: Vec<&Found> =
-        found.iter().filter(|event| event.tenant_id == tenant.as_str()).collect();
-    let rows: Vec<(String, i64)> = sqlx::query_as(
-        "select g.wallet_id, max(g.version) \
-         from unnest($2::text[], $3::bigint[], $4::uuid[]) g(wallet_id, version, event_id) \
-         cross join lateral (select event_id from events where tenant_id = $1 \
+) -> Result<Vec<(WalletKey, i64)>> {
+    let rows: Vec<(String, String, i64)> = sqlx::query_as(
+        "select g.tenant_id, g.wallet_id, max(g.version) \
+         from unnest($1::text[], $2::text[], $3::bigint[], $4::uuid[]) \
+             g(tenant_id, wallet_id, version, event_id) \
+         cross join lateral (select event_id from events where tenant_id = g.tenant_id \
              and wallet_id = g.wallet_id and version = g.version limit 1) e \
-         where e.event_id = g.event_id group by g.wallet_id",
+         where e.event_id = g.event_id group by g.tenant_id, g.wallet_id",
     )
-    .bind(tenant.as_str())
+    .bind(found.iter().map(|event| event.tenant_id.as_str()).collect::<Vec<_>>())
     .bind(found.iter().map(|event| event.wallet_id.as_str()).collect::<Vec<_>>())
     .bind(found.iter().map(|event| event.version).collect::<Vec<_>>())
     .bind(found.iter().map(|event| event.event_id).collect::<Vec<_>>())
     .fetch_all(connection)
     .await?;
-    Ok(rows.into_iter().map(|(wallet, version)| (WalletId::stored(&wallet), version)).collect())
+    Ok(rows.into_iter().map(|(tenant, id, version)| (wallet_key(&tenant, &id), version)).collect())
 }
 
 /// Notes what the topic holds, in one statement, fenced by the leases' epochs. Returns the partitions
@@ -263,6 +268,7 @@ pub async fn mark(
     let versions = || {
         marks.iter().flat_map(|mark| mark.versions.iter().map(|version| (mark.partition, version)))
     };
+    let (tenants, ids) = columns(versions().map(|(_, (wallet, _))| wallet));
     let moved = |mark: &Mark, end: fn((i64, i64)) -> i64| mark.feed_xid.map(end);
     Ok(sqlx::query_scalar(
         "with fenced as materialized ( \
@@ -283,14 +289,15 @@ pub async fn mark(
              from fenced where c.tenant_id = $1 and c.projector = $2 and c.topic = $3 \
                and c.partition = fenced.partition and c.feed_xid = fenced.xid_from::text::xid8), \
          noted as (insert into projected_versions as held (tenant_id, projector, wallet_id, version) \
-             select $1, $2, v.wallet_id, v.version \
-             from unnest($9::int[], $10::text[], $11::bigint[]) v(partition, wallet_id, version) \
-             join fenced on fenced.partition = v.partition order by v.wallet_id \
+             select v.tenant_id, $2, v.wallet_id, v.version \
+             from unnest($9::int[], $10::text[], $11::bigint[], $12::text[]) \
+                 v(partition, wallet_id, version, tenant_id) \
+             join fenced on fenced.partition = v.partition order by v.tenant_id, v.wallet_id \
              on conflict (tenant_id, projector, wallet_id) do update \
                  set version = greatest(held.version, excluded.version)) \
          select partition from fenced",
     )
-    .bind(of.tenant.as_str())
+    .bind(PIPELINE)
     .bind(of.projector)
     .bind(&leased.topic)
     .bind(marks.iter().map(|mark| mark.partition).collect::<Vec<_>>())
@@ -299,8 +306,9 @@ pub async fn mark(
     .bind(marks.iter().map(|mark| moved(mark, |(from, _)| from)).collect::<Vec<_>>())
     .bind(marks.iter().map(|mark| moved(mark, |(_, to)| to)).collect::<Vec<_>>())
     .bind(versions().map(|(partition, _)| partition).collect::<Vec<_>>())
-    .bind(versions().map(|(_, (wallet, _))| wallet.as_str()).collect::<Vec<_>>())
+    .bind(ids)
     .bind(versions().map(|(_, (_, version))| *version).collect::<Vec<_>>())
+    .bind(tenants)
     .fetch_all(connection)
     .await?)
 }

@@ -7,9 +7,9 @@ use sqlx::{Postgres, QueryBuilder};
 use uuid::Uuid;
 
 use super::checkpoints::Subscription;
-use super::{Connection, Error, Result};
+use super::{Connection, Error, Result, columns};
 use crate::ledger::{Entry, TransactionType};
-use crate::wallet::{Currency, Event, Metadata, TenantId, WalletId};
+use crate::wallet::{Currency, Event, Metadata, TenantId, WalletId, WalletKey};
 
 /// A wallet's own side of one event, as callers read it. Amounts are in the currency's scale.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,11 +85,7 @@ const NEWEST_FIRST: &str = " order by created_at desc, event_id desc";
 const OF_TENANT: &str = " from ledger_entries where wallet_id is not null and tenant_id = ";
 
 /// Adds entries. Those of an event that is in the books already are left as they are.
-pub async fn insert(
-    connection: &mut Connection,
-    tenant: &TenantId,
-    entries: &[(&Event, Entry)],
-) -> Result<()> {
+pub async fn insert(connection: &mut Connection, entries: &[(&Event, Entry)]) -> Result<()> {
     macro_rules! column {
         (|$event:ident, $entry:ident| $value:expr) => {
             entries.iter().map(|($event, $entry)| $value).collect::<Vec<_>>()
@@ -99,13 +95,13 @@ pub async fn insert(
         "insert into ledger_entries (tenant_id, id, transaction_id, account, wallet_id, \
              related_wallet_id, transaction_type, side, amount, currency, balance_before, \
              balance_after, description, reference_id, metadata, event_id, leg, version, created_at) \
-         select $1, e.* from unnest($2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], \
+         select e.* from unnest($1::text[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], \
              $7::text[], $8::text[], $9::numeric[], $10::text[], $11::numeric[], $12::numeric[], \
              $13::text[], $14::text[], $15::json[], $16::uuid[], $17::smallint[], $18::bigint[], \
              $19::timestamptz[]) e \
          on conflict (tenant_id, event_id, leg) do nothing",
     )
-    .bind(tenant.as_str())
+    .bind(column!(|event, _e| event.tenant.as_str()))
     .bind(column!(|_event, e| e.id))
     .bind(column!(|event, _e| event.transaction_id))
     .bind(column!(|_event, e| e.account.as_str()))
@@ -179,14 +175,19 @@ pub async fn of_reference(
 
 /// Works the totals of some wallets out anew, whose rows are locked, where they are behind the version: an
 /// instance of an earlier version moved it alone, or an operator by hand. Adds what is missing, or all.
-pub async fn total(connection: &mut Connection, of: &Subscription, wallets: &[&str]) -> Result<()> {
+pub async fn total(
+    connection: &mut Connection,
+    of: &Subscription,
+    wallets: &[WalletKey],
+) -> Result<()> {
+    let (tenants, ids) = columns(wallets);
     sqlx::query(
         "update projected_versions v set totals_at = v.version, total_credits = t.credits, \
              total_debits = t.debits, transaction_count = t.entries \
-         from unnest($3::text[]) wanted(id) cross join lateral ( \
+         from unnest($1::text[], $3::text[]) wanted(tenant, id) cross join lateral ( \
              select case when p.totals_at <= p.version then p.totals_at end as upto, p.version, \
                  p.total_credits, p.total_debits, p.transaction_count \
-             from projected_versions p where p.tenant_id = $1 and p.projector = $2 \
+             from projected_versions p where p.tenant_id = wanted.tenant and p.projector = $2 \
                and p.wallet_id = wanted.id limit 1) p \
          cross join lateral ( \
              select case when p.upto is null then 0 else p.total_credits end \
@@ -196,14 +197,15 @@ pub async fn total(connection: &mut Connection, of: &Subscription, wallets: &[&s
                  case when p.upto is null then 0 else p.transaction_count end \
                      + count(*) as entries \
              from (select side, amount from ledger_entries \
-                 where tenant_id = $1 and wallet_id = wanted.id \
-                   and version > coalesce(p.upto, 0) and version <= p.version \
+                 where tenant_id = wanted.tenant and wallet_id = wanted.id \
+                   and version > case when p.upto is null then 0 else p.upto end \
+                   and version <= p.version \
                  order by version limit 1000000000) l) t \
-         where v.tenant_id = $1 and v.projector = $2 and v.wallet_id = wanted.id",
+         where v.tenant_id = wanted.tenant and v.projector = $2 and v.wallet_id = wanted.id",
     )
-    .bind(of.tenant.as_str())
+    .bind(tenants)
     .bind(of.projector)
-    .bind(wallets)
+    .bind(ids)
     .execute(connection)
     .await?;
     Ok(())
@@ -218,6 +220,8 @@ pub async fn summary(
     wallet: &WalletId,
 ) -> Result<Summary> {
     // In order and with a limit: a plan made while the ledger is small would read all of it once it is not.
+    // No coalesce in a condition: under row-level security Postgres takes it for one that tells secrets, and
+    // looks nothing up by it.
     let (credits, debits, count, currency): (String, String, i64, Option<String>) = sqlx::query_as(
         "select (coalesce(p.total_credits, 0) + t.credits)::text, \
              (coalesce(p.total_debits, 0) + t.debits)::text, \
@@ -231,7 +235,7 @@ pub async fn summary(
                  coalesce(sum(amount) filter (where side = 'DEBIT'), 0) as debits, \
                  count(*) as entries \
              from (select side, amount from ledger_entries \
-                 where tenant_id = $1 and wallet_id = $2 and version > coalesce(p.totals_at, 0) \
+                 where tenant_id = $1 and wallet_id = $2 and version > case when p.totals_at is null then 0 else p.totals_at end \
                  order by version limit 1000000000) l) t",
     )
     .bind(tenant.as_str())

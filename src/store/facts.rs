@@ -98,7 +98,8 @@ pub async fn unready(pool: &Pool) -> Result<Option<String>> {
         sqlx::query_as(
             "select pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', \
                 coalesce(has_table_privilege(to_regclass('_sqlx_migrations'), 'select'), false), \
-                exists (select from pg_class where relname = '_sqlx_migrations' and relkind = 'r'), \
+                exists (select from pg_class where relname = '_sqlx_migrations' and relkind = 'r' \
+                    and relnamespace = coalesce(current_schema()::regnamespace, relnamespace)), \
                 session_user::text",
         )
         .fetch_one(pool)

@@ -8,8 +8,8 @@
 use uuid::Uuid;
 
 use super::checkpoints::Subscription;
-use super::{Connection, Result};
-use crate::wallet::WalletId;
+use super::{Connection, PIPELINE, Result, wallet_key};
+use crate::wallet::WalletKey;
 
 /// What the walk found in one partition from its cursor on.
 #[derive(Debug, Clone)]
@@ -28,7 +28,7 @@ pub struct Walk {
     /// The cursor lies beyond this cluster's numbers: it is of another one.
     pub foreign: bool,
     /// Events that are not applied.
-    pub pending: Vec<(WalletId, i64, Uuid)>,
+    pub pending: Vec<(WalletKey, i64, Uuid)>,
     /// The age of the oldest of them.
     pub lag_ms: i64,
     /// The age of the oldest event that has yet to reach Kafka.
@@ -46,6 +46,7 @@ struct WalkRow {
     first_pending: Option<i64>,
     lag_ms: Option<i64>,
     outbox_age_ms: Option<i64>,
+    tenants: Option<Vec<String>>,
     wallets: Option<Vec<String>>,
     versions: Option<Vec<i64>>,
     event_ids: Option<Vec<Uuid>>,
@@ -79,10 +80,10 @@ pub async fn walk(
         "select c.partition, c.feed_xid::text::bigint as cursor, \
             c.feed_xid > pg_snapshot_xmax(pg_current_snapshot()) as foreign, \
             pg_snapshot_xmin(pg_current_snapshot())::text::bigint as xmin, \
-            w.scanned, w.last_xid, w.first_pending, w.wallets, w.versions, w.event_ids, \
+            w.scanned, w.last_xid, w.first_pending, w.tenants, w.wallets, w.versions, w.event_ids, \
             (extract(epoch from clock_timestamp() - w.oldest_pending) * 1000)::bigint as lag_ms, \
             (select (extract(epoch from clock_timestamp() - o.created_at) * 1000)::bigint \
-             from outbox o where o.tenant_id = $1 and o.topic = $3 and o.partition = c.partition \
+             from outbox o where o.topic = $3 and o.partition = c.partition \
                and o.processed_at is null order by o.id limit 1) as outbox_age_ms \
          from projector_checkpoints c \
          left join unnest($5::int[], $6::bigint[]) a(partition, xid) on a.partition = c.partition \
@@ -90,17 +91,18 @@ pub async fn walk(
             select count(*) as scanned, max(s.xid) as last_xid, \
                 min(s.xid) filter (where s.pending) as first_pending, \
                 min(s.created_at) filter (where s.pending) as oldest_pending, \
+                array_agg(s.tenant_id) filter (where s.pending) as tenants, \
                 array_agg(s.wallet_id) filter (where s.pending) as wallets, \
                 array_agg(s.version) filter (where s.pending) as versions, \
                 array_agg(s.event_id) filter (where s.pending) as event_ids \
             from (select e.*, e.version > coalesce((select v.version from projected_versions v \
-                        where v.tenant_id = $1 and v.projector = $2 \
+                        where v.tenant_id = e.tenant_id and v.projector = $2 \
                           and v.wallet_id = e.wallet_id), 0) \
-                    and not exists (select from parked_wallets p where p.tenant_id = $1 \
+                    and not exists (select from parked_wallets p where p.tenant_id = e.tenant_id \
                         and p.projector = $2 and p.wallet_id = e.wallet_id) as pending \
-                from (select e.commit_xid::text::bigint as xid, e.wallet_id, e.version, \
+                from (select e.commit_xid::text::bigint as xid, e.tenant_id, e.wallet_id, e.version, \
                         e.event_id, e.created_at \
-                    from events e where e.tenant_id = $1 and e.partition = c.partition \
+                    from events e where e.partition = c.partition \
                       and e.commit_xid >= case \
                         when c.feed_xid >= pg_snapshot_xmin(pg_current_snapshot()) \
                         then greatest(c.feed_xid, a.xid::text::xid8) else c.feed_xid end \
@@ -109,7 +111,7 @@ pub async fn walk(
          where c.tenant_id = $1 and c.projector = $2 and c.topic = $3 \
            and c.partition = any($7) order by c.partition",
     )
-    .bind(of.tenant.as_str())
+    .bind(PIPELINE)
     .bind(of.projector)
     .bind(&of.topic)
     .bind(limit)
@@ -135,7 +137,8 @@ impl WalkRow {
         let versions = self.versions.unwrap_or_default();
         let event_ids = self.event_ids.unwrap_or_default();
         let numbers = versions.into_iter().zip(event_ids);
-        let pending = self.wallets.unwrap_or_default().into_iter().zip(numbers);
+        let ids = self.wallets.unwrap_or_default().into_iter();
+        let wallets = self.tenants.unwrap_or_default().into_iter().zip(ids);
         Walk {
             partition: self.partition,
             from: self.cursor,
@@ -144,7 +147,10 @@ impl WalkRow {
             seen_to,
             more,
             foreign: self.foreign,
-            pending: pending.map(|(w, (v, id))| (WalletId::stored(&w), v, id)).collect(),
+            pending: wallets
+                .zip(numbers)
+                .map(|((tenant, id), (version, event))| (wallet_key(&tenant, &id), version, event))
+                .collect(),
             lag_ms: self.lag_ms.unwrap_or(0).max(0),
             outbox_age_ms: self.outbox_age_ms.unwrap_or(0).max(0),
         }
@@ -172,26 +178,25 @@ pub async fn settle(
 ) -> Result<Vec<Settled>> {
     Ok(sqlx::query_as(
         "with looked as materialized ( \
-            select a.partition, o.id, o.aggregate_id, o.event_version \
-            from unnest($4::int[], $5::bigint[]) a(partition, id) cross join lateral ( \
-                select o.id, o.aggregate_id, o.event_version from outbox o \
-                where o.tenant_id = $1 and o.topic = $2 and o.partition = a.partition \
-                  and o.processed_at is null and o.id > a.id order by o.id limit $6) o), \
-         applied as (select l.id from looked l where not exists ( \
-            select from unnest($3::text[]) p(projector) where l.event_version > coalesce(( \
-                select v.version from projected_versions v where v.tenant_id = $1 \
+            select a.partition, o.tenant_id, o.id, o.aggregate_id, o.event_version \
+            from unnest($3::int[], $4::bigint[]) a(partition, id) cross join lateral ( \
+                select o.tenant_id, o.id, o.aggregate_id, o.event_version from outbox o \
+                where o.topic = $1 and o.partition = a.partition \
+                  and o.processed_at is null and o.id > a.id order by o.id limit $5) o), \
+         applied as (select l.tenant_id, l.id from looked l where not exists ( \
+            select from unnest($2::text[]) p(projector) where l.event_version > coalesce(( \
+                select v.version from projected_versions v where v.tenant_id = l.tenant_id \
                   and v.projector = p.projector and v.wallet_id = l.aggregate_id), 0))), \
-         marked as (update outbox o set processed_at = clock_timestamp() \
-            where o.tenant_id = $1 and o.id = any(array(select o.id from outbox o \
-                where o.tenant_id = $1 and o.id = any(array(select id from applied)) \
-                  and o.processed_at is null for no key update skip locked)) \
-            returning o.partition) \
+         free as materialized (select o.tenant_id, o.id from applied a cross join lateral ( \
+            select tenant_id, id from outbox where tenant_id = a.tenant_id and id = a.id \
+              and processed_at is null for no key update skip locked) o), \
+         marked as (update outbox o set processed_at = clock_timestamp() from free f \
+            where o.tenant_id = f.tenant_id and o.id = f.id returning o.partition) \
          select a.partition, (select max(l.id) from looked l where l.partition = a.partition) \
                 as last_id, (select count(*) from marked m where m.partition = a.partition) \
                 as marked \
-         from unnest($4::int[]) a(partition) order by a.partition",
+         from unnest($3::int[]) a(partition) order by a.partition",
     )
-    .bind(of.tenant.as_str())
     .bind(&of.topic)
     .bind(projectors)
     .bind(after.iter().map(|(partition, _)| *partition).collect::<Vec<_>>())

@@ -97,7 +97,9 @@ pub async fn lags(
     Ok(rows.into_iter().map(LagRow::lag).collect())
 }
 
-/// Shaped so that plans made while tables were small walk the feed's index, too.
+/// Shaped so that plans made while tables were small walk the feed's index, too. An event is applied or
+/// not whatever the topic that it was read from: where a partition has places in topics of former names,
+/// the one that is furthest counts.
 async fn ask(
     connection: &mut Connection,
     projectors: &[&str],
@@ -110,14 +112,15 @@ async fn ask(
                      min(s.created_at) filter (where s.pending) as oldest, \
                      min(s.xid) as first, max(s.xid) as last \
                  from (select e.xid, e.created_at, e.version > coalesce((select v.version \
-                         from projected_versions v where v.tenant_id = c.tenant_id \
+                         from projected_versions v where v.tenant_id = e.tenant_id \
                            and v.projector = c.projector and v.wallet_id = e.wallet_id), 0) \
                        and not exists (select from parked_wallets p \
-                         where p.tenant_id = c.tenant_id and p.projector = c.projector \
+                         where p.tenant_id = e.tenant_id and p.projector = c.projector \
                            and p.wallet_id = e.wallet_id) as pending \
-                     from (select e.commit_xid as xid, e.wallet_id, e.version, e.created_at \
+                     from (select e.commit_xid as xid, e.tenant_id, e.wallet_id, e.version, \
+                             e.created_at \
                          from events e where e.partition = c.partition \
-                           and e.tenant_id = c.tenant_id and e.commit_xid < t.next and ",
+                           and e.commit_xid < t.next and ",
                 $more,
                 " order by e.commit_xid ",
                 $order,
@@ -126,22 +129,25 @@ async fn ask(
         };
     }
     let statement = concat!(
-        "select c.projector, c.partition, c.feed_xid > t.next or ($2::bigint is not null \
-             and c.cluster is distinct from $2 \
-             and (c.cluster is not null or c.feed_xid <> '0'::xid8)) as \"foreign\", \
+        "select c.projector, c.partition, c.\"foreign\", \
              f.looked, f.pending, b.looked as looked_back, b.pending as pending_back, \
              (extract(epoch from clock_timestamp() - f.oldest) * 1000)::bigint as oldest_ms, \
              (extract(epoch from clock_timestamp() - b.oldest) * 1000)::bigint as oldest_back_ms, \
              m.between \
          from (select pg_snapshot_xmax(pg_current_snapshot()) as next offset 0) t \
-         cross join projector_checkpoints c cross join lateral ",
+         cross join lateral (select distinct on (projector, partition) projector, partition, \
+                 feed_xid, feed_xid > t.next or ($2::bigint is not null \
+                     and cluster is distinct from $2 \
+                     and (cluster is not null or feed_xid <> '0'::xid8)) as \"foreign\" \
+             from projector_checkpoints where projector = any($1) \
+             order by projector, partition, \"foreign\", feed_xid desc) c cross join lateral ",
         window!("e.commit_xid >= c.feed_xid", ""),
         " f cross join lateral ",
         window!("f.looked = $3 and e.commit_xid > f.last", "desc"),
         " b cross join lateral (select count(*) as between from (select from events e \
              where e.partition = c.partition and e.commit_xid > f.last and e.commit_xid < b.first \
                and f.pending = $3 and b.pending = $3 order by e.commit_xid limit $4) e) m \
-         where c.projector = any($1) order by c.projector, c.partition",
+         order by c.projector, c.partition",
     );
     Ok(sqlx::query_as(statement)
         .bind(projectors)

@@ -7,8 +7,8 @@ use chrono::{DateTime, Utc};
 
 use super::checkpoints::Subscription;
 use super::dead_letters::printable;
-use super::{Connection, Result};
-use crate::wallet::{TenantId, WalletId};
+use super::{Connection, Result, columns, wallet_key};
+use crate::wallet::WalletKey;
 
 /// Minutes from each failure to the next attempt; after the last one a person has to ask, unless the
 /// wallet waits for a newer version of the service: then the last repeats.
@@ -28,6 +28,7 @@ pub const STATES: [&str; 2] = ["retrying", "waiting"];
 /// One wallet that a projector has parked.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Parked {
+    pub tenant_id: String,
     pub projector: String,
     pub wallet_id: String,
     /// The version that could not be applied.
@@ -57,7 +58,7 @@ pub struct Filter {
 pub async fn park(
     connection: &mut Connection,
     of: &Subscription,
-    wallet: &WalletId,
+    (tenant, wallet): &WalletKey,
     version: i64,
     cause: Cause<'_>,
 ) -> Result<()> {
@@ -68,7 +69,7 @@ pub async fn park(
              clock_timestamp() + ($6::int[])[1] * interval '1 minute') \
          on conflict on constraint parked_wallets_pkey do nothing",
     )
-    .bind(of.tenant.as_str())
+    .bind(tenant.as_str())
     .bind(of.projector)
     .bind(wallet.as_str())
     .bind(version)
@@ -84,18 +85,20 @@ pub async fn park(
 pub async fn among(
     connection: &mut Connection,
     of: &Subscription,
-    wallets: &[&str],
-) -> Result<HashSet<WalletId>> {
-    let rows: Vec<String> = sqlx::query_scalar(
-        "select wallet_id from parked_wallets \
-         where tenant_id = $1 and projector = $2 and wallet_id = any($3)",
+    wallets: &[&WalletKey],
+) -> Result<HashSet<WalletKey>> {
+    let (tenants, ids) = columns(wallets.iter().copied());
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "select p.tenant_id, p.wallet_id from unnest($2::text[], $3::text[]) wanted(tenant, id) \
+         cross join lateral (select tenant_id, wallet_id from parked_wallets \
+             where tenant_id = wanted.tenant and projector = $1 and wallet_id = wanted.id limit 1) p",
     )
-    .bind(of.tenant.as_str())
     .bind(of.projector)
-    .bind(wallets)
+    .bind(tenants)
+    .bind(ids)
     .fetch_all(connection)
     .await?;
-    Ok(rows.iter().map(|wallet| WalletId::stored(wallet)).collect())
+    Ok(rows.iter().map(|(tenant, id)| wallet_key(tenant, id)).collect())
 }
 
 /// Wallets whose time for another attempt has come, the longest-waiting first.
@@ -103,18 +106,17 @@ pub async fn due(
     connection: &mut Connection,
     of: &Subscription,
     limit: i64,
-) -> Result<Vec<WalletId>> {
-    let rows: Vec<String> = sqlx::query_scalar(
-        "select wallet_id from parked_wallets \
-         where tenant_id = $1 and projector = $2 and next_retry_at <= clock_timestamp() \
-         order by next_retry_at, wallet_id limit $3",
+) -> Result<Vec<WalletKey>> {
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "select tenant_id, wallet_id from parked_wallets \
+         where projector = $1 and next_retry_at <= clock_timestamp() \
+         order by next_retry_at, tenant_id, wallet_id limit $2",
     )
-    .bind(of.tenant.as_str())
     .bind(of.projector)
     .bind(limit)
     .fetch_all(connection)
     .await?;
-    Ok(rows.iter().map(|wallet| WalletId::stored(wallet)).collect())
+    Ok(rows.iter().map(|(tenant, id)| wallet_key(tenant, id)).collect())
 }
 
 /// Takes a wallet for the running transaction's attempt; false where it is not due any more, or
@@ -122,14 +124,14 @@ pub async fn due(
 pub async fn take(
     connection: &mut Connection,
     of: &Subscription,
-    wallet: &WalletId,
+    (tenant, wallet): &WalletKey,
 ) -> Result<bool> {
     let found: Option<i32> = sqlx::query_scalar(
         "select attempts from parked_wallets \
          where tenant_id = $1 and projector = $2 and wallet_id = $3 \
            and next_retry_at <= clock_timestamp() for update skip locked",
     )
-    .bind(of.tenant.as_str())
+    .bind(tenant.as_str())
     .bind(of.projector)
     .bind(wallet.as_str())
     .fetch_optional(connection)
@@ -141,7 +143,7 @@ pub async fn take(
 pub async fn failed_again(
     connection: &mut Connection,
     of: &Subscription,
-    wallet: &WalletId,
+    (tenant, wallet): &WalletKey,
     version: i64,
     cause: Cause<'_>,
 ) -> Result<()> {
@@ -154,7 +156,7 @@ pub async fn failed_again(
                  case when $7 then ($6::int[])[cardinality($6::int[])] end) \
          where tenant_id = $1 and projector = $2 and wallet_id = $3",
     )
-    .bind(of.tenant.as_str())
+    .bind(tenant.as_str())
     .bind(of.projector)
     .bind(wallet.as_str())
     .bind(version)
@@ -170,9 +172,8 @@ pub async fn failed_again(
 pub async fn hurry_newer(connection: &mut Connection, of: &Subscription) -> Result<()> {
     sqlx::query(
         "update parked_wallets set next_retry_at = clock_timestamp() \
-         where tenant_id = $1 and projector = $2 and newer",
+         where projector = $1 and newer",
     )
-    .bind(of.tenant.as_str())
     .bind(of.projector)
     .execute(connection)
     .await?;
@@ -181,27 +182,22 @@ pub async fn hurry_newer(connection: &mut Connection, of: &Subscription) -> Resu
 
 /// How many wallets the projector has parked.
 pub async fn count(connection: &mut Connection, of: &Subscription) -> Result<i64> {
-    Ok(sqlx::query_scalar(
-        "select count(*) from parked_wallets where tenant_id = $1 and projector = $2",
-    )
-    .bind(of.tenant.as_str())
-    .bind(of.projector)
-    .fetch_one(connection)
-    .await?)
+    let count = "select count(*) from parked_wallets where projector = $1";
+    Ok(sqlx::query_scalar(count).bind(of.projector).fetch_one(connection).await?)
 }
 
 /// A stretch is applied and there is more: the wallet stays parked at its next version.
 pub async fn moved(
     connection: &mut Connection,
     of: &Subscription,
-    wallet: &WalletId,
+    (tenant, wallet): &WalletKey,
     version: i64,
 ) -> Result<()> {
     sqlx::query(
         "update parked_wallets set version = $4 \
          where tenant_id = $1 and projector = $2 and wallet_id = $3",
     )
-    .bind(of.tenant.as_str())
+    .bind(tenant.as_str())
     .bind(of.projector)
     .bind(wallet.as_str())
     .bind(version)
@@ -214,13 +210,13 @@ pub async fn moved(
 pub async fn remove(
     connection: &mut Connection,
     of: &Subscription,
-    wallet: &WalletId,
+    (tenant, wallet): &WalletKey,
 ) -> Result<()> {
     sqlx::query(
         "delete from parked_wallets \
          where tenant_id = $1 and projector = $2 and wallet_id = $3",
     )
-    .bind(of.tenant.as_str())
+    .bind(tenant.as_str())
     .bind(of.projector)
     .bind(wallet.as_str())
     .execute(connection)
@@ -228,22 +224,17 @@ pub async fn remove(
     Ok(())
 }
 
-/// The longest-parked wallets of all projectors.
-pub async fn list(
-    connection: &mut Connection,
-    tenant: &TenantId,
-    filter: &Filter,
-) -> Result<Vec<Parked>> {
+/// The longest-parked wallets of all projectors and tenants.
+pub async fn list(connection: &mut Connection, filter: &Filter) -> Result<Vec<Parked>> {
     Ok(sqlx::query_as(
         "select p.*, greatest(coalesce(w.version, 0) - p.version + 1, 0) as events from ( \
              select case when next_retry_at is null then 'waiting' else 'retrying' end as state, \
                  * from parked_wallets \
-             where tenant_id = $1 and ($2::text is null or wallet_id = $2)) p \
+             where $1::text is null or wallet_id = $1) p \
          left join wallets w on w.tenant_id = p.tenant_id and w.id = p.wallet_id \
-         where $3::text is null or p.state = $3 \
-         order by p.parked_at, p.projector, p.wallet_id limit $4",
+         where $2::text is null or p.state = $2 \
+         order by p.parked_at, p.projector, p.tenant_id, p.wallet_id limit $3",
     )
-    .bind(tenant.as_str())
     .bind(&filter.wallet)
     .bind(&filter.state)
     .bind(filter.limit)

@@ -7,13 +7,15 @@ use rust_decimal::Decimal;
 use serde_json::value::RawValue;
 use sqlx::{Postgres, QueryBuilder};
 
-use super::{Connection, Error, Result};
-use crate::wallet::{Currency, Metadata, Status, TenantId, Wallet, WalletId, WalletState};
+use super::{Connection, Error, Result, columns, wallet_key};
+use crate::wallet::{
+    Currency, Metadata, Status, TenantId, Wallet, WalletId, WalletKey, WalletState,
+};
 
 /// What some events left of a wallet that is in the table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
-    pub wallet_id: WalletId,
+    pub wallet: WalletKey,
     pub version: i64,
     pub after: WalletState,
     pub updated_at: DateTime<Utc>,
@@ -48,15 +50,12 @@ struct Stored {
 }
 
 /// Writes wallets that were opened, as they stand by now.
-pub async fn open(
-    connection: &mut Connection,
-    tenant: &TenantId,
-    wallets: &[Wallet],
-) -> Result<()> {
+pub async fn open(connection: &mut Connection, opened: &[(TenantId, Wallet)]) -> Result<()> {
+    let wallets: Vec<&Wallet> = opened.iter().map(|(_, wallet)| wallet).collect();
     sqlx::query(
         "insert into wallets_read_model (tenant_id, id, owner_id, currency, status, balance, \
              held_balance, overdraft_limit, version, metadata, created_at, updated_at) \
-         select $1, w.* from unnest($2::text[], $3::text[], $4::text[], $5::text[], \
+         select w.* from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], \
              $6::numeric[], $7::numeric[], $8::numeric[], $9::bigint[], $10::json[], \
              $11::timestamptz[], $12::timestamptz[]) w \
          on conflict (tenant_id, id) do update set owner_id = excluded.owner_id, \
@@ -66,7 +65,7 @@ pub async fn open(
              metadata = excluded.metadata, created_at = excluded.created_at, \
              updated_at = excluded.updated_at",
     )
-    .bind(tenant.as_str())
+    .bind(opened.iter().map(|(tenant, _)| tenant.as_str()).collect::<Vec<_>>())
     .bind(wallets.iter().map(|w| w.id.as_str()).collect::<Vec<_>>())
     .bind(wallets.iter().map(|w| w.owner_id.as_str()).collect::<Vec<_>>())
     .bind(wallets.iter().map(|w| w.currency.code()).collect::<Vec<_>>())
@@ -84,26 +83,23 @@ pub async fn open(
 }
 
 /// Writes what changed of wallets that are in the table; returns those that were.
-pub async fn change(
-    connection: &mut Connection,
-    tenant: &TenantId,
-    changes: &[Change],
-) -> Result<HashSet<WalletId>> {
-    let changed: Vec<String> = sqlx::query_scalar(
+pub async fn change(connection: &mut Connection, changes: &[Change]) -> Result<HashSet<WalletKey>> {
+    let (tenants, ids) = columns(changes.iter().map(|change| &change.wallet));
+    let changed: Vec<(String, String)> = sqlx::query_as(
         "update wallets_read_model w set balance = c.balance, held_balance = c.held_balance, \
              overdraft_limit = coalesce(c.overdraft_limit, w.overdraft_limit), \
              status = c.status, version = c.version, \
              updated_at = greatest(w.updated_at, c.updated_at) \
          from (select c.*, found.place \
-             from unnest($2::text[], $3::bigint[], $4::timestamptz[], $5::numeric[], \
-                     $6::numeric[], $7::numeric[], $8::text[]) \
-                 c(id, version, updated_at, balance, held_balance, overdraft_limit, status) \
+             from unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[], $5::numeric[], \
+                     $6::numeric[], $7::numeric[], $8::text[]) c(tenant_id, id, version, \
+                 updated_at, balance, held_balance, overdraft_limit, status) \
              cross join lateral (select ctid as place from wallets_read_model \
-                 where tenant_id = $1 and id = c.id limit 1) found) c \
-         where w.ctid = c.place returning w.id",
+                 where tenant_id = c.tenant_id and id = c.id limit 1) found) c \
+         where w.ctid = c.place returning w.tenant_id, w.id",
     )
-    .bind(tenant.as_str())
-    .bind(changes.iter().map(|c| c.wallet_id.as_str()).collect::<Vec<_>>())
+    .bind(tenants)
+    .bind(ids)
     .bind(changes.iter().map(|c| c.version).collect::<Vec<_>>())
     .bind(changes.iter().map(|c| c.updated_at).collect::<Vec<_>>())
     .bind(changes.iter().map(|c| c.after.balance).collect::<Vec<_>>())
@@ -112,7 +108,7 @@ pub async fn change(
     .bind(changes.iter().map(|c| c.after.status.as_str()).collect::<Vec<_>>())
     .fetch_all(connection)
     .await?;
-    Ok(changed.iter().map(|id| WalletId::stored(id)).collect())
+    Ok(changed.iter().map(|(tenant, id)| wallet_key(tenant, id)).collect())
 }
 
 /// A page of wallets, newest first.

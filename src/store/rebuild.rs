@@ -12,9 +12,9 @@ use super::checkpoints::Subscription;
 use super::dead_letters::printable;
 use super::dual_publish::DUAL_PUBLISHER;
 use super::time::{optional_time, time};
-use super::{Connection, Error, Result, lag, parked};
+use super::{Connection, Error, PIPELINE, Result, columns, lag, parked};
 use crate::status::COMMANDS;
-use crate::wallet::{TenantId, WalletId};
+use crate::wallet::{TenantId, WalletId, WalletKey};
 
 /// Among the advisory locks of the database: one rebuild at a time, as long as its session lives.
 const LOCK: i64 = 0x7761_6c6c_6578_0002;
@@ -189,14 +189,14 @@ pub async fn begin(
 pub async fn note(
     connection: &mut Connection,
     of: &Subscription,
-    after: &WalletId,
+    (tenant, after): &WalletKey,
     events: i64,
 ) -> Result<()> {
     sqlx::query(
         "update projection_rebuilds set after_wallet = $3, events = $4 \
          where tenant_id = $1 and projector = $2",
     )
-    .bind(of.tenant.as_str())
+    .bind(tenant.as_str())
     .bind(of.projector)
     .bind(after.as_str())
     .bind(events)
@@ -223,7 +223,7 @@ pub async fn wallets_after(
     tenant: &TenantId,
     after: &str,
     limit: i64,
-) -> Result<Vec<(WalletId, i64)>> {
+) -> Result<Vec<(WalletKey, i64)>> {
     let rows: Vec<(String, i64)> = sqlx::query_as(
         "select id, version from wallets where tenant_id = $1 and id > $2 order by id limit $3",
     )
@@ -232,17 +232,23 @@ pub async fn wallets_after(
     .bind(limit)
     .fetch_all(connection)
     .await?;
-    Ok(rows.into_iter().map(|(id, version)| (WalletId::stored(&id), version)).collect())
+    Ok(rows
+        .into_iter()
+        .map(|(id, version)| ((tenant.clone(), WalletId::stored(&id)), version))
+        .collect())
 }
 
-/// Removes all that is projected of some wallets, whose versions are locked, and returns the versions
+/// Removes all that is projected of some wallets of one tenant, whose versions are locked, and returns the versions
 /// that they are to be brought to: the projector has applied none above them.
 pub async fn clear(
     connection: &mut Connection,
     of: &Subscription,
     table: Table,
-    wallets: &[&str],
-) -> Result<Vec<(WalletId, i64)>> {
+    wallets: &[&WalletKey],
+) -> Result<Vec<(WalletKey, i64)>> {
+    let Some((tenant, _)) = wallets.first() else { return Ok(Vec::new()) };
+    let (_, wallets) = columns(wallets.iter().copied());
+    let wallets = &wallets;
     let rows = match table {
         // An event's other side has no wallet, and a row of the wallet need not be of its events.
         Table::Ledger => {
@@ -255,14 +261,14 @@ pub async fn clear(
         }
         Table::ReadModel => "delete from wallets_read_model where tenant_id = $1 and id = any($2)",
     };
-    sqlx::query(rows).bind(of.tenant.as_str()).bind(wallets).execute(&mut *connection).await?;
+    sqlx::query(rows).bind(tenant.as_str()).bind(wallets).execute(&mut *connection).await?;
     sqlx::query(
         "update projected_versions set version = 0, totals_at = case when $4 then 0 end, \
              total_credits = case when $4 then 0 end, total_debits = case when $4 then 0 end, \
              transaction_count = case when $4 then 0 end \
          where tenant_id = $1 and projector = $2 and wallet_id = any($3)",
     )
-    .bind(of.tenant.as_str())
+    .bind(tenant.as_str())
     .bind(of.projector)
     .bind(wallets)
     .bind(table == Table::Ledger)
@@ -272,25 +278,28 @@ pub async fn clear(
         "delete from parked_wallets \
          where tenant_id = $1 and projector = $2 and wallet_id = any($3)",
     )
-    .bind(of.tenant.as_str())
+    .bind(tenant.as_str())
     .bind(of.projector)
     .bind(wallets)
     .execute(&mut *connection)
     .await?;
     let targets: Vec<(String, i64)> =
         sqlx::query_as("select id, version from wallets where tenant_id = $1 and id = any($2)")
-            .bind(of.tenant.as_str())
+            .bind(tenant.as_str())
             .bind(wallets)
             .fetch_all(connection)
             .await?;
-    Ok(targets.into_iter().map(|(id, version)| (WalletId::stored(&id), version)).collect())
+    Ok(targets
+        .into_iter()
+        .map(|(id, version)| ((tenant.clone(), WalletId::stored(&id)), version))
+        .collect())
 }
 
 /// Parks a wallet that was cleared, due at once: its release applies what can be applied.
 pub async fn park_due(
     connection: &mut Connection,
     of: &Subscription,
-    wallet: &WalletId,
+    (tenant, wallet): &WalletKey,
     cause: &str,
 ) -> Result<()> {
     sqlx::query(
@@ -298,7 +307,7 @@ pub async fn park_due(
              (tenant_id, projector, wallet_id, version, cause, next_retry_at) \
          values ($1, $2, $3, 1, $4, clock_timestamp())",
     )
-    .bind(of.tenant.as_str())
+    .bind(tenant.as_str())
     .bind(of.projector)
     .bind(wallet.as_str())
     .bind(printable(cause))
@@ -339,9 +348,9 @@ pub async fn remove_orphans(
 }
 
 /// Where the projections stand. At most a thousand parked wallets.
-pub async fn state(connection: &mut Connection, tenant: &TenantId) -> Result<State> {
+pub async fn state(connection: &mut Connection) -> Result<State> {
     let all = parked::Filter { wallet: None, state: None, limit: 1000 };
-    let parked = parked::list(connection, tenant, &all).await?;
+    let parked = parked::list(connection, &all).await?;
     let waiting = |p: parked::Parked| ParkedWallet {
         projector: p.projector,
         wallet_id: p.wallet_id,
@@ -349,33 +358,33 @@ pub async fn state(connection: &mut Connection, tenant: &TenantId) -> Result<Sta
         cause: p.cause,
     };
     Ok(State {
-        partitions: places(connection, tenant).await?,
+        partitions: places(connection).await?,
         parked: parked.into_iter().map(waiting).collect(),
         rebuilding: is_running(connection).await?,
-        rebuilds: last(connection, tenant).await?,
+        rebuilds: last(connection).await?,
     })
 }
 
 /// The last rebuilds.
-async fn last(connection: &mut Connection, tenant: &TenantId) -> Result<Vec<LastRebuild>> {
+async fn last(connection: &mut Connection) -> Result<Vec<LastRebuild>> {
     Ok(sqlx::query_as(
         "select projector, started_at, finished_at, events from projection_rebuilds \
          where tenant_id = $1 order by projector",
     )
-    .bind(tenant.as_str())
+    .bind(PIPELINE)
     .fetch_all(connection)
     .await?)
 }
 
 /// Where the projectors stand in every partition. The consumer of commands and the second
 /// destination have places, too, and no projection.
-async fn places(connection: &mut Connection, tenant: &TenantId) -> Result<Vec<PartitionPlace>> {
+async fn places(connection: &mut Connection) -> Result<Vec<PartitionPlace>> {
     let rows: Vec<(String, i32, i64, DateTime<Utc>)> = sqlx::query_as(
         "select projector, partition, next_offset, updated_at from projector_checkpoints \
          where tenant_id = $1 and not starts_with(projector, $2) and projector <> $3 \
          order by projector, partition",
     )
-    .bind(tenant.as_str())
+    .bind(PIPELINE)
     .bind(COMMANDS)
     .bind(DUAL_PUBLISHER)
     .fetch_all(&mut *connection)

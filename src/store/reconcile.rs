@@ -15,8 +15,7 @@ use utoipa::ToSchema;
 
 use super::connect::OVER_ALL;
 use super::{Connection, Pool, Result};
-use crate::wallet::TenantId;
-use equations::EQUATIONS;
+use equations::{EQUATIONS, Equation};
 
 /// Findings that an equation lists; the rest is counted.
 const FINDINGS_MAX: i64 = 20;
@@ -84,10 +83,9 @@ impl Report {
     }
 }
 
-/// The report of one tenant, in one snapshot; no question of it may take longer than `limit`.
+/// The report of all tenants, in one snapshot; no question of it may take longer than `limit`.
 pub async fn checked(
     pool: &Pool,
-    tenant: &TenantId,
     ledger: &str,
     read_model: &str,
     limit: Duration,
@@ -97,7 +95,7 @@ pub async fn checked(
     snapshot(&mut connection).await?;
     let limit = format!("set local statement_timeout = {}", limit.as_millis());
     sqlx::raw_sql(sqlx::AssertSqlSafe(limit)).execute(&mut *connection).await?;
-    let report = report(&mut connection, tenant, ledger, read_model).await;
+    let report = report(&mut connection, ledger, read_model).await;
     super::rollback(&mut connection).await?;
     report
 }
@@ -111,85 +109,96 @@ pub async fn snapshot(connection: &mut Connection) -> Result<()> {
     Ok(sqlx::raw_sql(OVER_ALL).execute(connection).await.map(drop)?)
 }
 
-/// Checks every equation for one tenant.
-pub async fn report(
-    connection: &mut Connection,
-    tenant: &TenantId,
-    ledger: &str,
-    read_model: &str,
-) -> Result<Report> {
-    let (wallets, events): (i64, i64) = sqlx::query_as(
-        "select (select count(*) from wallets where tenant_id = $1), \
-             (select count(*) from events where tenant_id = $1)",
-    )
-    .bind(tenant.as_str())
-    .fetch_one(&mut *connection)
-    .await?;
+/// Checks every equation for each tenant.
+pub async fn report(connection: &mut Connection, ledger: &str, read_model: &str) -> Result<Report> {
+    let (wallets, events): (i64, i64) =
+        sqlx::query_as("select (select count(*) from wallets), (select count(*) from events)")
+            .fetch_one(&mut *connection)
+            .await?;
+    let tenants = tenants(connection).await?;
     let mut equations = Vec::with_capacity(EQUATIONS.len());
     for equation in EQUATIONS {
-        // The text is a constant of ours; values are bound.
-        let sql = format!(
-            "select count(*) over (), finding from ({}) f order by finding collate \"C\" limit $4",
-            equation.sql
-        );
-        // Every equation may use all three, and the types of unused ones must be known too.
-        let sql = format!("with given as (select $1::text, $2::text, $3::text) {sql}");
-        let rows: Vec<(i64, String)> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
-            .bind(tenant.as_str())
-            .bind(ledger)
-            .bind(read_model)
-            .bind(FINDINGS_MAX)
-            .fetch_all(&mut *connection)
-            .await?;
-        let count = rows.first().map_or(0, |(count, _)| *count);
-        equations.push(Checked {
-            name: equation.name,
-            holds: count == 0,
-            count,
-            findings: rows.into_iter().map(|(_, finding)| finding).collect(),
-        });
+        let (mut count, mut findings) = (0, Vec::new());
+        for tenant in &tenants {
+            let projectors = [ledger, read_model];
+            let found = contradictions(connection, equation, tenant, projectors).await?;
+            count += found.first().map_or(0, |(count, _)| *count);
+            findings.extend(found.into_iter().map(|(_, finding)| match tenants.len() {
+                1 => finding,
+                _ => format!("tenant {tenant}: {finding}"),
+            }));
+        }
+        findings.truncate(usize::try_from(FINDINGS_MAX).unwrap_or(0));
+        equations.push(Checked { name: equation.name, holds: count == 0, count, findings });
     }
-    let projectors = [ledger, read_model];
-    let lag = lag(connection, tenant, &projectors).await?;
-    let parked = parked(connection, tenant).await?;
+    let lag = lag(connection, &[ledger, read_model]).await?;
+    let parked = parked(connection).await?;
     let clean = equations.iter().all(|equation| equation.holds);
     Ok(Report { clean, wallets, events, equations, lag, parked })
 }
 
-/// What each projector has yet to apply, without parked wallets.
-pub async fn lag(
+/// The tenants that have a row in the books or in what is projected from them.
+async fn tenants(connection: &mut Connection) -> Result<Vec<String>> {
+    Ok(sqlx::query_scalar(
+        "select tenant_id from wallets union select tenant_id from events \
+         union select tenant_id from ledger_entries union select tenant_id from wallets_read_model \
+         order by tenant_id",
+    )
+    .fetch_all(connection)
+    .await?)
+}
+
+/// Where an equation does not hold for a tenant: how many contradictions there are, and the first of them.
+async fn contradictions(
     connection: &mut Connection,
-    tenant: &TenantId,
-    projectors: &[&str],
-) -> Result<Vec<Lag>> {
+    equation: &Equation,
+    tenant: &str,
+    [ledger, read_model]: [&str; 2],
+) -> Result<Vec<(i64, String)>> {
+    // The text is a constant of ours; values are bound. Every equation may use all three, and the types
+    // of unused ones must be known too.
+    let sql = format!(
+        "with given as (select $1::text, $2::text, $3::text) select count(*) over (), finding \
+         from ({}) f order by finding collate \"C\" limit $4",
+        equation.sql
+    );
+    Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(tenant)
+        .bind(ledger)
+        .bind(read_model)
+        .bind(FINDINGS_MAX)
+        .fetch_all(connection)
+        .await?)
+}
+
+/// What each projector has yet to apply, without parked wallets.
+pub async fn lag(connection: &mut Connection, projectors: &[&str]) -> Result<Vec<Lag>> {
     Ok(sqlx::query_as(
         "select p.projector, count(b.id) as wallets, \
              coalesce(sum(b.events), 0)::bigint as events \
-         from unnest($2::text[]) p(projector) left join lateral ( \
+         from unnest($1::text[]) p(projector) left join lateral ( \
              select w.id, w.version - coalesce(v.version, 0) as events from wallets w \
              left join projected_versions v on v.tenant_id = w.tenant_id \
                  and v.projector = p.projector and v.wallet_id = w.id \
-             where w.tenant_id = $1 and w.version > coalesce(v.version, 0) \
+             where w.version > coalesce(v.version, 0) \
                and not exists (select from parked_wallets k where k.tenant_id = w.tenant_id \
                    and k.projector = p.projector and k.wallet_id = w.id)) b on true \
          group by p.projector order by p.projector",
     )
-    .bind(tenant.as_str())
     .bind(projectors)
     .fetch_all(connection)
     .await?)
 }
 
 /// What parked wallets hold back, with the reason.
-async fn parked(connection: &mut Connection, tenant: &TenantId) -> Result<Vec<ParkedLag>> {
+async fn parked(connection: &mut Connection) -> Result<Vec<ParkedLag>> {
     Ok(sqlx::query_as(
         "select p.projector, p.wallet_id, p.version, p.cause, \
              greatest(coalesce(w.version, 0) - p.version + 1, 0) as events \
          from parked_wallets p left join wallets w \
              on w.tenant_id = p.tenant_id and w.id = p.wallet_id \
-         where p.tenant_id = $1 order by p.projector, p.wallet_id limit 1000",
+         order by p.projector, p.tenant_id, p.wallet_id limit 1000",
     )
-    .bind(tenant.as_str())
     .fetch_all(connection)
     .await?)
 }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{Connection, Result};
-use crate::wallet::{Event, EventBody, TenantId, WalletId};
+use super::{Connection, Result, columns, wallet_key};
+use crate::wallet::{Event, EventBody, WalletKey};
 
 /// An event that is in the books and cannot be read as one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
-    pub wallet_id: WalletId,
+    pub wallet: WalletKey,
     pub version: i64,
     pub cause: String,
     /// A newer version of the service wrote it, and can read it.
@@ -32,32 +32,33 @@ pub type Recorded = std::result::Result<Event, Unreadable>;
 /// A wallet's versions to read: above `after`, up to and with `up_to`.
 #[derive(Debug, Clone)]
 pub struct Range {
-    pub wallet_id: WalletId,
+    pub wallet: WalletKey,
     pub after: i64,
     pub up_to: i64,
 }
 
 /// What a record says that it is: wallet, version, event id and partition.
-pub type Claim<'a> = (&'a str, i64, Uuid, i32);
+pub type Claim<'a> = (&'a WalletKey, i64, Uuid, i32);
 
 /// For each claim the event, if it is one of ours.
 pub async fn named(
     connection: &mut Connection,
-    tenant: &TenantId,
     records: &[Claim<'_>],
 ) -> Result<Vec<Option<Recorded>>> {
+    let (tenants, wallets) = columns(records.iter().map(|r| r.0));
     let rows: Vec<NamedRow> = sqlx::query_as(
-        "select r.place, e.* from unnest($2::text[], $3::bigint[], $4::uuid[], $5::int[]) \
-             with ordinality r(wallet_id, version, event_id, partition, place) \
-         cross join lateral (select e.wallet_id, e.version, e.event_id, e.event_type, \
+        "select r.place, e.* \
+         from unnest($1::text[], $2::text[], $3::bigint[], $4::uuid[], $5::int[]) \
+             with ordinality r(tenant_id, wallet_id, version, event_id, partition, place) \
+         cross join lateral (select e.tenant_id, e.wallet_id, e.version, e.event_id, e.event_type, \
                 e.schema_version, e.payload::text as payload, e.transaction_id, e.partition, \
                 e.created_at \
-             from events e where e.tenant_id = $1 and e.wallet_id = r.wallet_id \
+             from events e where e.tenant_id = r.tenant_id and e.wallet_id = r.wallet_id \
                and e.version = r.version and e.event_id = r.event_id \
                and e.partition = r.partition limit 1) e",
     )
-    .bind(tenant.as_str())
-    .bind(records.iter().map(|r| r.0).collect::<Vec<_>>())
+    .bind(tenants)
+    .bind(wallets)
     .bind(records.iter().map(|r| r.1).collect::<Vec<_>>())
     .bind(records.iter().map(|r| r.2).collect::<Vec<_>>())
     .bind(records.iter().map(|r| r.3).collect::<Vec<_>>())
@@ -68,7 +69,7 @@ pub async fn named(
         // Counted from one.
         let place = usize::try_from(row.place - 1).ok().and_then(|place| named.get_mut(place));
         if let Some(place) = place {
-            *place = Some(row.event.event(tenant));
+            *place = Some(row.event.event());
         }
     }
     Ok(named)
@@ -83,6 +84,7 @@ struct NamedRow {
 
 #[derive(sqlx::FromRow)]
 struct EventRow {
+    tenant_id: String,
     wallet_id: String,
     version: i64,
     event_id: Uuid,
@@ -97,8 +99,7 @@ struct EventRow {
 /// A wallet's last version; none where it has no events.
 pub async fn last_version(
     connection: &mut Connection,
-    tenant: &TenantId,
-    wallet: &WalletId,
+    (tenant, wallet): &WalletKey,
 ) -> Result<Option<i64>> {
     Ok(sqlx::query_scalar(
         "select max(version) from events where tenant_id = $1 and wallet_id = $2",
@@ -109,39 +110,36 @@ pub async fn last_version(
     .await?)
 }
 
-/// The events of some wallets' version ranges, in (wallet, version) order. Versions have no gaps,
-/// so the caller bounds the answer by its ranges.
-pub async fn recorded(
-    connection: &mut Connection,
-    tenant: &TenantId,
-    ranges: &[Range],
-) -> Result<Vec<Recorded>> {
+/// The events of some wallets' version ranges, in (tenant, wallet, version) order. Versions have no
+/// gaps, so the caller bounds the answer by its ranges.
+pub async fn recorded(connection: &mut Connection, ranges: &[Range]) -> Result<Vec<Recorded>> {
+    let (tenants, wallets) = columns(ranges.iter().map(|range| &range.wallet));
     let rows: Vec<EventRow> = sqlx::query_as(
-        "select e.* from unnest($2::text[], $3::bigint[], $4::bigint[]) \
-             r(wallet_id, after_version, up_to) \
-         cross join lateral (select e.wallet_id, e.version, e.event_id, e.event_type, \
+        "select e.* from unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) \
+             r(tenant_id, wallet_id, after_version, up_to) \
+         cross join lateral (select e.tenant_id, e.wallet_id, e.version, e.event_id, e.event_type, \
                 e.schema_version, e.payload::text as payload, e.transaction_id, e.partition, \
                 e.created_at \
-             from events e where e.tenant_id = $1 and e.wallet_id = r.wallet_id \
+             from events e where e.tenant_id = r.tenant_id and e.wallet_id = r.wallet_id \
                and e.version > r.after_version and e.version <= r.up_to \
              order by e.version limit 1000000) e \
-         order by e.wallet_id, e.version",
+         order by e.tenant_id, e.wallet_id, e.version",
     )
-    .bind(tenant.as_str())
-    .bind(ranges.iter().map(|r| r.wallet_id.as_str()).collect::<Vec<_>>())
+    .bind(tenants)
+    .bind(wallets)
     .bind(ranges.iter().map(|r| r.after).collect::<Vec<_>>())
     .bind(ranges.iter().map(|r| r.up_to).collect::<Vec<_>>())
     .fetch_all(connection)
     .await?;
-    Ok(rows.into_iter().map(|row| row.event(tenant)).collect())
+    Ok(rows.into_iter().map(EventRow::event).collect())
 }
 
 impl EventRow {
-    fn event(self, tenant: &TenantId) -> Recorded {
-        let wallet_id = WalletId::stored(&self.wallet_id);
+    fn event(self) -> Recorded {
+        let (tenant, wallet_id) = wallet_key(&self.tenant_id, &self.wallet_id);
         match EventBody::from_data(&self.event_type, self.schema_version, &self.payload) {
             Ok(body) => Ok(Event {
-                tenant: tenant.clone(),
+                tenant,
                 wallet_id,
                 version: self.version,
                 event_id: self.event_id,
@@ -153,7 +151,8 @@ impl EventRow {
             }),
             Err(error) => {
                 let (cause, newer) = (error.to_string(), error.is_newer());
-                Err(Unreadable { wallet_id, version: self.version, cause, newer })
+                let wallet = (tenant, wallet_id);
+                Err(Unreadable { wallet, version: self.version, cause, newer })
             }
         }
     }

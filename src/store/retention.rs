@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Connection, Result};
-use crate::wallet::TenantId;
+use super::{Connection, PIPELINE, Result};
 
 /// Among the advisory locks of the database: one instance purges at a time.
 const LOCK: i64 = 0x7761_6c6c_6578_0001;
@@ -25,7 +24,7 @@ pub struct Step<K> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyStep {
     pub answers: i64,
-    pub walk: Step<Vec<u8>>,
+    pub walk: Step<(String, Vec<u8>)>,
 }
 
 /// Whether this transaction is the one that purges; another instance is at it otherwise.
@@ -37,51 +36,54 @@ pub async fn lock(connection: &mut Connection) -> Result<bool> {
 }
 
 /// Deletes outbox rows that were processed longer ago than `age`, among the next `limit` behind
-/// `after`, and moves the purge mark with them.
+/// `after`, and moves their tenants' purge marks with them.
 pub async fn outbox(
     connection: &mut Connection,
-    tenant: &TenantId,
-    after: Option<i64>,
+    after: Option<&(String, i64)>,
     age: Duration,
     limit: i64,
-) -> Result<Step<i64>> {
-    let (seen, purged, last, young): (i64, i64, Option<i64>, bool) = sqlx::query_as(
+) -> Result<Step<(String, i64)>> {
+    type Row = (i64, i64, Option<String>, Option<i64>, bool);
+    let (seen, purged, tenant, id, young): Row = sqlx::query_as(
         "with looked as materialized ( \
-            select id, created_at, processed_at, published from outbox \
-            where tenant_id = $1 and id > $2 order by id limit $4), \
-         old as (select id from looked \
+            select tenant_id, id, created_at, processed_at, published from outbox \
+            where (tenant_id, id) > ($1, $2) order by tenant_id, id limit $4), \
+         old as (select tenant_id, id from looked \
             where processed_at < clock_timestamp() - $3 * interval '1 ms'), \
-         purged as (delete from outbox where tenant_id = $1 and id = any(array( \
-                select id from outbox where tenant_id = $1 and id = any(array(select id from old)) \
-                for update skip locked)) \
-            returning created_at, published), \
+         free as materialized (select o.tenant_id, o.id from old cross join lateral ( \
+            select tenant_id, id from outbox where tenant_id = old.tenant_id and id = old.id \
+            for update skip locked) o), \
+         purged as (delete from outbox o using free f \
+            where o.tenant_id = f.tenant_id and o.id = f.id \
+            returning o.tenant_id, o.created_at, o.published), \
          marked as (insert into outbox_purges as mark (tenant_id, purged_through, unpublished_from) \
-            select $1, max(created_at), min(created_at) filter (where not published) from purged \
-            having count(*) > 0 \
+            select tenant_id, max(created_at), min(created_at) filter (where not published) \
+            from purged group by tenant_id order by tenant_id \
             on conflict on constraint outbox_purges_pkey do update set \
                 purged_through = greatest(mark.purged_through, excluded.purged_through), \
                 unpublished_from = least(mark.unpublished_from, excluded.unpublished_from), \
                 updated_at = clock_timestamp()) \
          select (select count(*) from looked), (select count(*) from purged), \
-            (select max(id) from looked), \
-            coalesce((select case when id < 0 \
-                    then coalesce(processed_at, 'infinity') >= clock_timestamp() - $3 * interval '1 ms' \
-                    else created_at >= clock_timestamp() - $3 * interval '1 ms' end \
-                from looked order by id desc limit 1), true)",
+            last.tenant_id, last.id, coalesce(case when last.id < 0 \
+                then coalesce(last.processed_at, 'infinity') >= clock_timestamp() - $3 * interval '1 ms' \
+                else last.created_at >= clock_timestamp() - $3 * interval '1 ms' end, true) \
+         from (select 1) always left join lateral \
+            (select * from looked order by tenant_id desc, id desc limit 1) last on true",
     )
-    .bind(tenant.as_str())
-    .bind(after.unwrap_or(i64::MIN))
+    .bind(after.map_or("", |(tenant, _)| tenant))
+    .bind(after.map_or(i64::MIN, |(_, id)| *id))
     .bind(millis(age))
     .bind(limit)
     .fetch_one(connection)
     .await?;
     // Rows that send events again come first, in the order of their sending: behind a young one
-    // they are young, and the rows of commands begin.
-    let (last, young) = match last {
-        Some(id) if id < 0 && young => (Some(0), false),
-        other => (other, young),
-    };
-    Ok(Step { seen, purged, last, young })
+    // they are young, and the rows of commands begin. Behind a young one of those all of the tenant's are.
+    let id = id.map(|id| match (young, id < 0) {
+        (true, true) => 0,
+        (true, false) => i64::MAX,
+        (false, _) => id,
+    });
+    Ok(Step { seen, purged, last: tenant.zip(id), young: seen < limit })
 }
 
 /// Deletes the ids of batches older than `age`. A COMMIT in doubt is settled within seconds, by an
@@ -107,38 +109,37 @@ pub async fn batches(connection: &mut Connection, age: Duration, limit: i64) -> 
 /// `limit` keys behind `after`. The narrow row that stays tells a retry that it had its effect.
 pub async fn keys(
     connection: &mut Connection,
-    tenant: &TenantId,
-    after: Option<&[u8]>,
+    after: Option<&(String, Vec<u8>)>,
     (answers, keys): (Duration, Duration),
     limit: i64,
 ) -> Result<KeyStep> {
-    let (seen, dropped, purged, last): (i64, i64, i64, Option<Vec<u8>>) = sqlx::query_as(
+    type Row = (i64, i64, i64, Option<String>, Option<Vec<u8>>);
+    let (seen, dropped, purged, tenant, scope): Row = sqlx::query_as(
         "with looked as materialized ( \
-            select scope_hash, created_at, status is not null or answer is not null as kept \
-            from idempotency_keys where tenant_id = $1 and scope_hash > $2 \
-            order by scope_hash limit $5), \
-         purged as (delete from idempotency_keys where tenant_id = $1 and scope_hash = any(array( \
-                select scope_hash from looked \
-                where created_at < clock_timestamp() - $4 * interval '1 ms')) \
-            returning 1), \
-         dropped as (update idempotency_keys set status = null, answer = null \
-            where tenant_id = $1 and scope_hash = any(array( \
-                select scope_hash from looked \
-                where kept and created_at < clock_timestamp() - $3 * interval '1 ms' \
-                  and created_at >= clock_timestamp() - $4 * interval '1 ms')) \
-            returning 1) \
+            select tenant_id, scope_hash, created_at, \
+                status is not null or answer is not null as kept \
+            from idempotency_keys where (tenant_id, scope_hash) > ($1, $2) \
+            order by tenant_id, scope_hash limit $5), \
+         purged as (delete from idempotency_keys k using looked l \
+            where k.tenant_id = l.tenant_id and k.scope_hash = l.scope_hash \
+              and l.created_at < clock_timestamp() - $4 * interval '1 ms' returning 1), \
+         dropped as (update idempotency_keys k set status = null, answer = null from looked l \
+            where k.tenant_id = l.tenant_id and k.scope_hash = l.scope_hash \
+              and l.kept and l.created_at < clock_timestamp() - $3 * interval '1 ms' \
+              and l.created_at >= clock_timestamp() - $4 * interval '1 ms' returning 1) \
          select (select count(*) from looked), (select count(*) from dropped), \
-            (select count(*) from purged), \
-            (select scope_hash from looked order by scope_hash desc limit 1)",
+            (select count(*) from purged), last.tenant_id, last.scope_hash \
+         from (select 1) always left join lateral (select * from looked \
+            order by tenant_id desc, scope_hash desc limit 1) last on true",
     )
-    .bind(tenant.as_str())
-    .bind(after.unwrap_or_default())
+    .bind(after.map_or("", |(tenant, _)| tenant))
+    .bind(after.map_or(&[][..], |(_, scope)| scope))
     .bind(millis(answers))
     .bind(millis(keys))
     .bind(limit)
     .fetch_one(connection)
     .await?;
-    let walk = Step { seen, purged, last, young: seen < limit };
+    let walk = Step { seen, purged, last: tenant.zip(scope), young: seen < limit };
     Ok(KeyStep { answers: dropped, walk })
 }
 
@@ -146,7 +147,6 @@ pub async fn keys(
 /// the next `limit` behind `after`.
 pub async fn letters(
     connection: &mut Connection,
-    tenant: &TenantId,
     after: Option<i64>,
     age: Duration,
     limit: i64,
@@ -166,7 +166,7 @@ pub async fn letters(
          select (select count(*) from looked), (select count(*) from purged), \
             (select max(id) from looked)",
     )
-    .bind(tenant.as_str())
+    .bind(PIPELINE)
     .bind(after.unwrap_or(i64::MIN))
     .bind(millis(age))
     .bind(limit)

@@ -4,7 +4,7 @@
 
 use uuid::Uuid;
 
-use super::{Connection, Pool, Result};
+use super::{Connection, PIPELINE, Pool, Result};
 use crate::wallet::TenantId;
 
 /// The count that wallets are hashed over into the topic of the events. Where there is none yet, `first`
@@ -79,9 +79,9 @@ pub async fn frozen(
 }
 
 /// Which deployment these books are; it lies with them, wherever they are moved or restored.
-pub async fn deployment(connection: &mut Connection, tenant: &TenantId) -> Result<Option<Uuid>> {
+pub async fn deployment(connection: &mut Connection) -> Result<Option<Uuid>> {
     Ok(sqlx::query_scalar("select id from deployments where tenant_id = $1")
-        .bind(tenant.as_str())
+        .bind(PIPELINE)
         .fetch_optional(connection)
         .await?)
 }

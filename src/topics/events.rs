@@ -185,7 +185,7 @@ impl Topics {
     async fn others(&self, found: &Topic) -> Result<Option<Misfit>, TopicsError> {
         let asking = async {
             let mut connection = store::acquire(&self.wiring.pool).await?;
-            known::deployment(&mut connection, &shared()).await
+            known::deployment(&mut connection).await
         };
         let Some(own) = asking.await? else { return Ok(None) };
         let connection: Arc<Connection> = Connection::new(&self.wiring.kafka);

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Currency, Metadata, Status, TenantId, WalletId};
+use super::{Currency, Metadata, Status, TenantId, WalletId, WalletKey};
 
 /// One event of one wallet, as it is recorded.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +30,13 @@ pub struct Event {
     /// Empty where a projection reads the event: it needs none of it.
     pub origin: Arc<Origin>,
     pub body: EventBody,
+}
+
+impl Event {
+    /// The wallet that it is of.
+    pub fn wallet(&self) -> WalletKey {
+        (self.tenant.clone(), self.wallet_id.clone())
+    }
 }
 
 /// The request that an event comes from.

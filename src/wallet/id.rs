@@ -19,6 +19,9 @@ pub struct WalletId(Arc<str>);
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TenantId(Arc<str>);
 
+/// A wallet among those of all tenants: no two have the same.
+pub type WalletKey = (TenantId, WalletId);
+
 impl WalletId {
     /// The id of a wallet that may exist, if it is 1–255 characters that were ever taken.
     pub fn parse(text: &str) -> Option<Self> {

@@ -58,7 +58,7 @@ async fn count(pool: &PgPool, sql: &'static str) -> i64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_outbox_levels_off_and_the_books_still_agree() {
     let mut books = Books::open().await;
-    let mut retention = Retention::new(books.pool.clone(), tenant(), at_once());
+    let mut retention = Retention::new(books.pool.clone(), at_once());
     books.write(&some_history()).await;
     for round in 0..4 {
         let commands: Vec<_> = (0..1500).map(|i| credit(&format!("w{}", i % 20), "0.01")).collect();
@@ -91,11 +91,8 @@ async fn the_outbox_levels_off_and_the_books_still_agree() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_old_processed_rows_go_and_those_that_wait_hide_none_behind_them() {
     let mut books = Books::open().await;
-    let mut retention = Retention::new(
-        books.pool.clone(),
-        tenant(),
-        RetentionSettings { outbox: DAY, ..at_once() },
-    );
+    let mut retention =
+        Retention::new(books.pool.clone(), RetentionSettings { outbox: DAY, ..at_once() });
     books.write(&[create("waits", "USD", None)]).await;
     for _ in 0..2 {
         let commands: Vec<_> = (0..1200).map(|_| credit("waits", "0.01")).collect();
@@ -134,7 +131,7 @@ async fn only_old_processed_rows_go_and_those_that_wait_hide_none_behind_them() 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_purged_without_having_been_sent_can_still_be_sent() {
     let mut books = Books::open().await;
-    let mut retention = Retention::new(books.pool.clone(), tenant(), at_once());
+    let mut retention = Retention::new(books.pool.clone(), at_once());
     books.write(&some_history()).await;
     sqlx::query("update outbox set processed_at = now(), published = true")
         .execute(&books.pool)
@@ -162,7 +159,7 @@ async fn answers_go_before_their_keys_and_batches_after_an_hour() {
     let hours = Duration::from_secs(3600);
     let settings =
         RetentionSettings { answers: 24 * hours, batches: hours, outbox: DAY, ..at_once() };
-    let mut retention = Retention::new(books.pool.clone(), tenant(), settings);
+    let mut retention = Retention::new(books.pool.clone(), settings);
     for (age, rows) in [("1 hour", 1200), ("2 days", 2500), ("400 days", 1700)] {
         sqlx::query(
             "insert into idempotency_keys (tenant_id, scope_hash, fingerprint, transaction_id, \
@@ -198,7 +195,7 @@ async fn answers_go_before_their_keys_and_batches_after_an_hour() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_instance_purges_at_a_time() {
     let books = Books::open().await;
-    let mut retention = Retention::new(books.pool.clone(), tenant(), at_once());
+    let mut retention = Retention::new(books.pool.clone(), at_once());
     let mut other = books.pool.begin().await.unwrap();
     assert!(wallex::store::retention::lock(&mut other).await.unwrap());
     assert_eq!(retention.step().await.unwrap(), None);
@@ -222,7 +219,7 @@ async fn under_steady_load_no_table_but_the_books_grows() {
         rest_of_keys: second / 10,
     };
     let stop = CancellationToken::new();
-    let retention = Retention::new(app.pool.clone(), tenant(), settings);
+    let retention = Retention::new(app.pool.clone(), settings);
     let running = tokio::spawn(task::run(retention, stop.clone()));
     let load = Load::start(&[&app.base], Plan { think: Duration::ZERO, ..Plan::default() }).await;
     let begun = Instant::now();

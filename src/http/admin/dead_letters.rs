@@ -12,12 +12,12 @@ use crate::http::openapi::requests;
 use crate::http::path::TextPath;
 use crate::http::problem::{HttpError, HttpResult};
 use crate::http::query::Parameters;
-use crate::http::{Caller, HttpState, cursor};
+use crate::http::{HttpState, cursor};
 use crate::request::{Fault, Ids, Text, Value, body, one_of, words};
 use crate::store::dead_letters::requests::{self as asked, Chosen, Selection};
 use crate::store::dead_letters::{self, Filter, STATES, Source};
 use crate::store::{self, Connection, parked};
-use crate::wallet::{TenantId, WalletId};
+use crate::wallet::WalletId;
 
 const LIMIT: i64 = 50;
 
@@ -29,7 +29,6 @@ const LIMIT: i64 = 50;
 )]
 pub(in crate::http) async fn list(
     State(state): State<HttpState>,
-    Caller { tenant, .. }: Caller,
     parameters: Parameters,
 ) -> HttpResult<Response> {
     let text = |name| parameters.text(name).map(str::to_owned);
@@ -46,7 +45,7 @@ pub(in crate::http) async fn list(
         limit: parameters.limit(LIMIT)?,
     };
     let mut connection = store::acquire(&state.pools.upkeep).await?;
-    let letters = dead_letters::list(&mut connection, &tenant, &filter).await?;
+    let letters = dead_letters::list(&mut connection, &filter).await?;
     let full = i64::try_from(letters.len()).is_ok_and(|count| count == filter.limit);
     let last = letters.last().filter(|_| full).map(|letter| letter.id);
     let first_page = filter.before.is_none();
@@ -56,7 +55,7 @@ pub(in crate::http) async fn list(
         true => {
             let Filter { wallet, state, limit, .. } = filter;
             let filter = parked::Filter { wallet, state, limit };
-            parked::list(&mut connection, &tenant, &filter).await?
+            parked::list(&mut connection, &filter).await?
         }
     };
     Ok(json(&DeadLettersView {
@@ -74,14 +73,13 @@ pub(in crate::http) async fn list(
 )]
 pub(in crate::http) async fn show(
     State(state): State<HttpState>,
-    Caller { tenant, .. }: Caller,
     TextPath(id): TextPath,
 ) -> HttpResult<Response> {
     let number = id.parse().map_err(|_| {
         HttpError::at(ProblemCode::InvalidId, "path", "the id of a dead letter is a whole number")
     })?;
     let mut connection = store::acquire(&state.pools.upkeep).await?;
-    let found = dead_letters::show(&mut connection, &tenant, number).await?;
+    let found = dead_letters::show(&mut connection, number).await?;
     let story = found.ok_or_else(|| not_found(&[number]))?;
     Ok(json(&DeadLetterStoryView::from(story)))
 }
@@ -97,14 +95,13 @@ pub(in crate::http) async fn show(
 )]
 pub(in crate::http) async fn replay(
     State(state): State<HttpState>,
-    Caller { tenant, .. }: Caller,
     CommandBody(body): CommandBody<ReplayDeadLettersBody>,
 ) -> HttpResult<Response> {
     let (selection, dry_run) = (body.selection.checked()?, body.dry_run);
     let mut connection = store::acquire(&state.pools.upkeep).await?;
-    let chosen = choose(&mut connection, &tenant, &selection).await?;
+    let chosen = choose(&mut connection, &selection).await?;
     if !dry_run {
-        asked::replay(&mut connection, &tenant, &chosen).await?;
+        asked::replay(&mut connection, &chosen).await?;
     }
     Ok(json(&chosen.view(dry_run)))
 }
@@ -117,14 +114,13 @@ pub(in crate::http) async fn replay(
 )]
 pub(in crate::http) async fn quarantine(
     State(state): State<HttpState>,
-    Caller { tenant, .. }: Caller,
     CommandBody(body): CommandBody<QuarantineDeadLettersBody>,
 ) -> HttpResult<Response> {
     let (selection, dry_run, note) = (body.selection.checked()?, body.dry_run, body.note.0);
     let mut connection = store::acquire(&state.pools.upkeep).await?;
-    let Chosen { ids, .. } = choose(&mut connection, &tenant, &selection).await?;
+    let Chosen { ids, .. } = choose(&mut connection, &selection).await?;
     if !dry_run {
-        asked::quarantine(&mut connection, &tenant, &ids, &note).await?;
+        asked::quarantine(&mut connection, &ids, &note).await?;
     }
     Ok(json(&Chosen { ids, wallets: Vec::new() }.view(dry_run)))
 }
@@ -205,12 +201,8 @@ fn known_source(word: &str) -> Option<String> {
     Source::WORDS.contains(&word).then(|| word.to_owned())
 }
 
-async fn choose(
-    connection: &mut Connection,
-    tenant: &TenantId,
-    selection: &Selection,
-) -> HttpResult<Chosen> {
-    let chosen = asked::choose(connection, tenant, selection).await?;
+async fn choose(connection: &mut Connection, selection: &Selection) -> HttpResult<Chosen> {
+    let chosen = asked::choose(connection, selection).await?;
     let unknown: Vec<i64> =
         selection.ids.iter().copied().filter(|id| !chosen.ids.contains(id)).collect();
     if unknown.is_empty() { Ok(chosen) } else { Err(not_found(&unknown)) }

@@ -6,12 +6,12 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::super::HttpState;
 use super::super::body::CommandBody;
 use super::super::openapi::problems::{RebuildProblems, StateProblems};
 use super::super::problem::{HttpError, HttpResult};
 use super::super::views::answer;
 use super::super::wallets;
-use super::super::{Caller, HttpState};
 use crate::answer::ProblemCode;
 use crate::projector::Projection;
 use crate::projector::rebuild::{Rebuild, RebuildError};
@@ -23,12 +23,9 @@ use crate::store::{self, rebuild as tables};
     get, path = "/admin/projections", tag = "admin", operation_id = "getProjections",
     responses((status = 200, description = "The state of the projections", body = tables::State), StateProblems)
 )]
-pub async fn status(
-    State(state): State<HttpState>,
-    Caller { tenant, .. }: Caller,
-) -> HttpResult<Response> {
+pub async fn status(State(state): State<HttpState>) -> HttpResult<Response> {
     let mut connection = store::acquire(&state.pools.upkeep).await?;
-    let found = tables::state(&mut connection, &tenant).await?;
+    let found = tables::state(&mut connection).await?;
     Ok(wallets::json(serde_json::to_string(&found).unwrap_or_default()))
 }
 

@@ -7,10 +7,10 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use tokio::sync::Mutex;
 
+use super::super::HttpState;
 use super::super::openapi::problems::CheckProblems;
 use super::super::problem::{HttpError, HttpResult};
 use super::super::views::answer;
-use super::super::{Caller, HttpState};
 use crate::answer::ProblemCode;
 use crate::projector::{LEDGER, READ_MODEL};
 use crate::store::reconcile;
@@ -29,14 +29,10 @@ static RUNNING: Mutex<()> = Mutex::const_new(());
     get, path = "/admin/reconcile", tag = "admin", operation_id = "reconcile",
     responses((status = 200, description = "What was found", body = reconcile::Report), CheckProblems)
 )]
-pub async fn report(
-    State(state): State<HttpState>,
-    Caller { tenant, .. }: Caller,
-) -> HttpResult<Response> {
+pub async fn report(State(state): State<HttpState>) -> HttpResult<Response> {
     let Ok(_running) = RUNNING.try_lock() else {
         return Err(HttpError::new(ProblemCode::Overloaded, "another check is running"));
     };
-    let report =
-        reconcile::checked(&state.pools.upkeep, &tenant, LEDGER, READ_MODEL, LIMIT).await?;
+    let report = reconcile::checked(&state.pools.upkeep, LEDGER, READ_MODEL, LIMIT).await?;
     Ok(answer(StatusCode::OK, &report))
 }

@@ -19,7 +19,6 @@ use crate::store::lag::{self, PartitionLag};
 use crate::store::leases::{self, Holder};
 use crate::store::snapshots::{self, Snapshot};
 use crate::store::{self, Pool};
-use crate::wallet::TenantId;
 
 /// What Postgres says of the groups; nothing where it does not answer.
 #[derive(Default)]
@@ -53,9 +52,8 @@ pub(in super::super) async fn kafka_stats(State(state): State<HttpState>) -> Res
     let groups = groups
         .map(|(name, status)| (report.group(name), stored.group(name, status, &pipeline.instance)))
         .collect();
-    let tenant = TenantId::default_tenant();
     let facts = within(facts::look(&state.pools.health)).await.ok();
-    let counts = within(store::dead_letters::counts(&state.pools.health, &tenant)).await.ok();
+    let counts = within(store::dead_letters::counts(&state.pools.health)).await.ok();
     let stats = KafkaStats {
         health: report.summary(),
         instance: pipeline.instance.clone(),

@@ -48,8 +48,8 @@ impl Dual {
         let subscription = &self.subscription;
         while let Some(pass) = &mut judged.pass {
             let after = pass.after.clone();
-            let ids = clusters::ids_after(connection, subscription, &after, PAGE_WALLETS).await?;
-            let Some(last) = ids.last().cloned() else {
+            let wallets = clusters::wallets_after(connection, &after, PAGE_WALLETS).await?;
+            let Some(last) = wallets.last().cloned() else {
                 let owned: Vec<i32> = judged.partitions.iter().copied().collect();
                 clusters::mended(connection, subscription, pass, &owned).await?;
                 tracing::info!("the second destination's places are of this cluster");
@@ -57,8 +57,8 @@ impl Dual {
                 self.seen_to().clear();
                 return Ok(None);
             };
-            let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-            dual_publish::seed_versions(connection, subscription, &ids).await?;
+            let wallets: Vec<_> = wallets.iter().collect();
+            dual_publish::seed_versions(connection, subscription, &wallets).await?;
             let page = clusters::lacking(connection, subscription, &after, PAGE_WALLETS).await?;
             let is_owned = |lack: &Lacking| judged.partitions.contains(&lack.partition);
             let owned: Vec<Lacking> = page.lacking.into_iter().filter(is_owned).collect();

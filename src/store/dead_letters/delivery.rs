@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use crate::store::{Pool, Result};
-use crate::wallet::TenantId;
+use crate::store::{PIPELINE, Pool, Result};
 
 /// Longer than a produce request may take.
 const CLAIM: Duration = Duration::from_secs(60);
@@ -42,12 +41,7 @@ impl Due {
 }
 
 /// Claims the oldest of what is to be sent: about `max_bytes`, but one at least.
-pub async fn claim(
-    pool: &Pool,
-    tenant: &TenantId,
-    owner: &str,
-    max_bytes: i64,
-) -> Result<Vec<Due>> {
+pub async fn claim(pool: &Pool, owner: &str, max_bytes: i64) -> Result<Vec<Due>> {
     let mut rows: Vec<Due> = sqlx::query_as(
         "with due as materialized ( \
              select id, coalesce(octet_length(key), 0) + coalesce(octet_length(value), 0) \
@@ -65,7 +59,7 @@ pub async fn claim(
              d.replay_count, d.failed_at, d.published_at, d.replay_requested_at, \
              clock_timestamp() as now",
     )
-    .bind(tenant.as_str())
+    .bind(PIPELINE)
     .bind(owner)
     .bind(max_bytes)
     .bind(ROWS_MAX)
@@ -77,14 +71,14 @@ pub async fn claim(
 }
 
 /// Notes that the topic of the dead letters holds these, unless they have failed again since.
-pub async fn published(pool: &Pool, tenant: &TenantId, sent: &[&Due]) -> Result<()> {
+pub async fn published(pool: &Pool, sent: &[&Due]) -> Result<()> {
     sqlx::query(
         "update dead_letters d set published_at = clock_timestamp(), \
              claimed_until = case when d.replay_requested_at is not null then d.claimed_until end \
          from unnest($2::bigint[], $3::int[]) s(id, attempts) \
          where d.tenant_id = $1 and d.id = s.id and d.attempts = s.attempts",
     )
-    .bind(tenant.as_str())
+    .bind(PIPELINE)
     .bind(sent.iter().map(|due| due.id).collect::<Vec<_>>())
     .bind(sent.iter().map(|due| due.attempts).collect::<Vec<_>>())
     .execute(pool)
@@ -93,7 +87,7 @@ pub async fn published(pool: &Pool, tenant: &TenantId, sent: &[&Due]) -> Result<
 }
 
 /// Notes that these are in their topic again, once more than before. A later request stands.
-pub async fn replayed(pool: &Pool, tenant: &TenantId, sent: &[&Due]) -> Result<()> {
+pub async fn replayed(pool: &Pool, sent: &[&Due]) -> Result<()> {
     sqlx::query(
         "update dead_letters d set replay_count = greatest(d.replay_count, s.replay), \
              replayed_at = clock_timestamp(), claimed_until = null, replay_requested_at = case \
@@ -102,7 +96,7 @@ pub async fn replayed(pool: &Pool, tenant: &TenantId, sent: &[&Due]) -> Result<(
          from unnest($2::bigint[], $3::int[], $4::timestamptz[]) s(id, replay, requested_at) \
          where d.tenant_id = $1 and d.id = s.id",
     )
-    .bind(tenant.as_str())
+    .bind(PIPELINE)
     .bind(sent.iter().map(|due| due.id).collect::<Vec<_>>())
     .bind(sent.iter().map(|due| due.next_replay()).collect::<Vec<_>>())
     .bind(sent.iter().map(|due| due.replay_requested_at).collect::<Vec<_>>())
@@ -112,12 +106,12 @@ pub async fn replayed(pool: &Pool, tenant: &TenantId, sent: &[&Due]) -> Result<(
 }
 
 /// Notes that the broker would not take it. It stays here; a request for a replay is over.
-pub async fn refused(pool: &Pool, tenant: &TenantId, due: &Due, cause: &str) -> Result<()> {
+pub async fn refused(pool: &Pool, due: &Due, cause: &str) -> Result<()> {
     sqlx::query(
         "update dead_letters set refusal = $3, replay_requested_at = null, claimed_until = null \
          where tenant_id = $1 and id = $2",
     )
-    .bind(tenant.as_str())
+    .bind(PIPELINE)
     .bind(due.id)
     .bind(super::printable(cause))
     .execute(pool)
@@ -126,12 +120,12 @@ pub async fn refused(pool: &Pool, tenant: &TenantId, due: &Due, cause: &str) -> 
 }
 
 /// Gives back what was claimed and not sent.
-pub async fn release(pool: &Pool, tenant: &TenantId, owner: &str) -> Result<()> {
+pub async fn release(pool: &Pool, owner: &str) -> Result<()> {
     sqlx::query(
         "update dead_letters set claimed_until = null \
          where tenant_id = $1 and claimed_by = $2 and claimed_until is not null",
     )
-    .bind(tenant.as_str())
+    .bind(PIPELINE)
     .bind(owner)
     .execute(pool)
     .await?;

@@ -2,8 +2,7 @@
 //! with Kafka does the rest, so that a request outlives whoever made it.
 
 use super::{STATE, Source};
-use crate::store::{Connection, Result};
-use crate::wallet::TenantId;
+use crate::store::{Connection, PIPELINE, Result};
 
 /// The cause by which parked wallets are chosen; dead letters have classes of their own.
 pub const PARKED: &str = "parked";
@@ -25,8 +24,17 @@ pub struct Selection {
 pub struct Chosen {
     /// Dead letters, ascending.
     pub ids: Vec<i64>,
-    /// Parked wallets with their projector and attempts so far.
-    pub wallets: Vec<(String, String, i32)>,
+    /// Parked wallets of any tenant.
+    pub wallets: Vec<ParkedWallet>,
+}
+
+/// A parked wallet and the attempts so far.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct ParkedWallet {
+    pub tenant_id: String,
+    pub projector: String,
+    pub wallet_id: String,
+    pub attempts: i32,
 }
 
 /// A request that has not been met yet.
@@ -36,12 +44,14 @@ pub struct Outstanding {
     pub wallets: i64,
 }
 
+impl Chosen {
+    fn column(&self, of: impl Fn(&ParkedWallet) -> &String) -> Vec<&String> {
+        self.wallets.iter().map(of).collect()
+    }
+}
+
 /// What a replay of the selection would touch.
-pub async fn choose(
-    connection: &mut Connection,
-    tenant: &TenantId,
-    selection: &Selection,
-) -> Result<Chosen> {
+pub async fn choose(connection: &mut Connection, selection: &Selection) -> Result<Chosen> {
     let sql = format!(
         "select d.id from dead_letters d where d.tenant_id = $1 \
              and (cardinality($2::bigint[]) = 0 or d.id = any($2)) \
@@ -50,7 +60,7 @@ pub async fn choose(
              and (cardinality($2::bigint[]) > 0 or {STATE} = 'open') order by d.id"
     );
     let ids = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
-        .bind(tenant.as_str())
+        .bind(PIPELINE)
         .bind(&selection.ids)
         .bind(selection.wallet.as_deref().map(str::as_bytes))
         .bind(&selection.cause)
@@ -62,11 +72,10 @@ pub async fn choose(
         false => Vec::new(),
         true => {
             sqlx::query_as(
-                "select projector, wallet_id, attempts from parked_wallets \
-                 where tenant_id = $1 and ($2::text is null or wallet_id = $2) \
-                 order by projector, wallet_id",
+                "select tenant_id, projector, wallet_id, attempts from parked_wallets \
+                 where $1::text is null or wallet_id = $1 \
+                 order by projector, tenant_id, wallet_id",
             )
-            .bind(tenant.as_str())
             .bind(&selection.wallet)
             .fetch_all(connection)
             .await?
@@ -83,42 +92,38 @@ pub fn has_parked(cause: &Option<String>, source: &Option<String>) -> bool {
 }
 
 /// Asks for the replay of dead letters and for the next attempt at parked wallets.
-pub async fn replay(connection: &mut Connection, tenant: &TenantId, chosen: &Chosen) -> Result<()> {
+pub async fn replay(connection: &mut Connection, chosen: &Chosen) -> Result<()> {
     sqlx::query(
         "update dead_letters set replay_requested_at = clock_timestamp(), refusal = null, \
              quarantined_at = null \
          where tenant_id = $1 and id = any($2) and replay_requested_at is null",
     )
-    .bind(tenant.as_str())
+    .bind(PIPELINE)
     .bind(&chosen.ids)
     .execute(&mut *connection)
     .await?;
     sqlx::query(
         "update parked_wallets p set next_retry_at = clock_timestamp() \
-         from unnest($2::text[], $3::text[]) c(projector, wallet_id) \
-         where p.tenant_id = $1 and p.projector = c.projector and p.wallet_id = c.wallet_id",
+         from unnest($1::text[], $2::text[], $3::text[]) c(tenant_id, projector, wallet_id) \
+         where p.tenant_id = c.tenant_id and p.projector = c.projector \
+           and p.wallet_id = c.wallet_id",
     )
-    .bind(tenant.as_str())
-    .bind(chosen.wallets.iter().map(|(projector, _, _)| projector).collect::<Vec<_>>())
-    .bind(chosen.wallets.iter().map(|(_, wallet, _)| wallet).collect::<Vec<_>>())
+    .bind(chosen.column(|wallet| &wallet.tenant_id))
+    .bind(chosen.column(|wallet| &wallet.projector))
+    .bind(chosen.column(|wallet| &wallet.wallet_id))
     .execute(connection)
     .await?;
     Ok(())
 }
 
 /// Marks dead letters as settled by a person. Requests for their replay are withdrawn.
-pub async fn quarantine(
-    connection: &mut Connection,
-    tenant: &TenantId,
-    ids: &[i64],
-    note: &str,
-) -> Result<()> {
+pub async fn quarantine(connection: &mut Connection, ids: &[i64], note: &str) -> Result<()> {
     sqlx::query(
         "update dead_letters set quarantined_at = clock_timestamp(), note = $3, \
              replay_requested_at = null \
          where tenant_id = $1 and id = any($2)",
     )
-    .bind(tenant.as_str())
+    .bind(PIPELINE)
     .bind(ids)
     .bind(super::printable(note))
     .execute(connection)
@@ -127,39 +132,33 @@ pub async fn quarantine(
 }
 
 /// How much of a request is still to be done. A wallet is done once it is released or was tried.
-pub async fn outstanding(
-    connection: &mut Connection,
-    tenant: &TenantId,
-    chosen: &Chosen,
-) -> Result<Outstanding> {
+pub async fn outstanding(connection: &mut Connection, chosen: &Chosen) -> Result<Outstanding> {
     Ok(sqlx::query_as(
         "select (select count(*) from dead_letters where tenant_id = $1 and id = any($2) \
                 and replay_requested_at is not null) as letters, \
              (select count(*) from parked_wallets p \
-                join unnest($3::text[], $4::text[], $5::int[]) c(projector, wallet_id, attempts) \
-                  on p.projector = c.projector and p.wallet_id = c.wallet_id \
-                where p.tenant_id = $1 and p.attempts <= c.attempts) as wallets",
+                join unnest($3::text[], $4::text[], $5::int[], $6::text[]) \
+                    c(projector, wallet_id, attempts, tenant_id) on p.tenant_id = c.tenant_id \
+                  and p.projector = c.projector and p.wallet_id = c.wallet_id \
+                where p.attempts <= c.attempts) as wallets",
     )
-    .bind(tenant.as_str())
+    .bind(PIPELINE)
     .bind(&chosen.ids)
-    .bind(chosen.wallets.iter().map(|(projector, _, _)| projector).collect::<Vec<_>>())
-    .bind(chosen.wallets.iter().map(|(_, wallet, _)| wallet).collect::<Vec<_>>())
-    .bind(chosen.wallets.iter().map(|(_, _, attempts)| *attempts).collect::<Vec<_>>())
+    .bind(chosen.column(|wallet| &wallet.projector))
+    .bind(chosen.column(|wallet| &wallet.wallet_id))
+    .bind(chosen.wallets.iter().map(|wallet| wallet.attempts).collect::<Vec<_>>())
+    .bind(chosen.column(|wallet| &wallet.tenant_id))
     .fetch_one(connection)
     .await?)
 }
 
 /// Those that the broker would not take, with the cause.
-pub async fn refused(
-    connection: &mut Connection,
-    tenant: &TenantId,
-    ids: &[i64],
-) -> Result<Vec<(i64, String)>> {
+pub async fn refused(connection: &mut Connection, ids: &[i64]) -> Result<Vec<(i64, String)>> {
     Ok(sqlx::query_as(
         "select id, refusal from dead_letters \
          where tenant_id = $1 and id = any($2) and refusal is not null order by id",
     )
-    .bind(tenant.as_str())
+    .bind(PIPELINE)
     .bind(ids)
     .fetch_all(connection)
     .await?)

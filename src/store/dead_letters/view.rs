@@ -75,9 +75,9 @@ impl From<Parked> for ParkedWalletView {
 impl Chosen {
     pub fn view(&self, dry_run: bool) -> RequestView {
         let wallets = self.wallets.iter();
-        let parked_wallets = wallets.map(|(projector, wallet_id, _)| ParkedWalletName {
-            projector: projector.clone(),
-            wallet_id: wallet_id.clone(),
+        let parked_wallets = wallets.map(|wallet| ParkedWalletName {
+            projector: wallet.projector.clone(),
+            wallet_id: wallet.wallet_id.clone(),
         });
         RequestView { dry_run, ids: self.ids.clone(), parked_wallets: parked_wallets.collect() }
     }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use wallex::projector::{Projection, Projector};
 use wallex::store::dead_letters::requests::{self, Selection};
-use wallex::wallet::TenantId;
 
 use crate::projectors::books::{Books, catch_up, create, credit, some_history, transfer};
 use crate::support::eventually;
@@ -65,10 +64,9 @@ async fn a_parked_wallet_is_tried_after_1_5_and_30_minutes_then_waits_for_a_pers
     run(&books, MEND).await;
     assert_eq!(tended(&mut ledger).await, 0, "it waits for a person");
     let mut connection = books.pool.acquire().await.unwrap();
-    let tenant = TenantId::default_tenant();
     let selection = Selection { wallet: Some("w1".to_owned()), ..Selection::default() };
-    let chosen = requests::choose(&mut connection, &tenant, &selection).await.unwrap();
-    requests::replay(&mut connection, &tenant, &chosen).await.unwrap();
+    let chosen = requests::choose(&mut connection, &selection).await.unwrap();
+    requests::replay(&mut connection, &chosen).await.unwrap();
     // Versions 3 to 5 of its history, and the three credits since.
     assert_eq!(tended(&mut ledger).await, 6);
     assert_eq!(books.count("select count(*) from parked_wallets").await, 0);

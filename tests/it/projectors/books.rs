@@ -26,7 +26,7 @@ use wallex::store::reconcile::Report;
 use wallex::store::{self, Pool};
 use wallex::wallet::{
     Amount, Command, CreateWallet, Currency, Details, IdOrigin, Metadata, Movement, NewEvent,
-    Policy, SCHEMA_VERSION, TenantId, Transfer, Wallet, WalletId, World, decide,
+    Policy, SCHEMA_VERSION, Transfer, Wallet, WalletId, World, decide,
 };
 
 use crate::support::servers;
@@ -136,7 +136,6 @@ impl Books {
     ) -> Projector {
         Projector::new(Wiring {
             kind,
-            tenant: TenantId::default_tenant(),
             topic: TOPIC.to_owned(),
             consumer: ConsumerSettings {
                 max_poll_records: max,
@@ -181,8 +180,7 @@ impl Books {
         let mut connection = self.pool.acquire().await.unwrap();
         store::begin(&mut connection).await.unwrap();
         store::reconcile::snapshot(&mut connection).await.unwrap();
-        let tenant = TenantId::default_tenant();
-        let report = store::reconcile::report(&mut connection, &tenant, LEDGER, READ_MODEL).await;
+        let report = store::reconcile::report(&mut connection, LEDGER, READ_MODEL).await;
         store::rollback(&mut connection).await.unwrap();
         report.unwrap()
     }
@@ -206,11 +204,7 @@ pub struct Follower {
 
 impl Follower {
     pub async fn open(pool: Pool, kind: &'static Projection, topic: Topic, max: usize) -> Self {
-        let subscription = Subscription {
-            tenant: TenantId::default_tenant(),
-            projector: kind.name(),
-            topic: TOPIC.to_owned(),
-        };
+        let subscription = Subscription { projector: kind.name(), topic: TOPIC.to_owned() };
         let mut connection = pool.acquire().await.unwrap();
         let found = load(&mut connection, &subscription, PARTITIONS).await.unwrap();
         let places = found.into_iter().map(|c| (c.partition, c.next_offset)).collect();
@@ -222,13 +216,12 @@ impl Follower {
 
     /// Applies what is there; none at the topic's end.
     pub async fn step(&mut self) -> Option<Outcome> {
-        let tenant = &self.job.subscription.tenant;
         let mut chunks = Vec::new();
         for (partition, place) in &self.places {
             let records = self.topic.read(*partition, *place, self.max);
             if !records.is_empty() {
                 let records = records.into_iter().map(Arc::new).collect();
-                chunks.push(Chunk::of_records(tenant, *partition, *place, records));
+                chunks.push(Chunk::of_records(*partition, *place, records));
             }
         }
         if chunks.is_empty() {

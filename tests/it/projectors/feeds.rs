@@ -85,7 +85,7 @@ async fn both_feeds_move_their_places_of_one_partition_in_one_round() {
     let follower = Follower::open(books.pool.clone(), Projection::LEDGER, topic.clone(), 500).await;
     let records = topic.read(here, 0, 500).into_iter().map(Arc::new).collect::<Vec<_>>();
     let next = i64::try_from(records.len()).unwrap();
-    let fetched = Chunk::of_records(&follower.job.subscription.tenant, here, 0, records);
+    let fetched = Chunk::of_records(here, 0, records);
     let walked = Chunk {
         feed: Feed::Postgres,
         partition: here,

@@ -4,7 +4,6 @@
 use sqlx::Executor as _;
 use wallex::projector::{LEDGER, Projection, READ_MODEL};
 use wallex::store;
-use wallex::wallet::TenantId;
 
 use super::books::{Books, create, some_history};
 
@@ -65,8 +64,7 @@ async fn every_kind_of_alteration_is_found() {
         let mut transaction = books.pool.begin().await.unwrap();
         let altered = transaction.execute(*alteration).await.unwrap().rows_affected();
         assert!(altered > 0, "{alteration}");
-        let tenant = TenantId::default_tenant();
-        let report = store::reconcile::report(&mut transaction, &tenant, LEDGER, READ_MODEL).await;
+        let report = store::reconcile::report(&mut transaction, LEDGER, READ_MODEL).await;
         let report = report.unwrap();
         let found: Vec<_> = report.equations.iter().filter(|e| e.count > 0).collect();
         assert!(found.iter().all(|equation| !equation.findings.is_empty()));

@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 use wallex::projector::Projection;
 use wallex::projector::projection::Written;
 use wallex::store::{self, Connection};
-use wallex::wallet::{Event, TenantId};
+use wallex::wallet::Event;
 
 use super::books::{Books, Topic, catch_up, create, credit};
 
@@ -15,15 +15,11 @@ static THIRD: Projection = Projection {
     word: "third",
     table: "third",
     offsets_role: "third-offsets",
-    write: |connection, tenant, events| write(connection, tenant, events).boxed(),
+    write: |connection, events| write(connection, events).boxed(),
 };
 
 /// The number of events of each wallet.
-async fn write(
-    connection: &mut Connection,
-    _: &TenantId,
-    events: &[Event],
-) -> store::Result<Written> {
+async fn write(connection: &mut Connection, events: &[Event]) -> store::Result<Written> {
     let mut wallets = BTreeSet::new();
     for event in events {
         wallets.insert(event.wallet_id.as_str());

@@ -303,6 +303,11 @@ impl App {
         &self.variables[name]
     }
 
+    /// All settings, as the process has them.
+    pub fn variables(&self) -> &BTreeMap<String, String> {
+        &self.variables
+    }
+
     /// A projector's name as a consumer group.
     pub fn group(&self, projector: &str) -> String {
         format!("{}{projector}", self.variables["CONSUMER_GROUP_ID"])
