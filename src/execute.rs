@@ -40,9 +40,9 @@ use uuid::Uuid;
 
 use crate::answer::{Failure, Outcomes};
 use crate::config::CommandSettings;
-use crate::pressure::Pressure;
-use crate::recent::Recent;
+use crate::event_cache::EventCache;
 use crate::store::Way;
+use crate::throttle::Throttle;
 use crate::wallet::{Command, TenantId, WalletId};
 
 pub use contended::SESSIONS_MAX as CONTENDED_SESSIONS;
@@ -107,9 +107,9 @@ struct Shared {
     /// Fired after every commit that wrote events.
     committed: Arc<Notifiers>,
     /// How long commands wait, for the pipeline behind them.
-    pressure: Pressure,
+    throttle: Throttle,
     /// Where committed events are kept for the projectors.
-    recent: Recent,
+    event_cache: EventCache,
     /// Contended batches and COMMITs in doubt: short tasks that shutdown waits for.
     tasks: TaskTracker,
     /// Where they run: a lane's own runtime ends with the lane.
@@ -165,8 +165,8 @@ pub fn start(
     topic: EventsTopic,
     settings: CommandSettings,
     committed: Notifiers,
-    pressure: Pressure,
-    recent: Recent,
+    throttle: Throttle,
+    event_cache: EventCache,
     tasks: TaskTracker,
 ) -> (Executor, Vec<Lane>) {
     let queue_max = settings.queue_max;
@@ -177,8 +177,8 @@ pub fn start(
         topic,
         settings,
         committed: Arc::new(committed),
-        pressure,
-        recent,
+        throttle,
+        event_cache,
         tasks,
         runtime: Handle::current(),
         contended: contended::ContendedWallets::default(),

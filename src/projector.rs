@@ -34,13 +34,13 @@ use uuid::Uuid;
 use crate::background::leases::Leases;
 use crate::backoff::Backoff;
 use crate::config::ConsumerSettings;
+use crate::event_cache::EventCache;
 use crate::instance::Instance;
-use crate::pressure::{Pressure, Round};
-use crate::recent::Recent;
 use crate::status::Status;
 use crate::store::checkpoints::Subscription;
 use crate::store::leases::Leased;
 use crate::store::{self, Blame, Pool};
+use crate::throttle::{Round, Throttle};
 use apply::{Outcome, apply, apply_apart};
 use chunk::Chunk;
 use kafka_feed::KafkaFeed;
@@ -67,7 +67,7 @@ pub struct Job {
     pub partitions: i32,
     /// Whose events they are; none: of anybody.
     pub deployment: Option<Uuid>,
-    pub recent: Recent,
+    pub event_cache: EventCache,
 }
 
 /// What a projector needs; `app` puts it together.
@@ -84,9 +84,9 @@ pub struct Wiring {
     pub commits: Arc<Notify>,
     pub status: Status,
     /// How hard commands press: they come first.
-    pub pressure: Pressure,
+    pub throttle: Throttle,
     /// What was committed here a moment ago.
-    pub recent: Recent,
+    pub event_cache: EventCache,
     pub instance: Arc<Instance>,
 }
 
@@ -278,8 +278,9 @@ impl Projector {
         }
         self.leases.set_partitions(partitions);
         let deployment = store::topics::deployment(&mut connection).await?;
-        let recent = wiring.recent.clone();
-        self.job = Some(Job { kind: wiring.kind, subscription, partitions, deployment, recent });
+        let event_cache = wiring.event_cache.clone();
+        self.job =
+            Some(Job { kind: wiring.kind, subscription, partitions, deployment, event_cache });
         Ok(true)
     }
 }

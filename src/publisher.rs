@@ -44,10 +44,10 @@ use crate::config::{KafkaSettings, OutboxSettings, ProducerSettings};
 use crate::instance::Instance;
 use crate::kafka::topics::Drift;
 use crate::kafka::{Breaker, BreakerState};
-use crate::pressure::Pressure;
 use crate::status::Status;
 use crate::store::Pool;
 use crate::store::leases::Leased;
+use crate::throttle::Throttle;
 use crate::wallet::TenantId;
 use claims::Claims;
 use partition::Partition;
@@ -81,7 +81,7 @@ pub struct Deps {
     /// Fired after each commit that wrote events, here or elsewhere.
     pub wake: Arc<Notify>,
     /// How hard commands press: they come first.
-    pub pressure: Pressure,
+    pub throttle: Throttle,
 }
 
 /// Whether the topics are known to exist.
@@ -146,7 +146,7 @@ impl Publisher {
             leases,
             topic: TopicState::Due,
             drift: Vec::new(),
-            claims: Claims::new(&deps.outbox, &deps.producer, deps.pressure.clone()),
+            claims: Claims::new(&deps.outbox, &deps.producer, deps.throttle.clone()),
             marks: Vec::new(),
             marking: false,
             measuring: Turn::Done,

@@ -23,8 +23,8 @@ impl Background {
             topic,
             settings.commands.clone(),
             Notifiers::new(listeners),
-            s.pressure.clone(),
-            s.recent.clone(),
+            s.throttle.clone(),
+            s.event_cache.clone(),
             self.commands.clone(),
         )
     }

@@ -81,7 +81,7 @@ fn deps(
         status: s.status.clone(),
         instance: Arc::clone(&s.instance),
         wake: Arc::clone(wake),
-        pressure: s.pressure.clone(),
+        throttle: s.throttle.clone(),
     }
 }
 
@@ -102,8 +102,8 @@ pub(super) fn projector(
         commits: s.wakes.projectors.get(kind.name()).map(Arc::clone).unwrap_or_default(),
         applied: Arc::clone(&s.wakes.applied),
         status: s.status.clone(),
-        pressure: s.pressure.clone(),
-        recent: s.recent.clone(),
+        throttle: s.throttle.clone(),
+        event_cache: s.event_cache.clone(),
         instance: Arc::clone(&s.instance),
     });
     projector.run(s.stop.clone())

@@ -8,13 +8,13 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
+use crate::event_cache::EventCache;
 use crate::instance::Instance;
 use crate::kafka::{Breaker, Connection, SharedTopic};
-use crate::pressure::Pressure;
 use crate::projector::Projection;
-use crate::recent::Recent;
 use crate::status::Status;
 use crate::store;
+use crate::throttle::Throttle;
 use crate::topics;
 use crate::wallet::TenantId;
 
@@ -29,8 +29,8 @@ pub(super) struct Services {
     /// None with `KAFKA_ENABLED=false`.
     pub kafka: Option<Kafka>,
     pub wakes: Wakes,
-    pub pressure: Pressure,
-    pub recent: Recent,
+    pub throttle: Throttle,
+    pub event_cache: EventCache,
     /// Ends the HTTP server and the consumer of commands, the ways in.
     pub shutdown: CancellationToken,
     /// Ends the tasks; fired after the lanes have drained.
@@ -85,8 +85,8 @@ impl Services {
             status,
             instance,
             wakes: Wakes { projectors, ..Wakes::default() },
-            pressure: Pressure::default(),
-            recent: Recent::default(),
+            throttle: Throttle::default(),
+            event_cache: EventCache::default(),
             shutdown,
             stop: CancellationToken::new(),
             quit: CancellationToken::new(),

@@ -67,7 +67,7 @@ impl Lane {
         }
         requests.iter_mut().for_each(|queued| queued.place = None);
         let waited = requests.iter().map(|queued| queued.arrived.elapsed()).max();
-        self.shared.pressure.note(operations, waited.unwrap_or_default());
+        self.shared.throttle.observe(operations, waited.unwrap_or_default());
         Some(requests)
     }
 }
@@ -206,7 +206,7 @@ async fn commit(
         Ok(()) => {
             let (server, events) = (prepared.server, std::mem::take(&mut prepared.events));
             answer(shared, requests, prepared);
-            shared.recent.keep(server, events);
+            shared.event_cache.insert(server, events);
             shared.committed.fire();
             Some(session)
         }

@@ -12,7 +12,7 @@ use super::Job;
 use super::chunk::{Chunk, Feed, Seen, dead_letter, of_another, unknown};
 use super::narrow::{Reason, give_up, narrow};
 use super::project::{AtHand, Known, Projected, Targets, project};
-use crate::recent::Recent;
+use crate::event_cache::EventCache;
 use crate::store::checkpoints::{Advance, Checkpoint};
 use crate::store::dead_letters::{DeadLetter, Source, letter};
 use crate::store::recorded::{Claim, Recorded, Unreadable};
@@ -75,7 +75,7 @@ pub async fn apply_apart(
     chunks: &mut [Chunk],
 ) -> store::Result<Outcome> {
     // Nobody looks here whether the server is the one that committed what was kept.
-    let job = &Job { recent: Recent::default(), ..job.clone() };
+    let job = &Job { event_cache: EventCache::default(), ..job.clone() };
     look_up(connection, job, chunks).await?;
     in_parts(connection, job, chunks, Reason::Passing).await
 }
@@ -147,7 +147,7 @@ async fn named(
     claims: &[Claim<'_>],
 ) -> store::Result<(Option<i64>, Vec<Option<Recorded>>)> {
     let (server, kept) =
-        job.recent.look(claims.iter().map(|(_, _, id, partition)| (*id, *partition)));
+        job.event_cache.get(claims.iter().map(|(_, _, id, partition)| (*id, *partition)));
     let is_it = |event: &Event, ((tenant, wallet), version, _, _): &Claim<'_>| {
         event.tenant == *tenant && event.wallet_id == *wallet && event.version == *version
     };
@@ -238,7 +238,7 @@ async fn pass(
     let of = &job.subscription;
     let stands = lock(connection, job, chunks).await?;
     if is_of_another(&stands, chunks) {
-        job.recent.forget();
+        job.event_cache.forget();
         return Err(store::Error::another_server());
     }
     let (current, stale): (Vec<&Chunk>, Vec<&Chunk>) =

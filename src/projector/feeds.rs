@@ -9,9 +9,9 @@ use super::chunk::{Chunk, Feed};
 use super::kafka_feed::{Arrived, KafkaFeed};
 use super::mend::Mend;
 use super::{Failures, Job, Projector};
-use crate::pressure::Round;
 use crate::store::checkpoints::Advance;
 use crate::store::{self, Connection};
+use crate::throttle::Round;
 
 /// What a step has to do.
 pub(super) struct Due {
@@ -57,7 +57,7 @@ impl Projector {
             }
         };
         tokio::select! {
-            () = self.wiring.pressure.rested(round) => {}
+            () = self.wiring.throttle.rest(round) => {}
             () = gathering => {}
         }
     }

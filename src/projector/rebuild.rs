@@ -18,7 +18,7 @@ use super::project::{AtHand, Targets, project};
 use super::release::{self, Released};
 use super::{Job, Projection};
 use crate::config::DatabaseSettings;
-use crate::recent::Recent;
+use crate::event_cache::EventCache;
 use crate::store::checkpoints::{self, Subscription};
 use crate::store::rebuild::{self as tables, Part, Table};
 use crate::store::{self, Blame, Connection, Error};
@@ -152,7 +152,7 @@ impl Rebuild {
             subscription: Subscription { projector: self.kind.name(), topic: self.topic.clone() },
             partitions: 0,
             deployment: None,
-            recent: Recent::default(),
+            event_cache: EventCache::default(),
         }
     }
 

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::partition::Linger;
 use crate::config::{OutboxSettings, ProducerSettings};
-use crate::pressure::{Pressure, Round};
+use crate::throttle::{Round, Throttle};
 
 /// A claim that found nothing to send although there is more is repeated after this.
 const EMPTY_PAUSE: Duration = Duration::from_millis(50);
@@ -20,7 +20,7 @@ pub struct Claims {
     limit_min: i64,
     limit_max: i64,
     pub linger: Linger,
-    throttle: Pressure,
+    throttle: Throttle,
     /// When the last round began with its claim.
     begun: Instant,
     /// What came of the last round and when, until its rest is over.
@@ -29,7 +29,7 @@ pub struct Claims {
 }
 
 impl Claims {
-    pub fn new(outbox: &OutboxSettings, producer: &ProducerSettings, throttle: Pressure) -> Self {
+    pub fn new(outbox: &OutboxSettings, producer: &ProducerSettings, throttle: Throttle) -> Self {
         let now = Instant::now();
         Self {
             running: false,
@@ -95,7 +95,7 @@ impl Claims {
     fn look(&mut self, now: Instant) {
         let left = self
             .rest
-            .map_or(Duration::ZERO, |(round, ended)| self.throttle.rest(round, now - ended));
+            .map_or(Duration::ZERO, |(round, ended)| self.throttle.delay(round, now - ended));
         if left.is_zero() {
             self.rest = None;
         }
@@ -110,7 +110,7 @@ mod tests {
 
     fn claims() -> Claims {
         let (settings, _) = load_from(&[].into(), &Overrides::new()).unwrap();
-        Claims::new(&settings.outbox, &settings.producer, Pressure::default())
+        Claims::new(&settings.outbox, &settings.producer, Throttle::default())
     }
 
     #[test]

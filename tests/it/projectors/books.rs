@@ -14,12 +14,12 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 use wallex::config::{ConsumerSettings, DatabaseSettings, Secret};
 use wallex::envelope::{AGGREGATE_TYPE, Envelope, partition_of, timestamp};
+use wallex::event_cache::EventCache;
 use wallex::instance::Instance;
 use wallex::kafka::Fetched;
 use wallex::projector::apply::{Outcome, apply};
 use wallex::projector::chunk::{Chunk, Feed};
 use wallex::projector::{Job, LEDGER, OpenPartition, Projection, Projector, READ_MODEL, Wiring};
-use wallex::recent::Recent;
 use wallex::status::Status;
 use wallex::store::checkpoints::{Subscription, load};
 use wallex::store::reconcile::Report;
@@ -150,8 +150,8 @@ impl Books {
             pool: self.pool.clone(),
             commits: Arc::new(Notify::new()),
             applied: Arc::default(),
-            pressure: Default::default(),
-            recent: Recent::default(),
+            throttle: Default::default(),
+            event_cache: EventCache::default(),
             status: Status::default(),
             instance: Arc::clone(&self.instance),
         })
@@ -208,9 +208,9 @@ impl Follower {
         let mut connection = pool.acquire().await.unwrap();
         let found = load(&mut connection, &subscription, PARTITIONS).await.unwrap();
         let places = found.into_iter().map(|c| (c.partition, c.next_offset)).collect();
-        let recent = Recent::default();
+        let event_cache = EventCache::default();
         let partitions = PARTITIONS;
-        let job = Job { kind, subscription, partitions, deployment: None, recent };
+        let job = Job { kind, subscription, partitions, deployment: None, event_cache };
         Self { pool, job, topic, places, max }
     }
 

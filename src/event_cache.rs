@@ -1,11 +1,12 @@
-//! Events that this instance has committed a moment ago: what projects them need not read them again.
+//! The events that this instance committed a moment ago, so that its projectors need not read them
+//! again.
 //!
-//! Only a shorter way to what `events` says, and nobody's promise: kept after COMMIT, the oldest given
-//! up first. Whoever finds nothing here asks Postgres.
+//! A shorter way to what `events` says, and no promise: events are inserted after COMMIT, the oldest
+//! goes first, and a projector that misses reads from Postgres.
 //!
-//! An event counts on the server that committed it. A standby that was promoted may lack the last commits of
-//! the server before: what was kept of that one names events that are not in its books. So everything
-//! kept is of one server, known by the time at which its postmaster began; another's drives it out.
+//! An event counts on the server that committed it. A standby that was promoted may lack the last
+//! commits of the server before, so the cache holds events of one server only, known by the time at
+//! which its postmaster began; the first event of another one empties it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,35 +15,35 @@ use uuid::Uuid;
 
 use crate::wallet::Event;
 
-/// Events kept, at most: a second of a busy service.
-const KEPT: usize = 10_000;
+/// A second of a busy service.
+const EVENTS_MAX: usize = 10_000;
 /// An event with more than this from its caller is read again: what is kept stays below some 20 MB.
 const CALLER_BYTES_MAX: usize = 1024;
 
-/// Shared by the lanes, which keep, and the projectors, which look. Cheap to clone.
+/// Shared by the lanes, which insert, and the projectors, which get. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Recent(Arc<Mutex<Kept>>);
+pub struct EventCache(Arc<Mutex<Cached>>);
 
 #[derive(Debug, Default)]
-struct Kept {
-    /// The server that committed them, as [`crate::store::commands::Begun`] has it.
+struct Cached {
+    /// The server that committed them, as [`crate::store::commands::BatchStart`] has it.
     server: Option<i64>,
     events: HashMap<Uuid, Event>,
     order: VecDeque<Uuid>,
 }
 
-impl Recent {
-    /// Keeps events that `server` has committed; none that is large.
-    pub fn keep(&self, server: i64, events: impl IntoIterator<Item = Event>) {
+impl EventCache {
+    /// Inserts events that `server` has committed, but those that are large.
+    pub fn insert(&self, server: i64, events: impl IntoIterator<Item = Event>) {
         let mut kept = self.lock();
         if kept.server != Some(server) {
-            *kept = Kept { server: Some(server), ..Kept::default() };
+            *kept = Cached { server: Some(server), ..Cached::default() };
         }
         let small = |event: &Event| event.body.caller_bytes() <= CALLER_BYTES_MAX;
         for event in events.into_iter().filter(small) {
             kept.order.push_back(event.event_id);
             kept.events.insert(event.event_id, event);
-            if kept.order.len() > KEPT
+            if kept.order.len() > EVENTS_MAX
                 && let Some(oldest) = kept.order.pop_front()
             {
                 kept.events.remove(&oldest);
@@ -51,7 +52,7 @@ impl Recent {
     }
 
     /// For each (event id, partition) the event, where it is kept; and the server that has them all.
-    pub fn look(
+    pub fn get(
         &self,
         named: impl Iterator<Item = (Uuid, i32)>,
     ) -> (Option<i64>, Vec<Option<Event>>) {
@@ -63,13 +64,13 @@ impl Recent {
         (kept.server, named.map(of).collect())
     }
 
-    /// Forgets everything: it was of another server than the one that is worked with.
+    /// Empties the cache: its events are of another server than the one in use.
     pub fn forget(&self) {
-        *self.lock() = Kept::default();
+        *self.lock() = Cached::default();
     }
 
     // A panic while the lock was held leaves whole events behind.
-    fn lock(&self) -> MutexGuard<'_, Kept> {
+    fn lock(&self) -> MutexGuard<'_, Cached> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -107,42 +108,42 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_found_in_its_partition_and_the_oldest_goes_first() {
-        let recent = Recent::default();
-        recent.keep(1, [event(1), event(2)]);
+        let cache = EventCache::default();
+        cache.insert(1, [event(1), event(2)]);
         let found = |id: u128, partition| {
-            recent.look([(Uuid::from_u128(id), partition)].into_iter()).1.remove(0)
+            cache.get([(Uuid::from_u128(id), partition)].into_iter()).1.remove(0)
         };
         assert_eq!(found(1, 3).map(|event| event.event_id), Some(Uuid::from_u128(1)));
         assert!(found(1, 4).is_none(), "a record of another partition names another event");
         assert!(found(9, 3).is_none());
-        let many = u128::try_from(KEPT).unwrap();
-        recent.keep(1, (3..many + 2).map(event));
+        let many = u128::try_from(EVENTS_MAX).unwrap();
+        cache.insert(1, (3..many + 2).map(event));
         assert!(found(1, 3).is_none());
         assert!(found(2, 3).is_some());
-        assert_eq!(recent.lock().events.len(), KEPT);
+        assert_eq!(cache.lock().events.len(), EVENTS_MAX);
     }
 
     #[test]
     fn what_callers_made_large_is_not_kept() {
-        let recent = Recent::default();
+        let cache = EventCache::default();
         let large = "x".repeat(CALLER_BYTES_MAX + 1);
-        recent.keep(1, [event_of(1, &large), event_of(2, &large[1..])]);
-        let (_, found) = recent.look([1, 2].map(|id| (Uuid::from_u128(id), 3)).into_iter());
+        cache.insert(1, [event_of(1, &large), event_of(2, &large[1..])]);
+        let (_, found) = cache.get([1, 2].map(|id| (Uuid::from_u128(id), 3)).into_iter());
         assert_eq!(found.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true]);
     }
 
     #[test]
     fn what_another_server_committed_is_given_up() {
-        let recent = Recent::default();
+        let cache = EventCache::default();
         let found = |id: u128| {
-            let (server, found) = recent.look([(Uuid::from_u128(id), 3)].into_iter());
+            let (server, found) = cache.get([(Uuid::from_u128(id), 3)].into_iter());
             (server, found[0].is_some())
         };
-        recent.keep(1, [event(1)]);
+        cache.insert(1, [event(1)]);
         assert_eq!(found(1), (Some(1), true));
-        recent.keep(2, [event(2)]);
+        cache.insert(2, [event(2)]);
         assert_eq!((found(1), found(2)), ((Some(2), false), (Some(2), true)));
-        recent.forget();
+        cache.forget();
         assert_eq!(found(2), (None, false));
     }
 }
