@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 use super::connect::OVER_ALL;
 use super::{Connection, Pool, Result};
-use equations::{EQUATIONS, Equation};
+use equations::EQUATIONS;
 
 /// Findings that an equation lists; the rest is counted.
 const FINDINGS_MAX: i64 = 20;
@@ -118,10 +118,23 @@ pub async fn report(connection: &mut Connection, ledger: &str, read_model: &str)
     let tenants = tenants(connection).await?;
     let mut equations = Vec::with_capacity(EQUATIONS.len());
     for equation in EQUATIONS {
+        // The text is a constant; values are bound. Every equation may use all three, and the types of
+        // unused ones must be known too.
+        let sql = format!(
+            "with given as (select $1::text, $2::text, $3::text) select count(*) over (), finding \
+             from ({}) f order by finding collate \"C\" limit $4",
+            equation.sql
+        );
         let (mut count, mut findings) = (0, Vec::new());
         for tenant in &tenants {
-            let projectors = [ledger, read_model];
-            let found = contradictions(connection, equation, tenant, projectors).await?;
+            // How many contradictions there are, and the first of them.
+            let found: Vec<(i64, String)> = sqlx::query_as(sqlx::AssertSqlSafe(sql.as_str()))
+                .bind(tenant)
+                .bind(ledger)
+                .bind(read_model)
+                .bind(FINDINGS_MAX)
+                .fetch_all(&mut *connection)
+                .await?;
             count += found.first().map_or(0, |(count, _)| *count);
             findings.extend(found.into_iter().map(|(_, finding)| match tenants.len() {
                 1 => finding,
@@ -146,29 +159,6 @@ async fn tenants(connection: &mut Connection) -> Result<Vec<String>> {
     )
     .fetch_all(connection)
     .await?)
-}
-
-/// Where an equation does not hold for a tenant: how many contradictions there are, and the first of them.
-async fn contradictions(
-    connection: &mut Connection,
-    equation: &Equation,
-    tenant: &str,
-    [ledger, read_model]: [&str; 2],
-) -> Result<Vec<(i64, String)>> {
-    // The text is a constant of ours; values are bound. Every equation may use all three, and the types
-    // of unused ones must be known too.
-    let sql = format!(
-        "with given as (select $1::text, $2::text, $3::text) select count(*) over (), finding \
-         from ({}) f order by finding collate \"C\" limit $4",
-        equation.sql
-    );
-    Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
-        .bind(tenant)
-        .bind(ledger)
-        .bind(read_model)
-        .bind(FINDINGS_MAX)
-        .fetch_all(connection)
-        .await?)
 }
 
 /// What each projector has yet to apply, without parked wallets.

@@ -43,8 +43,7 @@ pub async fn outbox(
     age: Duration,
     limit: i64,
 ) -> Result<Step<(String, i64)>> {
-    type Row = (i64, i64, Option<String>, Option<i64>, bool);
-    let (seen, purged, tenant, id, young): Row = sqlx::query_as(
+    let (seen, purged, tenant, id, young): (i64, i64, Option<String>, Option<i64>, bool) = sqlx::query_as(
         "with looked as materialized ( \
             select tenant_id, id, created_at, processed_at, published from outbox \
             where (tenant_id, id) > ($1, $2) order by tenant_id, id limit $4), \
@@ -113,9 +112,9 @@ pub async fn keys(
     (answers, keys): (Duration, Duration),
     limit: i64,
 ) -> Result<KeyStep> {
-    type Row = (i64, i64, i64, Option<String>, Option<Vec<u8>>);
-    let (seen, dropped, purged, tenant, scope): Row = sqlx::query_as(
-        "with looked as materialized ( \
+    let (seen, dropped, purged, tenant, scope): (i64, i64, i64, Option<String>, Option<Vec<u8>>) =
+        sqlx::query_as(
+            "with looked as materialized ( \
             select tenant_id, scope_hash, created_at, \
                 status is not null or answer is not null as kept \
             from idempotency_keys where (tenant_id, scope_hash) > ($1, $2) \
@@ -131,14 +130,14 @@ pub async fn keys(
             (select count(*) from purged), last.tenant_id, last.scope_hash \
          from (select 1) always left join lateral (select * from looked \
             order by tenant_id desc, scope_hash desc limit 1) last on true",
-    )
-    .bind(after.map_or("", |(tenant, _)| tenant))
-    .bind(after.map_or(&[][..], |(_, scope)| scope))
-    .bind(millis(answers))
-    .bind(millis(keys))
-    .bind(limit)
-    .fetch_one(connection)
-    .await?;
+        )
+        .bind(after.map_or("", |(tenant, _)| tenant))
+        .bind(after.map_or(&[][..], |(_, scope)| scope))
+        .bind(millis(answers))
+        .bind(millis(keys))
+        .bind(limit)
+        .fetch_one(connection)
+        .await?;
     let walk = Step { seen, purged, last: tenant.zip(scope), young: seen < limit };
     Ok(KeyStep { answers: dropped, walk })
 }

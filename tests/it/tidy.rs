@@ -212,7 +212,7 @@ fn every_room_has_tests_that_can_be_found() {
         for test in tests {
             assert!(root.join(test).is_file(), "{test} is not there");
         }
-        rooms.extend(of.into_iter().map(|path| path.trim_start_matches("src/").to_owned()));
+        rooms.extend(of.into_iter().map(|path| room(path.trim_start_matches("src/")).to_owned()));
     }
     let sources = sources();
     let mut wanted: Vec<&str> = sources.iter().map(|(name, _)| room(name)).collect();
