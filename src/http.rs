@@ -1,7 +1,7 @@
 //! The only axum: every route on this page, handlers by resource in the files beside it.
 //!
 //! Commands go to `execute`, reads to `store`; nothing here decides about money. Every error is a
-//! problem document, those of the framework included: [`context::finish`] renders them all.
+//! problem document, those of the framework included: [`context`] renders them all.
 
 mod admin;
 mod body;
@@ -35,6 +35,8 @@ use crate::execute::Executor;
 use crate::status::Status;
 use crate::store::Pools;
 use crate::topics;
+
+use body::{of_many, of_one};
 
 pub use caller::{Caller, Callers, Scopes};
 pub use openapi::document;
@@ -94,13 +96,14 @@ pub struct Repairs {
 fn routes() -> OpenApiRouter<HttpState> {
     OpenApiRouter::with_openapi(openapi::base())
         // /wallets
-        .routes(routes!(wallets::create, wallets::list))
+        .routes(of_one(routes!(wallets::create)))
+        .routes(routes!(wallets::list))
         .routes(routes!(wallets::show))
-        .routes(routes!(wallets::credit))
-        .routes(routes!(wallets::debit))
-        .routes(routes!(wallets::transfer))
+        .routes(of_one(routes!(wallets::credit)))
+        .routes(of_one(routes!(wallets::debit)))
+        .routes(of_one(routes!(wallets::transfer)))
         .routes(routes!(wallets::events))
-        .routes(routes!(bulk::bulk))
+        .routes(of_many(routes!(bulk::bulk)))
         // /ledger
         .routes(routes!(ledger::wallet))
         .routes(routes!(ledger::summary))
@@ -117,21 +120,21 @@ fn routes() -> OpenApiRouter<HttpState> {
         // /admin
         .routes(routes!(admin::dead_letters::list))
         .routes(routes!(admin::dead_letters::show))
-        .routes(routes!(admin::dead_letters::replay))
-        .routes(routes!(admin::dead_letters::quarantine))
+        .routes(of_one(routes!(admin::dead_letters::replay)))
+        .routes(of_one(routes!(admin::dead_letters::quarantine)))
         .routes(routes!(admin::outbox::status))
-        .routes(routes!(admin::outbox::retry))
-        .routes(routes!(admin::outbox::republish))
+        .routes(of_one(routes!(admin::outbox::retry)))
+        .routes(of_one(routes!(admin::outbox::republish)))
         .routes(routes!(admin::projections::status))
-        .routes(routes!(admin::projections::rebuild))
+        .routes(of_one(routes!(admin::projections::rebuild)))
         .routes(routes!(admin::reconcile::report))
         .routes(routes!(admin::topics::list))
         .routes(routes!(admin::topics::recommend))
         .routes(routes!(admin::topics::describe))
-        .routes(routes!(admin::topics::ensure))
-        .routes(routes!(admin::topics::delete))
-        .routes(routes!(admin::topics::create_tenant))
-        .routes(routes!(admin::topics::delete_tenant))
+        .routes(of_one(routes!(admin::topics::ensure)))
+        .routes(of_one(routes!(admin::topics::delete)))
+        .routes(of_one(routes!(admin::topics::create_tenant)))
+        .routes(of_one(routes!(admin::topics::delete_tenant)))
         // /, /openapi.json, /asyncapi.json, /docs
         .routes(routes!(openapi::page::home))
         .routes(routes!(openapi::page::icon))
@@ -144,9 +147,8 @@ fn routes() -> OpenApiRouter<HttpState> {
 /// The whole API.
 pub fn router(state: HttpState) -> Router {
     let (router, _) = routes().split_for_parts();
-    router
+    let router = router
         .fallback(problem::route_not_found)
-        .method_not_allowed_fallback(problem::method_not_allowed)
-        .layer(axum::middleware::from_fn_with_state(state.clone(), context::finish))
-        .with_state(state)
+        .method_not_allowed_fallback(problem::method_not_allowed);
+    context::wrap(router, state.callers.clone(), context::REQUEST_TIMEOUT).with_state(state)
 }

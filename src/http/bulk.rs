@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::body::ManyCommands;
+use super::body::CommandBody;
 use super::caller::CommandHead;
 use super::openapi::problems::BulkProblems;
 use super::openapi::requests::CommandHeaders;
@@ -32,7 +32,7 @@ use crate::request::{BulkBody, BulkItem, pointer};
 pub(super) async fn bulk(
     State(state): State<HttpState>,
     CommandHead { tenant, context, headers }: CommandHead,
-    ManyCommands(bulk): ManyCommands,
+    CommandBody(bulk): CommandBody<BulkBody>,
 ) -> HttpResult<Response> {
     let keys = Keys {
         of_request: idempotency_key(&headers)?,

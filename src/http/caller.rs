@@ -62,7 +62,7 @@ impl std::fmt::Debug for Callers {
     }
 }
 
-/// As [`super::context::finish`] found it, which runs before every handler.
+/// As [`super::context`] found it, whose layers run before every handler.
 impl FromRequestParts<HttpState> for Caller {
     type Rejection = HttpError;
 

@@ -1,5 +1,5 @@
 //! Problems as responses. A handler's problem travels in the response's extensions until
-//! [`super::context::finish`] knows the request's id and writes the document.
+//! [`super::context`] knows the request's id and writes the document.
 
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
