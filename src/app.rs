@@ -157,7 +157,7 @@ impl Background {
         }
     }
 
-    /// Starts tasks. One that ends before it was told to makes the service unhealthy.
+    /// Starts tasks. One that ends before it is stopped makes the service unhealthy.
     fn start(&self, tasks: impl IntoIterator<Item = Running>) {
         for Running { name, stop, is_last, work } in tasks {
             let tracker = if is_last { &self.last } else { &self.tasks };

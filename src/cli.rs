@@ -53,7 +53,7 @@ enum Command {
     /// What waits for Kafka, what it refused, and events sent again
     #[command(subcommand)]
     Outbox(outbox::OutboxCommand),
-    /// Where the projections stand, and one made anew
+    /// Projections: show where they stand, rebuild one
     #[command(subcommand)]
     Projections(projections::ProjectionsCommand),
     /// Topics: what is there, create what is missing, tenants' own, how many partitions

@@ -1,7 +1,7 @@
 //! The dead letters' way out: each goes to the topic of the dead letters, and back to the topic it
-//! came from when somebody asked for that.
+//! came from when an operator asks for that.
 //!
-//! What is to be done stands in Postgres alone, so that a request outlives whoever made it, and any
+//! What is to be done stands in Postgres alone, so that a request outlives the process that made it, and any
 //! instance can go on. At least once: a record may be sent twice around a crash, and consumers drop
 //! it by its original coordinates. Without Kafka this room only counts.
 
@@ -97,7 +97,7 @@ impl DeadLetters {
         }
     }
 
-    /// Sends what fits into one request; returns how many rows were looked at.
+    /// Sends what fits into one request; returns the number of rows looked at.
     async fn send_due(&mut self) -> Result<usize, Failure> {
         if Instant::now() >= self.count_due {
             self.count_due = Instant::now() + COUNT_EVERY;
@@ -221,7 +221,7 @@ impl Task for DeadLetters {
     }
 }
 
-/// One partition's trouble is not the others': the first is told at the end. Postgres's is.
+/// One partition's trouble is not the others': the first error is returned at the end. Postgres's is.
 fn later(first: Option<Failure>, sent: Result<(), Failure>) -> Result<Option<Failure>, Failure> {
     match sent {
         Err(error @ Failure::Store(_)) => Err(error),

@@ -1,7 +1,7 @@
 //! An event as published, pure: the record's key, value, headers and partition.
 //!
 //! Value: the JSON envelope of docs/EVENTS.md. Key: the wallet's id, hashed to a partition as the
-//! Java client hashes it, so that any producer of the same key meets the same partition.
+//! Java client hashes it, so that any producer of the same key chooses the same partition.
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use uuid::Uuid;
 /// What every event of a wallet is an event of.
 pub const AGGREGATE_TYPE: &str = "Wallet";
 
-/// Headers of a replayed dead letter: which one it is, and the how-manieth replay.
+/// Headers of a replayed dead letter: its id, and the number of this replay.
 pub const DEAD_LETTER_ID: &str = "dead-letter-id";
 pub const REPLAY_COUNT: &str = "replay-count";
 /// On a record that its topic would not take whole: how many bytes its value had.

@@ -138,7 +138,7 @@ impl Inbound {
 }
 
 /// For delays, and the times of records: nothing that the books know.
-#[allow(clippy::disallowed_methods, reason = "records are stamped by whoever writes them")]
+#[allow(clippy::disallowed_methods, reason = "records are stamped by their writer")]
 fn now() -> DateTime<Utc> {
     Utc::now()
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::store::leases::{Member, Standing};
 
-/// Shared by publisher, projectors and whoever speaks with other instances.
+/// This process among the instances: shared by publisher, projectors and all tasks that signal others.
 #[derive(Debug)]
 pub struct Instance {
     owner: String,

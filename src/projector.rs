@@ -160,7 +160,7 @@ impl Projector {
         }
     }
 
-    /// Works until told to stop; a transaction that runs by then is finished.
+    /// Works until it is stopped; a transaction that runs by then is finished.
     pub async fn run(mut self, token: CancellationToken) {
         self.report_running(true);
         self.leases.clone().beside(Box::pin(self.work(&token))).await;

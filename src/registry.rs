@@ -1,7 +1,8 @@
-//! The schema registry: says which forms of records it has, whether ours fit them, and takes ours.
+//! The schema registry: says which forms of records it has and whether the service's fit them, and
+//! registers the service's.
 //! Spoken over the Confluent-compatible API, which Confluent's and Apicurio's registries have.
 //!
-//! Asked twice, it is told nothing new: any number of instances may register at once.
+//! Registering twice adds nothing: any number of instances may register at once.
 
 mod client;
 
@@ -13,7 +14,7 @@ use crate::config::RegistrySettings;
 use crate::schemas::{self, Topics};
 use client::Client;
 
-/// What a registry without an opinion of its own is told: new forms must read old records.
+/// The level set in a registry that has none of its own: new forms must read old records.
 const LEVEL: &str = "BACKWARD";
 /// The level of a subject whose forms are not compared.
 const NO_LEVEL: &str = "NONE";
@@ -163,7 +164,7 @@ impl Registry {
         let path = format!("/subjects/{}/versions", subject.name);
         let answer = self.client.post(&path, &subject.body()).await?;
         if answer.status == 409 {
-            // Somebody registered another form since it was checked.
+            // Another client registered another form since it was checked.
             let (reason, state) = (Some(answer.message()), State::Incompatible);
             let finding = Finding { subject: subject.name.clone(), state, reason };
             return Err(self.incompatible(vec![finding]));

@@ -36,7 +36,7 @@ pub struct Pipeline {
     pub second: Option<SecondStatus>,
     /// By projector name; [`COMMANDS`] among them, where commands are consumed.
     pub projectors: BTreeMap<&'static str, ProjectorStatus>,
-    /// Every topic that should be there, as of the last look; none: nobody could look.
+    /// Every topic that should be there, as of the last look; none: the cluster did not answer.
     pub topics: Option<Vec<TopicHealth>>,
     pub schemas: SchemasStatus,
     /// What an operator has to do something about.

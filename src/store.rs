@@ -73,7 +73,7 @@ pub(crate) fn wallet_key(tenant: &str, id: &str) -> WalletKey {
 }
 
 /// Starts a transaction. Must not be dropped while it runs: a cancelled BEGIN leaves the session
-/// inside a transaction, so callers run in tasks that nobody cancels.
+/// inside a transaction, so callers run in tasks that are never cancelled.
 pub async fn begin(connection: &mut Connection) -> Result<()> {
     Ok(sqlx::raw_sql("begin").execute(connection).await.map(drop)?)
 }
@@ -88,7 +88,7 @@ pub async fn rollback(connection: &mut Connection) -> Result<()> {
     Ok(sqlx::raw_sql("rollback").execute(connection).await.map(drop)?)
 }
 
-/// Begins a transaction for a question of people: the server gives it up after `limit`, so that asking
+/// Begins a transaction for an operator's question: the server gives it up after `limit`, so that asking
 /// again and again does not pile up.
 pub async fn ask(connection: &mut Connection, limit: Duration) -> Result<()> {
     let begin = format!("begin; set local statement_timeout = {}", limit.as_millis());

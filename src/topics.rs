@@ -1,4 +1,4 @@
-//! The topics for whoever runs the service: what is there and what should be, tenants' own topics and
+//! The topics for the operator of the service: what is there and what should be, tenants' own topics and
 //! those that a file declares, how many partitions to begin with. Creates and deletes; never changes a
 //! topic that exists, but for the topic of the events where that went and a broker made it again by itself.
 //!
@@ -64,7 +64,7 @@ pub enum TopicsError {
 #[schema(as = TopicState)]
 pub struct View {
     pub name: String,
-    /// Whose it is; null: everybody's.
+    /// The tenant that it is for; null: all tenants share it.
     #[schema(required)]
     pub tenant: Option<String>,
     pub exists: bool,
@@ -91,7 +91,7 @@ pub struct View {
 #[serde(rename_all = "camelCase")]
 pub struct Ensured {
     pub created: Vec<String>,
-    /// Differences of topics that were there; they are not mended.
+    /// Differences of topics that were there; they are not corrected.
     pub drift: Vec<Drift>,
     /// What should be looked at.
     pub warnings: Vec<String>,

@@ -13,7 +13,7 @@ pub enum Bytes {
     Binary { base64: String },
 }
 
-/// A record that is no event of ours, or no command.
+/// A record that is no event of this service, or no command.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = DeadLetter)]
@@ -57,7 +57,7 @@ pub struct DeadLetterStoryView {
     #[schema(required)]
     pub value: Option<Bytes>,
     pub headers: BTreeMap<String, Bytes>,
-    /// Who met it.
+    /// The consumer that read it.
     pub projectors: Vec<String>,
     /// When it went to the topic of the dead letters, with what is known of it now.
     #[schema(required, format = DateTime)]
@@ -71,7 +71,7 @@ pub struct DeadLetterStoryView {
     pub refusal: Option<String>,
     #[schema(required, format = DateTime)]
     pub quarantined_at: Option<String>,
-    /// Of whoever quarantined it.
+    /// The note of the operator who quarantined it.
     #[schema(required)]
     pub note: Option<String>,
 }
@@ -91,7 +91,7 @@ pub struct ParkedWalletView {
     pub state: String,
     #[schema(minimum = 1)]
     pub attempts: i32,
-    /// How many of its events wait.
+    /// The number of its events that wait.
     #[schema(minimum = 0)]
     pub events: i64,
     #[schema(format = DateTime)]
@@ -102,7 +102,7 @@ pub struct ParkedWalletView {
     pub next_retry_at: Option<String>,
 }
 
-/// What needs somebody.
+/// What waits for an operator.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = DeadLetters)]
@@ -116,7 +116,7 @@ pub struct DeadLettersView {
     pub next_cursor: Option<String>,
 }
 
-/// What a request for a replay or a quarantine met.
+/// The rows that a request for a replay or a quarantine matches.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = DeadLetterRequest)]

@@ -1,5 +1,5 @@
 //! Looks now and then at the topic of the events: makes it again where it is gone, and notices one that
-//! was deleted and made anew under its name, whose offsets nobody else would tell from the old ones'.
+//! was deleted and recreated under its name: by their offsets alone its records look like the old ones'.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,7 +67,7 @@ fn report(status: &Status, tended: Tended) {
     if let Some(text) = tended.completed {
         tracing::warn!("{text}");
     }
-    if let Some(error) = tended.anew {
+    if let Some(error) = tended.recreated {
         tracing::error!("{error}");
         status.update(|pipeline| {
             let projectors = pipeline.projectors.iter_mut();

@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Commits within this time are one signal.
 const FOLD_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Listens until told to stop, last of all: to the others this instance lives as long as its session
+/// Listens until it is stopped, last of all: to the others this instance lives as long as its session
 /// does. Wakes whom a commit elsewhere concerns.
 pub(super) async fn listen(services: Services) {
     let wakes = services.wakes.of_commits();
@@ -60,7 +60,7 @@ async fn receive(
     }
 }
 
-/// Tells the others of commits here, as long as there are others.
+/// Notifies the others of commits here, as long as there are others.
 pub(super) async fn notify(services: Services) {
     let Services { pools, instance, wakes, stop, .. } = services;
     let (pool, committed) = (pools.pipeline, wakes.others);

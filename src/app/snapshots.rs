@@ -1,5 +1,5 @@
-//! Looks every few seconds who holds the oldest snapshot or transaction, and says so where it is old: nobody
-//! else notices before the tables have grown.
+//! Looks every few seconds which session holds the oldest snapshot or transaction, and reports one that is
+//! old: nothing else shows it before the tables have grown.
 
 use std::time::Duration;
 

@@ -145,7 +145,7 @@ fn topic_watch(
     };
     let (decided, stop) = (kafka.decided.clone(), s.stop.clone());
     async move {
-        // Another cluster's topic of the same name is not one that was made anew.
+        // Another cluster's topic of the same name is not one that was recreated.
         stop.run_until_cancelled(decided.cancelled()).await;
         task::run(identity, stop).await;
     }

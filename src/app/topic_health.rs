@@ -11,7 +11,7 @@ use crate::status::{Status, TopicHealth};
 use crate::topics::{Topics, TopicsError, View, Wiring};
 
 const PAUSE: Duration = Duration::from_secs(10);
-/// While something is not as it should be: it may be mended any moment.
+/// While something is not as it should be: it may be corrected any moment.
 const PAUSE_SHORT: Duration = Duration::from_secs(2);
 
 pub(super) struct TopicWatch {

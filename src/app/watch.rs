@@ -1,4 +1,4 @@
-//! Asks the Kafka cluster every few seconds who it is: what the health pages say of it is true even
+//! Asks the Kafka cluster every few seconds for its id: what the health pages say of it is true even
 //! while nothing is published. The same question is the breaker's probe while it is open.
 
 use std::sync::Arc;
@@ -57,7 +57,7 @@ pub(super) async fn watch(services: Services, breaker: Arc<kafka::Breaker>) {
 }
 
 async fn opened(states: &mut watch::Receiver<BreakerState>) {
-    // An error: the breaker is gone, and with it whoever could open it.
+    // An error: the breaker is gone, and with it all that could open it.
     if states.wait_for(|state| *state == BreakerState::Open).await.is_err() {
         std::future::pending::<()>().await;
     }

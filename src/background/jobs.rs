@@ -41,7 +41,7 @@ const CLAIM_SLACK: Duration = Duration::from_secs(10);
 pub trait Handler: Send + Sync {
     fn kind(&self) -> &'static str;
 
-    /// Does it once. An error is for people.
+    /// Does it once. An error is for operators to read.
     fn run<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Done, String>>;
 
     /// One attempt may take this long.

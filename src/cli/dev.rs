@@ -229,7 +229,7 @@ impl Servers {
         say("Ctrl-C stops all of it.");
     }
 
-    /// Says when a server ends that nobody stopped. The service goes on: it is made for that.
+    /// Reports a server that ends by itself. The service goes on: it is made for that.
     async fn watch(&mut self) -> std::convert::Infallible {
         let gone = |name: &str| {
             format!("{name} ended by itself: see its log. Ctrl-C and a new start bring it back.")

@@ -20,7 +20,7 @@ use crate::store::{self, Connection, parked};
 
 /// Between two looks at what is still to be done.
 const POLL: Duration = Duration::from_millis(200);
-/// Without any progress for so long nobody seems to be at work.
+/// Without any progress for so long, no service seems to be at work.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Subcommand)]
@@ -114,7 +114,7 @@ pub struct ReplayArgs {
 pub struct QuarantineArgs {
     #[command(flatten)]
     selection: SelectionArgs,
-    /// Why, for whoever looks later
+    /// Why, kept for later readers
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     note: String,
 }
@@ -256,7 +256,7 @@ async fn chosen(connection: &mut Connection, args: &SelectionArgs) -> anyhow::Re
     Ok(chosen)
 }
 
-/// Asks where many are meant; where nobody can answer, `--yes` must.
+/// Asks where many are meant; without a terminal it demands `--yes`.
 fn confirm(args: &SelectionArgs, what: &str) -> anyhow::Result<()> {
     if args.yes || !args.which.ids.is_empty() || args.which.wallet.is_some() {
         return Ok(());

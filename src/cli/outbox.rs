@@ -236,9 +236,9 @@ fn print(state: &State) {
     }
 }
 
-/// Asks at the terminal; elsewhere nobody can answer.
+/// Asks at the terminal; fails where there is none.
 pub fn confirmed(question: &str) -> anyhow::Result<bool> {
-    anyhow::ensure!(std::io::stdin().is_terminal(), "say --yes: there is nobody to ask");
+    anyhow::ensure!(std::io::stdin().is_terminal(), "say --yes: there is no terminal to ask at");
     print!("{question} [y/N] ");
     std::io::stdout().flush()?;
     let mut answer = String::new();

@@ -1,4 +1,4 @@
-//! `wallex projections status|rebuild`: where the projections stand, and one made anew.
+//! `wallex projections status|rebuild`: shows where the projections stand, rebuilds one.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -69,7 +69,7 @@ async fn rebuild(args: RebuildArgs, settings: &Settings) -> anyhow::Result<bool>
     let topic = &settings.kafka.events_topic;
     let mut rebuild = Rebuild::open(&settings.database, topic, kind).await?;
     let events = rebuild.extent().await?;
-    println!("{events} events are to be applied anew");
+    println!("{events} events are to be applied again");
     if args.dry_run {
         return Ok(true);
     }

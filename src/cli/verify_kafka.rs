@@ -15,7 +15,10 @@ pub struct VerifyArgs {
     json: bool,
 }
 
-#[allow(clippy::disallowed_methods, reason = "the time and the key of a record that nobody reads")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the time and the key of a record that no consumer reads"
+)]
 pub async fn run(args: &VerifyArgs, settings: Settings) -> anyhow::Result<bool> {
     let prefix = &settings.consumer.group_prefix;
     let commands = settings.kafka.inbound.enabled.then_some(COMMANDS);

@@ -26,7 +26,7 @@ pub struct Key {
 
 impl Key {
     /// The caller's `key` over `command`. Its scope is the single route of the command, whatever
-    /// way it came in: a retry through another one meets the first.
+    /// way it came in: a retry through another one finds the first.
     pub fn new(key: &str, command: &Command) -> Self {
         Self::scoped(route(command).into_iter().chain([key]), &parsed(command), false)
     }

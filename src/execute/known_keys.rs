@@ -1,4 +1,4 @@
-//! The keys that a batch has met: those that were taken before it, and those that it takes.
+//! Knows the keys of a batch: those that were taken before it, and those that it takes.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! Pauses between attempts to reach Postgres: 50 ms, doubling up to 1 s, the upper half of each at
-//! random. A server that is starting is not met by every waiting batch of every instance at once.
+//! random. A server that is starting is not flooded by every waiting batch of every instance at once.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Who asks: whose wallets a request means, in whose name, and what it may do.
+//! The caller of a request: which tenant's wallets it means, in which name, and what it may do.
 
 use std::sync::Arc;
 

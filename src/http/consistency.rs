@@ -39,8 +39,8 @@ pub(super) fn token_of_many(mut versions: Vec<(WalletId, i64)>) -> Option<Header
 }
 
 /// A connection to read projected data with, once `projector` has applied what the request's token
-/// names; a problem where that takes too long. A token that is none of ours asks for nothing, as
-/// does one of versions that the books no longer have. No connection is held while waiting.
+/// names; a problem where that takes too long. An unrecognized token is ignored, as is
+/// one of versions that the books no longer have. No connection is held while waiting.
 pub(super) async fn read(
     headers: &HeaderMap,
     state: &HttpState,

@@ -41,7 +41,7 @@ are refused, unknown query parameters ignored, and an empty query parameter is a
         (name = "wallets", description = "Commands, and strongly consistent reads"),
         (name = "ledger", description = "Projected from the events, with the version it is at"),
         (name = "health", description = "What is alive, behind or broken"),
-        (name = "admin", description = "What the commands of operators do; not for everybody"),
+        (name = "admin", description = "What the commands of operators do; for operators only"),
         (name = "documentation", description = "This document")
     ),
     components(schemas(ProblemDocument))

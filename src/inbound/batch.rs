@@ -56,7 +56,7 @@ pub(super) struct Pending {
     pub order: Order,
 }
 
-/// What becomes of `records`, in their order. None: told to stop; they will be read again.
+/// What becomes of `records`, in their order. None: the task is being stopped; they will be read again.
 pub(super) async fn settle<'a>(
     shared: &Shared,
     stage: usize,

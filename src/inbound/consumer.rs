@@ -68,7 +68,7 @@ struct Seen {
     before: BTreeMap<i32, i64>,
 }
 
-/// Consumes one stage until told to stop; what is in hand then is finished.
+/// Consumes one stage until it is stopped; what is in hand then is finished.
 pub(super) async fn run(shared: &Arc<Shared>, stage: usize, stop: CancellationToken) {
     let parts = &shared.parts;
     let instance = Arc::clone(&parts.instance);

@@ -1,6 +1,6 @@
 //! Records that are no commands, and commands that could not be decided, for the operators' desk: the
 //! same table that holds what is no event. They are written with the move of the place, so that each
-//! that is behind it is there, once, whoever was killed or was second.
+//! that is behind it is there, once, whichever instance was killed or came second.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::store::{self, Connection};
 
 const SOURCE: Source = Source::Commands;
 
-/// By the topic that each was first met in.
+/// By the topic that each was first read from.
 pub(super) type Letters = BTreeMap<String, Vec<DeadLetter>>;
 
 /// Those of a chunk that go no further.

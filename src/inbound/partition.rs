@@ -23,7 +23,7 @@ const CHUNK: usize = 256;
 const FETCH_BYTES: i32 = 256 * 1024;
 /// A fetch is answered as soon as there is a record: only an idle topic is asked this seldom.
 const MAX_WAIT: Duration = Duration::from_secs(5);
-/// Records that nobody may see answer a fetch at once, for ever.
+/// A fetch of records that no consumer may see is answered at once, for ever.
 const HIDDEN: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
@@ -37,7 +37,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Reads from `position` until told to stop; its partition, for whoever started it.
+    /// Reads from `position` until it is stopped; returns its partition to the starter.
     pub async fn run(self, position: i64) -> i32 {
         if let Some(stage) = self.shared.stages.get(self.stage) {
             self.read(stage, position).await;
@@ -45,7 +45,7 @@ impl Worker {
         self.partition
     }
 
-    /// None: told to stop.
+    /// None: the task is being stopped.
     async fn read(&self, stage: &Stage, mut position: i64) -> Option<()> {
         let connection = Arc::clone(&self.shared.parts.connection);
         let mut fetcher = Fetcher::new(connection, &stage.topic.name, self.partition);
@@ -119,14 +119,14 @@ impl Worker {
         Some(position)
     }
 
-    /// How many of the first records are due; waits for the first of them.
+    /// Counts the first records that are due; waits for the first of them.
     async fn due(
         &self,
         stage: &Stage,
         records: &[Fetched],
         fetched_at: DateTime<Utc>,
     ) -> Option<usize> {
-        // A time in the future is somebody else's clock: nobody waits longer than the delay.
+        // A time in the future is of another clock: a record waits no longer than the delay.
         let due = |record: &Fetched| record.timestamp.min(fetched_at) + stage.delay;
         let first = records.first()?;
         if let Ok(rest) = (due(first) - now()).to_std() {
@@ -170,8 +170,8 @@ impl Worker {
         Ok(place.map_or(from, |place| place.next_offset))
     }
 
-    /// Both in one transaction: what is behind a place is kept. Whoever moved it meanwhile has kept the
-    /// same.
+    /// Writes both in one transaction: what is behind a place is kept. An instance that moved it meanwhile
+    /// has kept the same.
     async fn keep(
         &self,
         connection: &mut Connection,

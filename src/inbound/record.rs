@@ -23,7 +23,7 @@ pub(super) const ADDED_HEADERS: [&str; 7] = [
 /// Of a message in a header.
 const MESSAGE_CHARS_MAX: usize = 1000;
 
-/// Where a record lies, and the how-manieth topic it was tried from.
+/// The topic and partition of a record, and the stage that read it: 0, or a retry's number.
 pub(super) struct Origin<'a> {
     pub topic: &'a str,
     pub partition: i32,
@@ -39,7 +39,7 @@ struct CommandResult<'a> {
     body: &'a RawValue,
 }
 
-/// The result for the command's sender. None: there is none yet, or nobody known to send it to.
+/// Makes the result for the command's sender; none while there is no result, or no known sender.
 pub(super) fn result(handled: &Handled, now: DateTime<Utc>) -> Option<Copied> {
     let id = handled.id.as_deref()?;
     let told = |problem: &crate::answer::Problem| {
@@ -88,7 +88,7 @@ pub(super) fn failed(handled: &Handled, origin: &Origin, now: DateTime<Utc>) -> 
         ("original-offset", record.offset.to_string()),
     ];
     for (name, text) in place {
-        // From a retry topic on it keeps the place where it was first met.
+        // From a retry topic on it keeps the place where it was first read.
         if origin.stage == 0 || !headers.contains_key(name) {
             headers.insert(name.to_owned(), text.into_bytes());
         }

@@ -13,7 +13,7 @@ impl Shared {
         self.change(|status| status.running = running);
     }
 
-    /// What was wrong is over. What else is wrong will be told again.
+    /// What was wrong is over. What else is wrong will be reported again.
     pub(super) fn report_well(&self) {
         self.change(|status| {
             if status.error_passes {

@@ -27,7 +27,7 @@ type Batches = BTreeMap<i32, Vec<(usize, Copied)>>;
 /// The same record for a topic that does not take it as it is. None: it cannot be made smaller.
 type Lighter = fn(&Copied) -> Option<Copied>;
 
-/// None: told to stop; the chunk will be read again.
+/// None: the task is being stopped; the chunk will be read again.
 pub(super) async fn send(
     shared: &Shared,
     stage: usize,
@@ -94,7 +94,7 @@ fn add(batches: &mut Batches, topic: &Topic, partition: i32, (at, record): (usiz
 }
 
 /// Sends records to their partitions of one topic; the places of those that are too large for it,
-/// however light. None: told to stop.
+/// however light. None: the task is being stopped.
 async fn deliver_all(
     shared: &Shared,
     topic: &Topic,
@@ -109,7 +109,7 @@ async fn deliver_all(
         for one in join_all(std::mem::take(&mut batches).into_iter().map(deliver)).await {
             let Left { too_large, homeless } = one?;
             left.extend(too_large);
-            // The topic was made anew with fewer partitions: they go to those that there are.
+            // The topic was recreated with fewer partitions: they go to those that there are.
             homeless.into_iter().for_each(|record| add(&mut batches, topic, from, record));
         }
     }

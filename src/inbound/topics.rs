@@ -1,5 +1,5 @@
 //! The topics of inbound commands: made where they are missing, and looked at now and then. More
-//! partitions are read as well; a topic that was made anew is read from its beginning.
+//! partitions are read as well; a topic that was recreated is read from its beginning.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -30,7 +30,7 @@ enum Failure {
     Missing(String),
 }
 
-/// Waits until all topics are there; none: told to stop before.
+/// Waits until all topics are there; none: the task is being stopped.
 pub(super) async fn prepare(shared: &Shared, stop: &CancellationToken) -> Option<Admin> {
     let mut backoff = Backoff::new(PAUSE, PAUSE_MAX);
     let mut admin = None;
@@ -43,7 +43,7 @@ pub(super) async fn prepare(shared: &Shared, stop: &CancellationToken) -> Option
             }
             Err(error) => {
                 let error = error.to_string();
-                // A missing right is mended by people: saying it again and again helps nobody.
+                // A missing right is granted by an operator: one line in the log is enough.
                 if error != told {
                     tracing::warn!(error, "inbound commands wait for their topics");
                 }
@@ -99,7 +99,7 @@ async fn look(shared: &Shared, admin: &mut Option<Admin>) -> Result<(), Failure>
     Ok(())
 }
 
-/// Notes which topic it is. Of one made anew every place has moved back to the beginning.
+/// Notes which topic it is. Where it was recreated, every place moves back to the beginning.
 async fn recognize(shared: &Shared, state: &Topic, partitions: i32) -> Result<(), Failure> {
     let (pool, tenant) = (&shared.parts.pool, &shared.parts.tenant);
     let noting = async {
@@ -110,7 +110,7 @@ async fn recognize(shared: &Shared, state: &Topic, partitions: i32) -> Result<()
     };
     if let Identity::Changed { before } = store::bounded(store::SILENT, noting).await? {
         let error = format!(
-            "the topic {} was made anew (id {before}, now {}): it is read from its beginning",
+            "the topic {} was recreated (id {before}, now {}): it is read from its beginning",
             state.name, state.id
         );
         tracing::error!("{error}");

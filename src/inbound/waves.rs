@@ -19,7 +19,7 @@ pub(super) enum Order {
     Many(Request),
 }
 
-/// What a command's sender is told.
+/// The result that a command's sender gets.
 #[derive(Debug, Clone)]
 pub(super) struct Decision {
     pub status: u16,

@@ -1,7 +1,7 @@
 //! Chunks of many partitions into tables: effect and checkpoint in one transaction.
 //!
 //! Order of locks, in every instance: partitions in order, then wallets in order. A chunk whose
-//! partition stands elsewhere than it expects is left out and its feed told where to go on. An
+//! partition stands elsewhere than it expects is left out and its feed set to where to go on. An
 //! error that stays is narrowed down ([`narrow`]), so that only the guilty wallet is parked.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -74,7 +74,7 @@ pub async fn apply_apart(
     job: &Job,
     chunks: &mut [Chunk],
 ) -> store::Result<Outcome> {
-    // Nobody looks here whether the server is the one that committed what was kept.
+    // Nothing checks here whether the server is the one that committed what was kept.
     let job = &Job { event_cache: EventCache::default(), ..job.clone() };
     look_up(connection, job, chunks).await?;
     in_parts(connection, job, chunks, Reason::Passing).await
@@ -97,8 +97,8 @@ async fn in_parts(
     Ok(outcome)
 }
 
-/// Looks up the events that records name, and turns records that name none of ours into dead
-/// letters. Outside the transaction: events are never changed, and none is in the topic before it
+/// Looks up the events that records name, and turns records that name no event of this service into
+/// dead letters. Outside the transaction: events are never changed, and none is in the topic before it
 /// is committed.
 async fn look_up(
     connection: &mut Connection,
@@ -139,8 +139,8 @@ async fn look_up(
     Ok(())
 }
 
-/// For each claim the event, if it is one of ours: as it was committed a moment ago, else as Postgres
-/// has it. With the server that those are of that were kept, where there are some.
+/// Returns for each claim the event, if there is one: from the cache, else as Postgres has it. And the
+/// server that the cached ones were committed on, where there are some.
 async fn named(
     connection: &mut Connection,
     job: &Job,
@@ -175,8 +175,8 @@ async fn singly(
     claims: &[Claim<'_>],
 ) -> store::Result<Vec<Option<Recorded>>> {
     // Of no event at all: fails where it would for each.
-    let nobody = (TenantId::stored(""), WalletId::stored(""));
-    store::recorded::named(connection, &[(&nobody, 0, Uuid::nil(), 0)]).await?;
+    let no_wallet = (TenantId::stored(""), WalletId::stored(""));
+    store::recorded::named(connection, &[(&no_wallet, 0, Uuid::nil(), 0)]).await?;
     let (mut found, mut read) = (Vec::with_capacity(claims.len()), false);
     for claim in claims {
         match store::recorded::named(connection, &[*claim]).await {
@@ -260,7 +260,7 @@ async fn pass(
     if !letters.is_empty() {
         let source = Source::Events;
         let inserted = store::dead_letters::insert(connection, of, source, &letters).await?;
-        // Should the commit fail, they are told again.
+        // Should the commit fail, they are reported again.
         letter::tell(source, &of.topic, &inserted.news);
         outcome.dead_letters = inserted.met;
     }

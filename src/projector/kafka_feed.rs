@@ -228,7 +228,7 @@ impl KafkaFeed {
                     self.at_end.insert(partition, Instant::now());
                 }
                 if records.is_empty() {
-                    // Records that nobody may see (yet) answer a fetch at once, for ever.
+                    // A fetch of records that no consumer may see (yet) is answered at once, for ever.
                     let hidden = reader.high_watermark > reader.position;
                     reader.pause = if hidden { self.max_wait } else { Duration::ZERO };
                     self.fetch(reader);

@@ -2,7 +2,7 @@
 //! say: every wallet whose events go further than what is noted of it is brought up to date, and the places
 //! go on from before the first look at them.
 //!
-//! A page of wallets at a time, between the steps of the other feed; whoever is stopped begins anew, and
+//! A page of wallets at a time, between the steps of the other feed; an instance that is stopped begins again, and
 //! several instances at once only do it twice.
 
 use std::collections::BTreeMap;
@@ -96,7 +96,7 @@ impl Projector {
         job: &Job,
     ) -> store::Result<Outcome> {
         let mut outcome = Outcome::default();
-        // Where this fails it is begun anew.
+        // Where this fails it is begun again.
         let Some(mut mend) = self.mend.take() else { return Ok(outcome) };
         let of = &job.subscription;
         let begun = Instant::now();

@@ -3,12 +3,12 @@
 //! | what fails | what is done |
 //! |---|---|
 //! | the way to Postgres | nothing is concluded: the step fails |
-//! | the projection's own statements, with no rows at all | a table, a column or a right is missing for everybody: the step fails |
+//! | the projection's own statements, with no rows at all | a table, a column or a right is missing for every wallet: the step fails |
 //! | some wallets, while rows of others are written | these are parked, whatever the code of the error |
 //! | every wallet that is tried | the step fails; a few are parked where their values may be at fault |
 //!
-//! So an error that strikes everybody is told by its name and parks a handful at most, and one that
-//! strikes a wallet holds up nobody else.
+//! So an error that strikes every wallet is reported by its name and parks a handful at most, and one that
+//! strikes one wallet holds up no other.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
@@ -73,7 +73,7 @@ pub async fn narrow(
     unfinished.or(left).map_or(Ok(search.applied), Err)
 }
 
-/// The statements of a projection with no rows: fails where they would for everybody.
+/// Runs the statements of a projection with no rows: fails where they would fail for every wallet.
 pub async fn probe(connection: &mut Connection, job: &Job) -> store::Result<()> {
     store::checkpoints::begin_apart(connection).await?;
     let probed = statements(connection, job).await;
@@ -90,8 +90,8 @@ async fn statements(connection: &mut Connection, job: &Job) -> store::Result<()>
     store::checkpoints::note(connection, of, &[], &[]).await.map(drop)
 }
 
-/// Those that are not at their targets, in an order that has nothing to do with their names: wallets
-/// that somebody's rule is for often have names alike, and would all come first.
+/// Lists those that are not at their targets, in an order that has nothing to do with their names: wallets
+/// that one constraint concerns often have names alike, and would all come first.
 async fn missing(
     connection: &mut Connection,
     job: &Job,

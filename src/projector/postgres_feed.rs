@@ -221,7 +221,7 @@ impl PostgresFeed {
         let done = store::feed::settle(connection, of, &all, &after, SETTLE_ROWS).await?;
         store::commit(connection).await?;
         for settled in done {
-            // At the end of the set the next round begins anew: what was passed over may be applied.
+            // At the end of the set the next round begins again: what was passed over may be applied.
             self.settled.insert(settled.partition, settled.last_id.unwrap_or(i64::MIN));
             if settled.marked >= SETTLE_ROWS {
                 self.settle_due = Instant::now();

@@ -1,7 +1,7 @@
 //! One stretch of some wallets' events into tables, inside the caller's transaction.
 //!
 //! Reads from `events` whatever lies between a wallet's last applied version and its target, so a
-//! gap in a feed heals by itself and a record met twice does nothing. A wallet whose next event
+//! gap in a feed heals by itself and a record read twice does nothing. A wallet whose next event
 //! cannot be read or written stays where it is and is parked; the others go on.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -30,7 +30,7 @@ pub struct AtHand<'a> {
 /// What a stretch did.
 #[derive(Debug)]
 pub struct Projected {
-    /// Each wallet's version before; absent where it was never met.
+    /// Each wallet's version before; absent where it was never seen.
     pub before: HashMap<WalletKey, i64>,
     pub applied: u64,
     /// Wallets of which rows were written.
@@ -82,7 +82,7 @@ pub async fn project(
 }
 
 /// Applies these ranges of wallets whose versions `before` are locked, and makes the moves. Neither
-/// begins nor commits, and parks nobody.
+/// begins nor commits, and parks no wallet.
 pub async fn stretch(
     connection: &mut Connection,
     job: &Job,

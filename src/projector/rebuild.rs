@@ -29,7 +29,7 @@ const PAGE: i64 = 500;
 /// Wallets of one transaction, and about how many events: projectors wait for them.
 const WALLETS_MAX: usize = 50;
 const EVENTS_MAX: i64 = 5000;
-/// Where a transaction meets a conflict or a time-out.
+/// Attempts at a transaction that ends in a conflict or a time-out, and the pause between them.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(500);
 /// Wallets that may fail for each one whose rows were written, and beside those: where more do, it is
@@ -92,12 +92,12 @@ impl Rebuild {
         Ok(Self { connection, table, kind, topic, written: 0, failed: Vec::new() })
     }
 
-    /// How many events there are to apply.
+    /// Counts the events that there are to apply.
     pub async fn extent(&mut self) -> Result<i64, RebuildError> {
         Ok(tables::extent(&mut self.connection).await?)
     }
 
-    /// Rebuilds. Returns how many events were applied, those before it was broken off among them.
+    /// Rebuilds. Returns the number of events applied, those before it was broken off among them.
     pub async fn run(
         mut self,
         stop: &CancellationToken,
@@ -128,7 +128,7 @@ impl Rebuild {
                     }
                 }
                 filled.events += self.park_failed(&job).await?;
-                // Wallets that were left are met again by the next one.
+                // Wallets that were left are found again by the next one.
                 if self.failed.is_empty() {
                     let (connection, events) = (&mut self.connection, filled.events - others);
                     tables::note(connection, &job.subscription, &last, events).await?;

@@ -1,7 +1,7 @@
 //! Parked wallets whose time has come: what they lack is read from `events` and applied.
 //!
-//! Each in transactions of its own, under the lock of its row in `projected_versions`. Whoever
-//! applies new events of the wallet takes the same lock first: until the release commits they are
+//! Each in transactions of its own, under the lock of its row in `projected_versions`. A projector
+//! that applies new events of the wallet takes the same lock first: until the release commits they are
 //! left to it, and it has seen them all; from then on the wallet is fed like the others.
 
 use std::collections::{HashMap, HashSet};
@@ -97,7 +97,7 @@ pub(super) async fn one(
             // Event by event up to the one that cannot be applied.
             Blame::Lasting if budget > 1 => budget = 1,
             Blame::Lasting | Blame::Passing => {
-                // An attempt that nobody's would have survived is none.
+                // An attempt that no wallet's would have survived does not count.
                 probe(connection, job).await?;
                 released.failed += 1;
                 return failed(connection, job, wallet, &error.told()).await;

@@ -44,7 +44,7 @@ pub struct Dual {
 /// Whose the positions are.
 #[derive(Debug, Default)]
 struct Judged {
-    /// The partitions whose positions are known to be of this Postgres cluster, or are mended.
+    /// The partitions whose positions are known to be of this Postgres cluster, or were corrected.
     partitions: BTreeSet<i32>,
     /// The positions are of another cluster: all wallets are gone through.
     pass: Option<Pass>,

@@ -32,7 +32,7 @@ impl Pause {
         *self = Self::default();
     }
 
-    /// What struck is mended: rests a second longer at most.
+    /// The cause is gone: rests a second longer at most.
     pub fn shorten(&mut self) {
         self.until =
             self.until.map(|until| until.min(Instant::now() + backoff::after(1, FIRST, FIRST)));

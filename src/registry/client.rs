@@ -129,7 +129,7 @@ async fn send(
     }
 }
 
-/// The system's authorities, read anew as for every other client; `SSL_CERT_FILE` names others.
+/// The system's authorities, read again as for every other client; `SSL_CERT_FILE` names others.
 async fn tls() -> Result<ClientConfig, Cause> {
     // Many files, read one after the other.
     let found = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs).await?;

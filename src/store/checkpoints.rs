@@ -46,7 +46,7 @@ pub struct Advance {
     pub feed_xid: Option<(i64, i64)>,
 }
 
-/// How many partitions a topic's wallets were hashed over; none while nobody has frozen it.
+/// Reads over how many partitions a topic's wallets are hashed; none before the count is frozen.
 pub async fn partitions(connection: &mut Connection, topic: &str) -> Result<Option<i32>> {
     Ok(sqlx::query_scalar("select partitions from topics where tenant_id = $1 and name = $2")
         .bind(PIPELINE)
@@ -211,7 +211,7 @@ pub async fn begin_apart(connection: &mut Connection) -> Result<()> {
 }
 
 /// The last version that the projector applied of each wallet, locked in the order given. A wallet
-/// that it never met is not in the answer.
+/// that it never saw is not in the answer.
 pub async fn versions_lock(
     connection: &mut Connection,
     of: &Subscription,
@@ -220,7 +220,7 @@ pub async fn versions_lock(
     versions_where(connection, of, wallets, "for no key update").await
 }
 
-/// The same as it stands, without waiting for whoever has it locked.
+/// Reads the same as it stands, without waiting for a transaction that has it locked.
 pub async fn versions(
     connection: &mut Connection,
     of: &Subscription,
@@ -274,7 +274,7 @@ pub async fn versions_open(
     Ok(())
 }
 
-/// Whether some partition stands before the place that it had: somebody moved it back.
+/// Whether some partition stands before the place that it had: an operator moved it back.
 pub async fn is_moved_back(
     connection: &mut Connection,
     of: &Subscription,

@@ -83,8 +83,8 @@ async fn judge(
     of: &Subscription,
     cluster: Option<i64>,
 ) -> Result<Places> {
-    // An event beyond the next number of all is another cluster's: it cannot be met by its number.
-    let (ahead, noted, unnoted, fresh, strangers): (i64, i64, i64, i64, bool) = sqlx::query_as(
+    // An event beyond the next number of all is another cluster's: it cannot be found by its number.
+    let (ahead, noted, unnoted, fresh, others): (i64, i64, i64, i64, bool) = sqlx::query_as(
         "with place as materialized (select c.*, pg_snapshot_xmax(pg_current_snapshot()) as next \
              from projector_checkpoints c \
              where c.tenant_id = $1 and c.projector = $2 and c.topic = $3) \
@@ -103,7 +103,7 @@ async fn judge(
     .await?;
     Ok(match cluster {
         _ if ahead > 0 => Places::Foreign,
-        Some(_) if noted > 0 || (unnoted > 0 && strangers) => Places::Foreign,
+        Some(_) if noted > 0 || (unnoted > 0 && others) => Places::Foreign,
         Some(_) if unnoted > fresh => Places::Unnoted,
         Some(_) if fresh > 0 => Places::Fresh,
         // A server that does not tell who it is can only be judged by its numbers.

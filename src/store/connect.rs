@@ -32,8 +32,8 @@ const PIPELINE_LEAST: u32 = 4;
 const UPKEEP: u32 = 2;
 const HEALTH: u32 = 2;
 
-/// The service's connections, apart by what they are for: whoever exhausts one of these holds up
-/// nobody else. They work as the application's role, and connect when first used: the service
+/// The service's connections, apart by what they are for: a use that exhausts one of these holds up
+/// no other. They work as the application's role, and connect when first used: the service
 /// starts before its database.
 #[derive(Debug, Clone)]
 pub struct Pools {

@@ -1,5 +1,5 @@
-//! Records that are no event of ours, or no command, kept whole with the reason and with what was
-//! done about them since. One record is one dead letter, whoever met it and however often. It is of no
+//! Records that are no event of this service, or no command, kept whole with the reason and with what was
+//! done about them since. One record is one dead letter, whichever consumer read it and however often. It is of no
 //! tenant: what is no event names none that could be believed.
 
 pub mod delivery;
@@ -31,7 +31,7 @@ pub struct DeadLetter {
     pub replay: Option<Replay>,
 }
 
-/// Which dead letter a record is a replay of, and the how-manieth.
+/// Which dead letter a record is a replay of, and the number of that replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Replay {
     pub id: i64,
@@ -41,7 +41,7 @@ pub struct Replay {
 /// What a dead letter was meant to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// An event: its projectors met it.
+    /// An event: its projectors read it.
     Events,
     /// An inbound command.
     Commands,
@@ -120,10 +120,10 @@ pub struct Filter {
     pub limit: i64,
 }
 
-/// How many need somebody.
+/// Counts of what waits for an operator.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, sqlx::FromRow)]
 pub struct Counts {
-    /// Dead letters that nobody has replayed or settled.
+    /// Dead letters that no operator has replayed or settled.
     pub open: i64,
     /// Wallets parked by some projector.
     pub parked: i64,
@@ -132,9 +132,9 @@ pub struct Counts {
 /// What came of setting records aside.
 #[derive(Debug, Default)]
 pub struct Inserted<'a> {
-    /// How many the projector had not met before.
+    /// The number that the projector had not read before.
     pub met: u64,
-    /// Those that nobody had, and those that have failed again.
+    /// Those that are new to all, and those that have failed again.
     pub news: Vec<&'a DeadLetter>,
 }
 
@@ -146,7 +146,7 @@ pub async fn insert<'a>(
     source: Source,
     letters: &[&'a DeadLetter],
 ) -> Result<Inserted<'a>> {
-    // In one order for everybody: two projectors that met the same records must not wait for each
+    // In one order for all: two projectors that read the same records must not wait for each
     // other in a circle.
     let mut letters = letters.to_vec();
     letters.sort_by_key(|letter| (letter.partition, letter.offset));
@@ -174,8 +174,8 @@ async fn add<'a>(
     letters: &[&'a DeadLetter],
     inserted: &mut Inserted<'a>,
 ) -> Result<()> {
-    // Both projectors meet a record at the same time. Whoever is second waits here and finds it:
-    // a conflict would use up an id, and ids are what people type.
+    // Both projectors read a record at the same time. The second waits here and finds it:
+    // a conflict would use up an id, and ids are what operators type.
     sqlx::query("select pg_advisory_xact_lock(hashtextextended('dead_letters ' || $1, 0))")
         .bind(PIPELINE)
         .execute(&mut *connection)
@@ -286,7 +286,7 @@ async fn failed_again(
 
 /// The newest dead letters that a filter lets through.
 pub async fn list(connection: &mut Connection, filter: &Filter) -> Result<Vec<Kept>> {
-    // The text is made of constants of ours; values are bound.
+    // The text is made of constants; values are bound.
     let sql = format!(
         "select {STATE} as state, d.id, d.source, d.topic, d.partition, d.\"offset\", d.key, \
              d.error_class, d.error_message, d.attempts, d.replay_count, d.created_at, \

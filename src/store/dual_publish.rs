@@ -40,7 +40,7 @@ pub struct Destination<'a> {
 #[serde(rename_all = "camelCase")]
 pub struct SecondBacklog {
     pub topic: String,
-    /// Events that it lacks. Null: its places are of another Postgres cluster, and are being mended.
+    /// Events that it lacks. Null: its places are of another Postgres cluster, and are being corrected.
     #[schema(required, minimum = 0)]
     pub backlog: Option<i64>,
     /// It may lack more than these: not all of them were looked at.

@@ -163,7 +163,7 @@ pub async fn of_reference(
     after: Option<EntryCursor>,
 ) -> Result<Vec<EntryRow>> {
     // `offset 0` keeps the order outside: planned in one, the newest entries of all wallets would
-    // be walked until enough of the reference are met, which old ones may never be.
+    // be walked until enough of the reference are found, which old ones may never be.
     let mut query = QueryBuilder::new("select ");
     query.push(COLUMNS).push(" from (select *").push(OF_TENANT).push_bind(tenant.as_str());
     query.push(" and reference_id = ").push_bind(reference);
@@ -173,7 +173,7 @@ pub async fn of_reference(
     page(connection, query, NEWEST_FIRST, &filter).await
 }
 
-/// Works the totals of some wallets out anew, whose rows are locked, where they are behind the version: an
+/// Computes the totals of some wallets again, whose rows are locked, where they are behind the version: an
 /// instance of an earlier version moved it alone, or an operator by hand. Adds what is missing, or all.
 pub async fn total(
     connection: &mut Connection,
@@ -254,7 +254,7 @@ pub async fn summary(
     })
 }
 
-/// The last version of a wallet that a projector has applied; 0 where it met none.
+/// The last version of a wallet that a projector has applied; 0 where it has applied none.
 pub async fn projected_version(
     connection: &mut Connection,
     tenant: &TenantId,

@@ -1,4 +1,4 @@
-//! What an error of Postgres means for the work that met it.
+//! Classifies errors of Postgres by what they mean for the work that failed.
 
 use std::fmt;
 
@@ -28,7 +28,7 @@ pub enum Class {
     /// SQLSTATE 53, 57, 08 or no answer at all: the server is away, full or restarting. Or it is the
     /// session that is of no use any more: another one may be.
     Unavailable,
-    /// Anything else is a mistake of ours, such as a missing table.
+    /// Anything else is a defect of the service or its schema, such as a missing table.
     Broken,
 }
 
@@ -177,7 +177,7 @@ impl Error {
         self.sqlstate().as_deref() == Some("23505") && self.constraint() == Some(constraint)
     }
 
-    /// Whether it was met while an entry of this index was waited for.
+    /// Whether it came while an entry of this index was waited for.
     pub fn waited_for(&self, index: &str) -> bool {
         let error = self.0.as_database_error();
         let error = error.and_then(|error| error.try_downcast_ref::<PgDatabaseError>());

@@ -1,4 +1,4 @@
-//! What the database is, as the service meets it: who it works as, whether the books are safe from
+//! What the database is, as the service sees it: who it works as, whether the books are safe from
 //! it, whether anything can be written, and whether what is written lasts.
 
 use super::connect::missing;

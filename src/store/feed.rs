@@ -1,7 +1,7 @@
 //! The feed straight from Postgres: a walk over `events` in commit order. Never writes events.
 //!
 //! The walk looks at everything committed, but its cursor stays below the oldest running
-//! transaction: a transaction that commits late is met later instead of being skipped, and a long
+//! transaction: a transaction that commits late is read later instead of being skipped, and a long
 //! one holds nothing up. The cursor passes an event only once that event is applied (or its wallet
 //! is parked), so the walk also proves the other feed right.
 
@@ -167,7 +167,7 @@ pub struct Settled {
 }
 
 /// Marks outbox rows processed, not published, that all `projectors` have applied: without Kafka
-/// nobody else does. Looks at `limit` rows of each partition behind the given id, so that rows of
+/// no publisher does. Looks at `limit` rows of each partition behind the given id, so that rows of
 /// parked wallets cannot hide those behind them.
 pub async fn settle(
     connection: &mut Connection,

@@ -37,7 +37,7 @@ pub enum Unknown {
 }
 
 impl Unknown {
-    /// As it is told to people.
+    /// Says it in words for operators.
     pub fn text(self) -> &'static str {
         match self {
             Self::Foreign => {

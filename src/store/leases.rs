@@ -1,4 +1,4 @@
-//! Who works on a partition: owner, epoch and expiry by the database's clock. Whoever takes a
+//! Leases of partitions: owner, epoch and expiry by the database's clock. An instance that takes a
 //! partition raises its epoch, and with it fences off every write of the owner before.
 //!
 //! All statements lock the rows of an instance in partition order, and take those of others without
@@ -39,26 +39,26 @@ pub struct Member {
 pub struct Lease {
     pub partition: i32,
     pub epoch: i64,
-    /// The last offset known to hold a record of ours; none before the first.
+    /// The last offset known to hold a record of this publisher; none before the first.
     pub last_offset: Option<i64>,
 }
 
 /// What a member has after a renewal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// How many other members live.
+    /// The number of other live members.
     pub others: u32,
-    /// How many partitions it should have; what is above that it should give up.
+    /// The number of partitions it should have; what is above that it should give up.
     pub share: usize,
     pub leases: Vec<Lease>,
 }
 
-/// Who has a partition, for people.
+/// Which instance has a partition, as operators see it.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Holder {
     pub role: String,
     pub partition: i32,
-    /// None: nobody, or its lease has run out.
+    /// None: the partition is free, or the lease has run out.
     pub owner: Option<String>,
     /// A projector's next offset in the topic.
     pub next_offset: Option<i64>,
@@ -134,9 +134,9 @@ const RENEW: &str = "with me as ( \
          (select * from renewed union all select * from taken) has on true \
      order by has.partition";
 
-/// Renews what `member` has and takes what is free, up to its share, of the partitions that there are. Free is what nobody has, what
+/// Renews what `member` has and takes what is free, up to its share, of the partitions that there are. Free is what no member has, what
 /// ran out, and what a member has whose listening session ended: its process is gone. One that
-/// comes for the first time tells the others.
+/// comes for the first time notifies the others.
 pub async fn renew(
     connection: &mut Connection,
     leased: &Leased,
@@ -174,7 +174,7 @@ struct Row {
     last_offset: Option<i64>,
 }
 
-/// Gives partitions up, and tells the others.
+/// Gives partitions up, and notifies the others.
 pub async fn release(
     connection: &mut Connection,
     leased: &Leased,

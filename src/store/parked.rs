@@ -41,7 +41,7 @@ pub struct Parked {
     pub last_tried_at: DateTime<Utc>,
     /// None: it waits for a person.
     pub next_retry_at: Option<DateTime<Utc>>,
-    /// How many of its events are not applied.
+    /// The number of its events that are not applied.
     pub events: i64,
 }
 
@@ -139,7 +139,7 @@ pub async fn take(
     Ok(found.is_some())
 }
 
-/// The attempt failed, at this version: the next follows later, or when a person asks.
+/// The attempt failed, at this version: the next follows later, or when an operator asks.
 pub async fn failed_again(
     connection: &mut Connection,
     of: &Subscription,
@@ -180,7 +180,7 @@ pub async fn hurry_newer(connection: &mut Connection, of: &Subscription) -> Resu
     Ok(())
 }
 
-/// How many wallets the projector has parked.
+/// Counts the wallets that the projector has parked.
 pub async fn count(connection: &mut Connection, of: &Subscription) -> Result<i64> {
     let count = "select count(*) from parked_wallets where projector = $1";
     Ok(sqlx::query_scalar(count).bind(of.projector).fetch_one(connection).await?)

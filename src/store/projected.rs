@@ -4,7 +4,7 @@ use super::{Connection, Result};
 use crate::wallet::{TenantId, WalletId};
 
 /// Those of the `wanted` versions that a projector has still to apply. A version that the books do
-/// not have is none of them: nobody will ever apply it.
+/// not have is none of them: no projector will ever apply it.
 pub async fn lacking(
     connection: &mut Connection,
     tenant: &TenantId,

@@ -40,7 +40,7 @@ pub struct Range {
 /// What a record says that it is: wallet, version, event id and partition.
 pub type Claim<'a> = (&'a WalletKey, i64, Uuid, i32);
 
-/// For each claim the event, if it is one of ours.
+/// Returns for each claim the event, if it is one of this service.
 pub async fn named(
     connection: &mut Connection,
     records: &[Claim<'_>],

@@ -1,5 +1,5 @@
-//! What instances tell each other in passing: that somebody committed, that leases moved. A signal
-//! may be lost; whoever listens also looks by itself now and then.
+//! Signals between instances: that one committed, that leases moved. A signal may be lost; every
+//! listener also looks by itself now and then.
 
 use std::time::Duration;
 
@@ -83,7 +83,7 @@ impl Listener {
 
 impl Listener {
     /// Whether the server still answers, and is still the one that is written to: one that became a
-    /// standby, or was left behind by a move, tells nobody anything.
+    /// standby, or was left behind by a move, sends no signals.
     async fn look(&mut self) -> Result<()> {
         let asked = sqlx::query_scalar("select current_setting('transaction_read_only') = 'off'");
         match asked.fetch_one(&mut self.session).await? {
@@ -93,7 +93,7 @@ impl Listener {
     }
 }
 
-/// Tells the other instances that `owner` committed events.
+/// Notifies the other instances that `owner` committed events.
 pub async fn committed(pool: &Pool, owner: &str) -> Result<()> {
     let telling = async {
         let tell = sqlx::query("select pg_notify($1, $2)").bind(COMMITS_CHANNEL).bind(owner);

@@ -28,7 +28,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// As it is told to people.
+    /// Names the holder for operators.
     pub fn text(&self) -> String {
         let pid = self.pid.map(|pid| format!(" pid {pid}")).unwrap_or_default();
         let database = self.database.as_ref().map(|name| format!(" in {name}"));
@@ -42,7 +42,7 @@ impl Snapshot {
 }
 
 /// The holders of the oldest of them, of all that the schema's owner may see, the oldest first; slots,
-/// whose age nobody knows, come last.
+/// whose age is unknown, come last.
 pub async fn oldest(pool: &Pool, limit: i64) -> Result<Vec<Snapshot>> {
     Ok(sqlx::query_as(
         "select kind, pid, name, database, seconds, transactions from wallex_snapshots() \

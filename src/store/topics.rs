@@ -1,6 +1,6 @@
 //! How many partitions a topic's keys are hashed over. Frozen at first use: a broker whose count
 //! is raised later must not split a wallet's order. And which topic it is: one that was deleted and
-//! made anew has the same name, other records at the same offsets, and another id.
+//! recreated has the same name, other records at the same offsets, and another id.
 
 use uuid::Uuid;
 
@@ -45,7 +45,7 @@ pub async fn partitions_frozen(
     .bind(first)
     .execute(&mut *connection)
     .await?;
-    // A statement of its own: the insert's snapshot may be older than the row it met.
+    // A statement of its own: the insert's snapshot may be older than the row it found.
     Ok(sqlx::query_scalar("select partitions from topics where tenant_id = $1 and name = $2")
         .bind(tenant.as_str())
         .bind(topic)
@@ -99,10 +99,10 @@ pub async fn forget(pool: &Pool, tenant: &TenantId, names: &[String]) -> Result<
 /// What a topic's id says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Identity {
-    /// Nobody has noted one before, or nobody has frozen the topic's partitions yet.
+    /// No id was noted before, or the topic's partitions are not frozen yet.
     New,
     Same,
-    /// It is another topic than it was. Its projectors begin anew.
+    /// It is another topic than it was. Its projectors begin again.
     Changed {
         before: Uuid,
     },
@@ -110,7 +110,7 @@ pub enum Identity {
 
 /// Notes the id of the topic. Where it is another than before, every projector's place in the topic
 /// moves back to its beginning, and what the publisher knows of its end is forgotten: one statement,
-/// done once whoever notices first.
+/// done once, whichever instance notices first.
 pub async fn identify(pool: &Pool, tenant: &TenantId, topic: &str, id: Uuid) -> Result<Identity> {
     // Rows are locked in the order in which projectors lock theirs.
     let before: Option<Option<Uuid>> = sqlx::query_scalar(

@@ -44,8 +44,8 @@ pub struct Seen {
 pub struct Tended {
     /// Topics that were made.
     pub created: Vec<String>,
-    /// The topic was deleted and made anew since it was noted last.
-    pub anew: Option<String>,
+    /// The topic was deleted and recreated since it was noted last.
+    pub recreated: Option<String>,
     /// It had fewer partitions than it needs, and has them now.
     pub completed: Option<String>,
     /// What an operator has to do.
@@ -55,13 +55,13 @@ pub struct Tended {
 impl Topics {
     /// At the start: refuses a topic that has too few partitions for what is hashed already, and to books
     /// that are new to the topic one that holds another deployment's events. Nothing is noted then. One
-    /// that is not there is made, before anybody asks for it.
+    /// that is not there is made, before any client asks for it.
     pub async fn admit(&self) -> Result<Result<Seen, Misfit>, TopicsError> {
         let topic = self.wiring.kafka.events_topic.as_str();
         let frozen = known::frozen(&self.wiring.pool, &shared(), topic).await?;
         let Some(found) = self.found().await? else {
             self.freeze_events(None).await?;
-            // A user who may not make it still starts: it is told by whoever needs it.
+            // A user who may not make it still starts: its first use reports what is missing.
             for topic in self.make_own().await.unwrap_or_default() {
                 tracing::info!(topic, "topic created");
             }
@@ -124,7 +124,7 @@ impl Topics {
         }
         *seen = Seen { id: Some(found.id), absent: false };
         if !found.id.is_nil() {
-            tended.anew = self.note(topic, found.id).await?;
+            tended.recreated = self.note(topic, found.id).await?;
         }
         let has = count(&found);
         if has < needs {
@@ -176,7 +176,7 @@ impl Topics {
         let noted = store::bounded(store::SILENT, noting).await?;
         let Identity::Changed { before } = noted else { return Ok(None) };
         Ok(Some(format!(
-            "the topic {topic} was made anew (id {before}, now {id}): it is read from its beginning, and \
+            "the topic {topic} was recreated (id {before}, now {id}): it is read from its beginning, and \
              what it lacks is read from events"
         )))
     }

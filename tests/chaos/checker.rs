@@ -61,7 +61,7 @@ pub const CHECKS: [(&str, &str); 38] = [
     ("replay-changes-nothing", "projecting the topic again from its start changes no row"),
     ("checkpoints-only-advance", "no checkpoint ever went back"),
     ("versions-only-advance", "no projection of a wallet ever went back to an older version"),
-    ("stale-owner-writes-nothing", "nobody wrote under a lease that another had taken"),
+    ("stale-owner-writes-nothing", "no instance wrote under a lease that another had taken"),
     ("kafka-fails-no-command", "with faults of Kafka alone, every command got its answer"),
     ("nobody-deadlocks", "PostgreSQL never had to break a deadlock"),
     ("nothing-panics", "no instance's log has a panic"),

@@ -1,8 +1,8 @@
 //! A private Apache Kafka: one KRaft node from the published jars, for `dev` and for the tests.
 //!
 //! It needs Java 17 and the folder that `scripts/dev` and `scripts/test` fetch. Its data is kept
-//! and used again. Topics are never made by it: auto-creation is off, as on a broker that somebody
-//! else runs.
+//! and used again. Topics are never made by it: auto-creation is off, as on a broker that another
+//! team runs.
 
 use std::ffi::OsStr;
 use std::fs;

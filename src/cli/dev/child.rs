@@ -237,12 +237,12 @@ pub fn wait_gone(pid: Option<u32>, data: &Path, limit: Duration) {
     }
 }
 
-/// True when nobody listens on this port of the loopback.
+/// True when nothing listens on this port of the loopback.
 pub fn is_free(port: u16) -> bool {
     TcpListener::bind(("127.0.0.1", port)).is_ok()
 }
 
-/// A port of the loopback that nobody listens on, from `first` upward.
+/// Finds a port of the loopback that nothing listens on, from `first` upward.
 pub fn free_port_from(first: u16) -> anyhow::Result<u16> {
     let port = (first..=u16::MAX).find(|port| is_free(*port));
     port.with_context(|| format!("no free port on 127.0.0.1 from {first} upward"))
@@ -252,7 +252,7 @@ pub fn free_port_from(first: u16) -> anyhow::Result<u16> {
 /// choice would be one that outgoing connections use too: a client that retries against the stopped
 /// server can even connect to itself there.
 pub fn free_port() -> anyhow::Result<u16> {
-    // Whoever had one here wants it back: nobody else gets it while it is down.
+    // A server that had a port here takes it again after a restart: no other gets it while it is down.
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let [.., high, low] = uuid::Uuid::now_v7().into_bytes();
     let first = 20_000 + u16::from_be_bytes([high, low]) % 9_000;

@@ -168,7 +168,7 @@ fn a_refused_atomic_request_leaves_no_trace_and_says_which_operation_it_was() {
     assert_eq!((writes.inserted.len(), writes.updated.len(), writes.keys.len()), (1, 1, 2));
 }
 
-/// A stand-in for an expiry: whoever meets wallet `a` at version 1 finds 3 USD that have expired.
+/// A stand-in for an expiry: a command on wallet `a` at version 1 finds 3 USD that have expired.
 fn three_dollars_expired(footprint: &Footprint<'_>, world: &World) -> Vec<NewEvent> {
     let wallets = footprint.wallets().filter_map(|id| world.wallet(id));
     let due = wallets.filter(|wallet| wallet.id == id("a") && wallet.version == 1);

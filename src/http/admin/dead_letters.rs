@@ -86,7 +86,7 @@ pub(in crate::http) async fn show(
 
 /// Asks for dead letters to be sent again, and for parked wallets to be tried again now.
 ///
-/// The request is kept; a service with Kafka meets it within seconds. What is named by its id is
+/// The request is kept; a service with Kafka carries it out within seconds. What is named by its id is
 /// replayed whatever its state, else only what is open.
 #[utoipa::path(
     post, path = "/admin/dead-letters/replay", tag = "admin", operation_id = "replayDeadLetters",
@@ -137,7 +137,7 @@ body! {
 body! {
     /// Which dead letters are settled. Everything given must agree.
     pub struct QuarantineDeadLettersBody {
-        /// Why, for whoever looks later.
+        /// Why, kept for later readers.
         note as "note": Text,
         /// Changes nothing.
         dry_run as "dryRun": bool,

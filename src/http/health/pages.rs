@@ -167,7 +167,7 @@ pub struct KafkaStats {
     pub oldest_snapshots: Vec<Snapshot>,
 }
 
-/// The database as the service meets it.
+/// The database as the service sees it.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Database {
@@ -262,7 +262,7 @@ pub struct Partition {
     pub log_end: Option<i64>,
     #[schema(required, minimum = 0)]
     pub lag: Option<i64>,
-    /// Events that the projection has not applied, whoever reads the partition.
+    /// Events that the projection has not applied, whichever instance reads the partition.
     #[schema(required, minimum = 0)]
     pub lag_events: Option<i64>,
     /// There may be more than these: not all of them were looked at.

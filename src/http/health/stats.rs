@@ -71,7 +71,7 @@ pub(in super::super) async fn kafka_stats(State(state): State<HttpState>) -> Res
     answer(StatusCode::OK, &stats)
 }
 
-/// The database as the service meets it, with what an operator should know.
+/// The database as the service sees it, with what an operator should know.
 fn database(facts: &Facts) -> Database {
     Database {
         login: facts.login.clone(),

@@ -86,7 +86,7 @@ pub struct IfNoneMatch {
 #[into_params(parameter_in = Header)]
 pub struct ConsistencyToken {
     /// Of a former write: the read waits, up to 5 s, until it is at least as new; then it is answered
-    /// 503 `projection_behind`. What is no such token asks for nothing.
+    /// 503 `projection_behind`. What is no such token is ignored.
     #[param(rename = "Consistency-Token", value_type = String, required = false)]
     consistency_token: Option<String>,
 }

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::connection::Pulse;
 
-/// A client that is told nothing for this long is not in the middle of anything: before, its
+/// A client that is sent nothing for this long is not in the middle of anything: before, its
 /// request may be on the way.
 const RESTED: Duration = Duration::from_secs(1);
 /// Who waits for a place looks so often whether a connection has rested by now.
@@ -52,8 +52,8 @@ impl Places {
         })
     }
 
-    /// A permit for one more connection. Where there is none left, somebody who rests makes room;
-    /// where nobody does, the first that is answered. The semaphore is never closed.
+    /// Waits for a permit for one more connection. Where none is left, an idle connection is closed to make
+    /// room; where none is idle, the first that is answered. The semaphore is never closed.
     pub async fn permit(&self) -> Option<Permit> {
         if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
             return Some(permit);

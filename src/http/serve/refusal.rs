@@ -10,7 +10,7 @@ use super::{HEADER_BYTES_MAX, HEADER_TIMEOUT, HEADERS_MAX};
 use crate::answer::{Problem, ProblemCode};
 
 /// Where hyper's own refusal begins in what it writes, and its status. It has no body; every answer
-/// of ours has a request id.
+/// of the service's own has a request id.
 pub(super) fn bare(bytes: &[u8]) -> Option<(usize, u16)> {
     if !bytes.ends_with(b"\r\n\r\n") {
         return None;

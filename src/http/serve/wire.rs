@@ -33,7 +33,7 @@ impl Wire {
         Self { stream, pulse, refused: None }
     }
 
-    /// Says why, where there is somebody to say it to, and closes. `unread` came last and was no
+    /// Says why, where the client still listens, and closes. `unread` came last and was no
     /// request.
     pub async fn end(mut self, end: &End, unread: &[u8]) {
         let last = match end {

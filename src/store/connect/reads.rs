@@ -1,7 +1,7 @@
 //! Connections that read for callers: each sees one tenant's rows, whatever it is asked.
 //!
-//! Row-level security (migrations/0017) shows a session the rows of the tenant that it was told, in
-//! addition to what every statement says itself. Sessions of the pipeline are told none, and see all.
+//! Row-level security (migrations/0017) shows a session the rows of the tenant that it was given, in
+//! addition to what every statement says itself. Sessions of the pipeline are given none, and see all.
 
 use std::time::Instant;
 

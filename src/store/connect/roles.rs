@@ -7,7 +7,7 @@ use sqlx::migrate::Migrator;
 
 use super::super::{Connection, Error, Result};
 
-/// From 16 on a membership says whether one may take the role; whoever made a role is a member with
+/// From 16 on a membership says whether one may take the role; the creator of a role is a member with
 /// the right to give it on, and without that to take it.
 const SINCE_OPTIONS: i32 = 160_000;
 
@@ -80,7 +80,7 @@ fn grant(login: &str, version: i32) -> String {
     format!("GRANT wallex_app TO \"{}\"{options}", login.replace('"', "\"\""))
 }
 
-/// False where the owner may not, or where there is nobody of that name.
+/// Runs a statement; false where the owner may not, or where there is no role of that name.
 async fn attempt(connection: &mut Connection, statement: &str) -> Result<bool> {
     let done = sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(connection).await;
     match done.map_err(Error::from) {

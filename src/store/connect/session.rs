@@ -1,7 +1,7 @@
-//! What every session of the service is told before it is used: no statement, lock or silence lasts
+//! The settings that every session of the service gets before it is used: no statement, lock or silence lasts
 //! for ever, and the role that it works as.
 //!
-//! Told in one round trip after connecting, not at its start-up: poolers refuse `options` there, or
+//! Sent in one round trip after connecting, not at its start-up: poolers refuse `options` there, or
 //! drop them without a word.
 
 use std::str::FromStr as _;
@@ -50,7 +50,7 @@ const TAKE_ROLE: &str = "select set_config('role', rolname, false) from pg_roles
      where rolname = 'wallex_app' and pg_has_role(session_user, oid, \
          case when current_setting('server_version_num')::int >= 160000 then 'SET' else 'MEMBER' end);";
 
-/// No tenant is called so: a session that was told no other reads no rows.
+/// No tenant is called so: a session that was given no other reads no rows.
 pub(super) const NO_TENANT: &str = "(none)";
 const CONFINED: &str = "select set_config('wallex.tenant', '(none)', false);";
 
@@ -89,7 +89,7 @@ impl Session {
         self
     }
 
-    /// Sees no row of a tenant before it is told which tenant it reads for.
+    /// Sees no row of a tenant before it is given the tenant that it reads for.
     pub fn confined(mut self) -> Self {
         self.more.push(CONFINED);
         self
@@ -106,13 +106,13 @@ impl Session {
         self
     }
 
-    /// How it connects. Poolers know none of the extra float digits, and nobody here reads floats.
+    /// How it connects. Poolers know none of the extra float digits, and no query here reads floats.
     pub fn options(&self, url: &Secret) -> Result<PgConnectOptions> {
         let options = PgConnectOptions::from_str(url.expose())?;
         Ok(options.application_name(self.name).extra_float_digits(None))
     }
 
-    /// Tells the session all of it.
+    /// Sends all settings to the session.
     pub async fn settle(
         &self,
         connection: &mut Connection,
@@ -120,7 +120,7 @@ impl Session {
         sqlx::raw_sql(sqlx::AssertSqlSafe(self.sql())).execute(connection).await.map(drop)
     }
 
-    /// Names and values are constants of ours. A server too old to know a name does without.
+    /// Makes the statement: names and values are constants of this file. A server too old to know a name does without.
     fn sql(&self) -> String {
         let values = self.settings.iter().map(|(name, value)| format!("('{name}', '{value}')"));
         let values = values.collect::<Vec<_>>().join(", ");

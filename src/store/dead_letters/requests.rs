@@ -1,5 +1,5 @@
-//! What people ask for: replays, quarantine. Both only change rows here; whoever runs a service
-//! with Kafka does the rest, so that a request outlives whoever made it.
+//! Operators' requests: replays, quarantine. Both only change rows here; an instance with Kafka does
+//! the rest, so that a request outlives the process that made it.
 
 use super::{STATE, Source};
 use crate::store::{Connection, PIPELINE, Result};
@@ -19,7 +19,7 @@ pub struct Selection {
     pub source: Option<String>,
 }
 
-/// What a request met.
+/// Rows that match a replay or quarantine request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Chosen {
     /// Dead letters, ascending.
@@ -37,7 +37,7 @@ pub struct ParkedWallet {
     pub attempts: i32,
 }
 
-/// A request that has not been met yet.
+/// A request that has not been carried out yet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, sqlx::FromRow)]
 pub struct Outstanding {
     pub letters: i64,

@@ -1,4 +1,4 @@
-//! Rows as people read them.
+//! Rows as operators read them.
 
 use std::collections::BTreeMap;
 

@@ -151,7 +151,7 @@ pub async fn refused(
     .await?)
 }
 
-/// How many rows were applied without Kafka and never sent, purged ones aside.
+/// Counts the rows that were applied without Kafka and never sent, purged ones aside.
 pub async fn unpublished(connection: &mut Connection, tenant: &TenantId) -> Result<i64> {
     Ok(sqlx::query_scalar(
         "select count(*) from outbox \
@@ -187,7 +187,7 @@ pub async fn purge_mark(connection: &mut Connection, tenant: &TenantId) -> Resul
     Ok(found.unwrap_or_default())
 }
 
-/// Has refused rows tried again; returns how many. The publisher finds them at its next look.
+/// Has refused rows tried again; returns their number. The publisher finds them at its next look.
 pub async fn retry(
     connection: &mut Connection,
     tenant: &TenantId,

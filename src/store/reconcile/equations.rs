@@ -1,4 +1,4 @@
-//! The equations, one query each: every row is a contradiction, told with its ids and numbers.
+//! The equations, one query each: every row is a contradiction, with its ids and numbers.
 //!
 //! $1 is the tenant, $2 the ledger projector, $3 the read-model projector. Amounts in payloads are
 //! read through a pattern, so that a spoilt payload is a finding instead of an error.

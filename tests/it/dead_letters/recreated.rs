@@ -1,4 +1,4 @@
-//! A topic deleted and made anew: nothing that is derived loses anything, and it is said.
+//! A topic deleted and recreated: nothing that is derived loses anything, and it is said.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -65,7 +65,7 @@ async fn a_topic_made_anew_under_load_loses_nothing_that_is_derived() {
     let before = eventually("the topic's id", PATIENCE, async || topic_id(&app).await).await;
     delete(&app.topic).await;
     load.advance(200).await;
-    eventually("the service has made it anew", PATIENCE, async || {
+    eventually("the service has recreated it", PATIENCE, async || {
         is_there(&app.topic).await.then_some(())
     })
     .await;
@@ -78,7 +78,7 @@ async fn a_topic_made_anew_under_load_loses_nothing_that_is_derived() {
     let journal = load.settle().await;
     checker::assert_events(&app.pool, &journal.lines()).await;
     assert_whole(&app).await;
-    assert!(app.log_text().contains("was made anew"), "it is reported");
+    assert!(app.log_text().contains("was recreated"), "it is reported");
     read_to_the_end(&app).await;
 }
 
@@ -103,7 +103,7 @@ async fn a_topic_made_anew_while_nobody_looked_is_read_from_its_beginning() {
     eventually("it is gone", PATIENCE, async || (!is_there(&app.topic).await).then_some(())).await;
     let client = client().await;
     let controller = client.controller_client().unwrap();
-    eventually("it is made anew", PATIENCE, async || {
+    eventually("it is recreated", PATIENCE, async || {
         controller.create_topic(&app.topic, PARTITIONS, 1, 30_000).await.ok()
     })
     .await;
@@ -140,7 +140,7 @@ async fn a_topic_made_anew_while_nobody_looked_is_read_from_its_beginning() {
         .await
         .unwrap();
     assert_eq!(twice, 2);
-    assert!(app.log_text().contains("was made anew"), "it is reported");
+    assert!(app.log_text().contains("was recreated"), "it is reported");
     read_to_the_end(&app).await;
     // The publisher took none of the foreign records for its own.
     let found: BTreeSet<(String, i64)> = wire::read(&app.topic)

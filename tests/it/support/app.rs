@@ -173,7 +173,7 @@ impl App {
         self.variables.insert(name.to_owned(), value.to_string());
     }
 
-    /// Starts the process anew, on the same port, and waits until it is ready.
+    /// Starts the process again, on the same port, and waits until it is ready.
     pub async fn restart(&mut self) {
         self.kill(Signal::SIGKILL);
         self.spawn();

@@ -25,7 +25,7 @@ impl PgBouncer {
         pooler
     }
 
-    /// Not started yet: nobody listens on its port.
+    /// Not started yet: nothing listens on its port.
     pub fn stopped(postgres: &Postgres, mode: &str, more: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("wallex-it-pgbouncer-").tempdir().unwrap();
         let folder = folder.keep();

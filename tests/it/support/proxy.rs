@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 pub enum Flow {
     Through,
     Late(Duration),
-    /// Nothing arrives any more, and nobody is told.
+    /// Nothing arrives any more, and neither side learns of it.
     Silent,
 }
 
@@ -135,7 +135,7 @@ impl Proxy {
         self.shared.alive.send_replace(CancellationToken::new()).cancel();
     }
 
-    /// Nothing comes through the connections there are, ever, and nobody is told; new ones work.
+    /// Nothing comes through the connections there are, ever, and neither side learns of it; new ones work.
     pub fn strand(&self) {
         self.shared.stranded.store(self.shared.taken.load(Ordering::Relaxed), Ordering::Relaxed);
     }

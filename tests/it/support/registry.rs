@@ -31,7 +31,7 @@ impl Apicurio {
         registry
     }
 
-    /// Not started yet: nobody listens on its port.
+    /// Not started yet: nothing listens on its port.
     pub fn stopped() -> Self {
         let folder = tempfile::Builder::new().prefix("wallex-it-registry-").tempdir().unwrap();
         let port = free_port().unwrap();
@@ -54,7 +54,7 @@ impl Apicurio {
         (registry, format!("https://localhost:{port}/apis/ccompat/v7"))
     }
 
-    /// Starts it anew. It has forgotten everything: its data is in its memory.
+    /// Starts it again. It has forgotten everything: its data is in its memory.
     pub async fn restart(&mut self) {
         self.child = None;
         let jar = home().join(format!("apicurio-registry-app-{VERSION}-runner.jar"));

@@ -63,7 +63,7 @@ pub fn own_postgres_of(major: u32) -> Postgres {
     start_postgres_in(folder, Some(programs.join("bin")), &[])
 }
 
-/// A copy of the server as it stands, in recovery and with nobody to follow. The server itself is
+/// A copy of the server as it stands, in recovery and with no primary to follow. The server itself is
 /// stopped.
 pub fn standby_of(primary: &mut Postgres) -> Postgres {
     primary.stop();
