@@ -11,7 +11,8 @@
 //! | note | the commits to come in `group_offsets`, fenced by the lease: no restart takes one for a reset |
 //! | commit | after another look: an offset that has changed since is left to the next round |
 //!
-//! A reset beyond the checkpoint would skip events: it is refused. One that falls into the millisecond
+//! A commit that was never answered may arrive after later ones, and is known by its offset for some
+//! minutes: it is no reset. A reset beyond the checkpoint would skip events: it is refused. One that falls into the millisecond
 //! between the look and the commit is overwritten: its operator sees that, and repeats it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -198,7 +199,7 @@ impl OffsetCommitter {
     /// Notes commits before they are sent. False: the lease is another instance's by now.
     async fn note(&self, commits: &[OffsetCommit]) -> store::Result<bool> {
         let Some(by) = self.committer() else { return Ok(false) };
-        let noting = group_offsets::record_intent(&self.deps.pool, &by, commits);
+        let noting = group_offsets::record_intent(&self.deps.pool, &by, commits, self.in_doubt);
         let stands = store::bounded(store::SILENT, noting).await?;
         if !stands {
             self.leases.renew_now();
@@ -287,10 +288,12 @@ fn commits(positions: &[Position], found: &BTreeMap<i32, i64>, all: bool) -> Vec
 
 impl Position {
     /// The offset that an operator has set; none: Kafka has the service's last commit or, while that is
-    /// `in_doubt`, the one before it. An offset that was deleted or ran out is no reset either.
+    /// `in_doubt`, the one before it; or one that was never answered has arrived late. An offset that was
+    /// deleted or ran out is no reset either.
     fn reset_to(&self, found: &BTreeMap<i32, i64>, in_doubt: bool) -> Option<i64> {
         let offset = *found.get(&self.partition)?;
-        let before = in_doubt && self.written == Some(offset);
+        let late = self.unanswered.iter().flatten().any(|sent| *sent == offset);
+        let before = late || in_doubt && self.written == Some(offset);
         let is_set = self.sent.is_some_and(|sent| sent != offset) && !before;
         is_set.then_some(offset)
     }
@@ -301,7 +304,7 @@ mod tests {
     use super::*;
 
     fn position(written: Option<i64>, sent: Option<i64>) -> Position {
-        Position { partition: 3, next_offset: 9, written, sent }
+        Position { partition: 3, next_offset: 9, written, sent, unanswered: None }
     }
 
     #[test]
@@ -319,6 +322,9 @@ mod tests {
         }
         assert_eq!(known.reset_to(&kafka(5), true), None, "the last commit did not arrive");
         assert_eq!(known.reset_to(&kafka(5), false), Some(5), "it did, and was set back");
+        let late = Position { unanswered: Some(vec![6, 4]), ..known };
+        assert_eq!(late.reset_to(&kafka(4), false), None, "an unanswered commit arrived late");
+        assert_eq!(late.reset_to(&kafka(3), false), Some(3));
     }
 
     #[test]

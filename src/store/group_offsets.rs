@@ -15,7 +15,7 @@ pub struct Committer {
 }
 
 /// A partition's position, and its last commit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Position {
     pub partition: i32,
     pub next_offset: i64,
@@ -23,6 +23,8 @@ pub struct Position {
     pub written: Option<i64>,
     /// The last commit, which may not have arrived; none before the first.
     pub sent: Option<i64>,
+    /// Earlier commits without a known answer, which may still arrive; none is older than some minutes.
+    pub unanswered: Option<Vec<i64>>,
 }
 
 /// A commit to be sent.
@@ -58,7 +60,10 @@ pub async fn positions(
     topic: &str,
 ) -> Result<Vec<Position>> {
     Ok(sqlx::query_as(
-        "select partition, c.next_offset, g.written, g.sent from projector_checkpoints c \
+        "select partition, c.next_offset, g.written, g.sent, \
+             case when g.unanswered_at > clock_timestamp() - interval '10 minutes' \
+                 then g.unanswered end as unanswered \
+         from projector_checkpoints c \
          left join group_offsets g using (tenant_id, projector, topic, partition) \
          where tenant_id = $1 and projector = $2 and topic = $3 order by partition",
     )
@@ -69,17 +74,27 @@ pub async fn positions(
     .await?)
 }
 
-/// Notes commits before they are sent. False: the lease is another's by now, and nothing may be sent.
-pub async fn record_intent(pool: &Pool, by: &Committer, commits: &[OffsetCommit]) -> Result<bool> {
+/// Notes commits before they are sent; `in_doubt`: those before them may not have been answered. False:
+/// the lease is another's by now, and nothing may be sent.
+pub async fn record_intent(
+    pool: &Pool,
+    by: &Committer,
+    commits: &[OffsetCommit],
+    in_doubt: bool,
+) -> Result<bool> {
     let noted = sqlx::query(
-        "insert into group_offsets (tenant_id, projector, topic, partition, written, sent) \
+        "insert into group_offsets as g \
+             (tenant_id, projector, topic, partition, written, sent) \
          select $1, $2, $3, partition, written, sent \
          from unnest($4::int[], $5::bigint[], $6::bigint[]) commits(partition, written, sent) \
          where exists (select from partition_leases where tenant_id = $1 and role = $7 \
              and topic = $3 and partition = 0 and owner = $8 and epoch = $9) \
          order by partition \
          on conflict on constraint group_offsets_pkey do update \
-             set written = excluded.written, sent = excluded.sent",
+             set written = excluded.written, sent = excluded.sent, \
+                 unanswered = case when $10 then (g.sent || g.unanswered)[:16] \
+                     else g.unanswered end, \
+                 unanswered_at = case when $10 then clock_timestamp() else g.unanswered_at end",
     )
     .bind(&by.leased.tenant)
     .bind(by.projector)
@@ -90,6 +105,7 @@ pub async fn record_intent(pool: &Pool, by: &Committer, commits: &[OffsetCommit]
     .bind(by.leased.role)
     .bind(&by.owner)
     .bind(by.epoch)
+    .bind(in_doubt)
     .execute(pool)
     .await?;
     Ok(usize::try_from(noted.rows_affected()).ok() == Some(commits.len()))
