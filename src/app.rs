@@ -35,7 +35,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Settings;
 use crate::http::{self, HttpState, Repairs};
 use crate::store;
-use crate::topics::{self, Seen};
+use crate::topics::{self, KnownTopic};
 use services::Services;
 use tasks::Running;
 
@@ -95,7 +95,7 @@ pub async fn run_for(
     database::check(&services.way).await?;
     let seen = match services.kafka {
         Some(_) => admission::topic(&services.topics()).await?,
-        None => Seen::default(),
+        None => KnownTopic::default(),
     };
     let schemas = schemas::at_start(&services).await?;
     let background = Background::new(services);

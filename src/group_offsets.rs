@@ -243,7 +243,7 @@ impl OffsetCommitter {
         tracing::warn!(group, "{error}");
         self.update_status(|status| {
             status.last_error = Some(error);
-            status.error_passes = false;
+            status.error_is_transient = false;
         });
         Ok(())
     }

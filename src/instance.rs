@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::store::leases::{Member, Standing};
+use crate::store::leases::{LeaseState, Member};
 
 /// This process among the instances: shared by publisher, projectors and all tasks that signal others.
 #[derive(Debug)]
@@ -79,8 +79,8 @@ impl Instance {
     }
 
     /// What a renewal found.
-    pub fn note(&self, standing: &Standing) {
-        self.peers.store(standing.others > 0, Ordering::Relaxed);
+    pub fn note(&self, lease_state: &LeaseState) {
+        self.peers.store(lease_state.others > 0, Ordering::Relaxed);
     }
 }
 

@@ -231,7 +231,7 @@ impl Projector {
         if maintains {
             outcome.add(&self.maintain(&mut connection, &job).await?);
         }
-        self.postgres.settle(&mut connection, &job, &self.feeding).await?;
+        self.postgres.mark_processed(&mut connection, &job, &self.feeding).await?;
         self.connection = Some(connection);
         Ok(Progress { outcome, chunks: chunks.len() })
     }

@@ -154,7 +154,7 @@ pub struct ProjectorStatus {
     pub offsets: OffsetsStatus,
     pub last_error: Option<String>,
     /// The error is forgotten once all goes well again; others stay for people to see.
-    pub error_passes: bool,
+    pub error_is_transient: bool,
     /// Why its steps fail: what is there to be applied is not. None: they do not.
     pub failing: Option<String>,
 }

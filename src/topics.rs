@@ -24,7 +24,7 @@ use crate::store::{self, Pool};
 use crate::wallet::TenantId;
 
 pub use crate::kafka::topics::KeyStrategy;
-pub use events::{Misfit, Seen, Tended};
+pub use events::{KnownTopic, Misfit, Tended};
 
 /// What the topics are made from.
 #[derive(Debug, Clone)]

@@ -98,7 +98,7 @@ impl Outcomes {
             return Some(Whole::Refused(failure.clone().into()));
         }
         if atomic {
-            return self.each.iter().enumerate().find_map(|(at, outcome)| guilty(at, outcome));
+            return self.each.iter().enumerate().find_map(|(at, outcome)| failure_at(at, outcome));
         }
         let first = first.filter(|_| failures().count() == self.each.len())?;
         let is_expired = |failure: &Failure| matches!(failure, Failure::KeyExpired { .. });
@@ -155,7 +155,7 @@ impl Outcomes {
 }
 
 /// What undid an atomic request: the refusal of the operation at a place, or its failure.
-fn guilty(at: usize, outcome: &Outcome) -> Option<Whole> {
+fn failure_at(at: usize, outcome: &Outcome) -> Option<Whole> {
     let failure = match outcome {
         Ok(Reply { result: Ok(_), .. }) | Err(Failure::Abandoned) => return None,
         Ok(Reply { result: Err(refusal), replayed }) => {

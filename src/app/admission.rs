@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::config::{KafkaSettings, SaslMechanism};
 use crate::kafka::Class;
 use crate::kafka::admin::Admin;
-use crate::topics::{Seen, Topics, Wiring};
+use crate::topics::{KnownTopic, Topics, Wiring};
 
 /// The start waits this long for Kafka to say what the topic is.
 const AT_START: Duration = Duration::from_secs(4);
@@ -44,15 +44,15 @@ pub(super) async fn check(settings: &KafkaSettings) -> anyhow::Result<()> {
 
 /// Freezes the count of partitions as the topic has it, before the first event is hashed. Where Kafka or
 /// Postgres do not answer, the service starts without: it asks again once they do.
-pub(super) async fn topic(wiring: &Wiring) -> anyhow::Result<Seen> {
+pub(super) async fn topic(wiring: &Wiring) -> anyhow::Result<KnownTopic> {
     let asking = async { Topics::open(wiring).await?.admit().await };
     match timeout(AT_START, asking).await {
         Ok(Ok(Ok(seen))) => Ok(seen),
         Ok(Ok(Err(misfit))) => Err(misfit).context("KAFKA_EVENTS_TOPIC"),
         Ok(Err(error)) => {
             tracing::debug!(%error, "the events topic is not known at the start");
-            Ok(Seen::default())
+            Ok(KnownTopic::default())
         }
-        Err(_) => Ok(Seen::default()),
+        Err(_) => Ok(KnownTopic::default()),
     }
 }

@@ -8,7 +8,7 @@ use crate::background::task::Task;
 use crate::backoff::Backoff;
 use crate::kafka::Connection;
 use crate::status::{COMMANDS, Problem, Status};
-use crate::topics::{Seen, Tended, Topics, TopicsError, Wiring};
+use crate::topics::{KnownTopic, Tended, Topics, TopicsError, Wiring};
 
 const EVERY: Duration = Duration::from_secs(5);
 /// While it is gone, or not as it has to be.
@@ -19,7 +19,7 @@ pub(super) struct Identity {
     pub connection: Arc<Connection>,
     pub status: Status,
     /// The topic as of the last look, first of all at the start.
-    pub seen: Seen,
+    pub seen: KnownTopic,
     /// Kept from round to round.
     pub open: Option<Topics>,
 }
@@ -49,7 +49,7 @@ async fn look(
     wiring: &Wiring,
     connection: &Connection,
     open: &mut Option<Topics>,
-    seen: &mut Seen,
+    seen: &mut KnownTopic,
 ) -> Result<Tended, TopicsError> {
     let topics = match open.take() {
         Some(topics) => topics,
@@ -73,7 +73,7 @@ fn report(status: &Status, tended: Tended) {
             let projectors = pipeline.projectors.iter_mut();
             for (_, projector) in projectors.filter(|(name, _)| **name != COMMANDS) {
                 projector.last_error = Some(error.clone());
-                projector.error_passes = false;
+                projector.error_is_transient = false;
             }
         });
     }

@@ -34,7 +34,7 @@ use crate::execute::Executor;
 use crate::projector::Projection;
 use crate::republisher::Republisher;
 use crate::retention::Retention;
-use crate::topics::Seen;
+use crate::topics::KnownTopic;
 
 /// A task that must not end before `stop`.
 pub(super) struct Running {
@@ -48,7 +48,7 @@ pub(super) struct Running {
 /// All tasks, in the order in which they begin. `seen`: the events topic at the start.
 pub(super) fn all(
     services: &Services,
-    seen: Seen,
+    seen: KnownTopic,
     executor: &Executor,
     metrics: PrometheusHandle,
 ) -> Vec<Running> {
@@ -134,7 +134,7 @@ fn republisher(s: &Services) -> Republisher {
 fn topic_watch(
     s: &Services,
     kafka: &Kafka,
-    seen: Seen,
+    seen: KnownTopic,
 ) -> impl Future<Output = ()> + Send + 'static {
     let identity = identity::Identity {
         wiring: s.topics(),

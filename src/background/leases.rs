@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::instance::Instance;
-use crate::store::leases::{self, Lease, Leased, Member, Standing};
+use crate::store::leases::{self, Lease, LeaseState, Leased, Member};
 use crate::store::{self, Pool};
 
 /// Everything is given up within this time; where Postgres is slow to take that, it runs out.
@@ -174,12 +174,12 @@ impl Leases {
         let Some(renewal) = self.shared.state().renewal(Instant::now()) else { return Ok(()) };
         let member = self.shared.instance.member();
         let sending = Box::pin(send(&self.shared.pool, &renewal, &member));
-        let standing = store::bounded(store::SILENT, sending).await?;
-        self.shared.instance.note(&standing);
-        let others = standing.others;
+        let lease_state = store::bounded(store::SILENT, sending).await?;
+        self.shared.instance.note(&lease_state);
+        let others = lease_state.others;
         let mut state = self.shared.state();
         let before = state.assigned.as_ref().map_or(0, BTreeMap::len);
-        if state.renewed(renewal, standing) {
+        if state.renewed(renewal, lease_state) {
             let partitions = state.assigned.as_ref().map_or(0, BTreeMap::len);
             let role = state.leased.role;
             tracing::debug!(role, before, partitions, others, "assigned");
@@ -229,7 +229,7 @@ impl Leases {
 }
 
 /// One that failed half way is sent again as a whole: each of its statements may be repeated.
-async fn send(pool: &Pool, renewal: &Renewal, member: &Member) -> store::Result<Standing> {
+async fn send(pool: &Pool, renewal: &Renewal, member: &Member) -> store::Result<LeaseState> {
     let mut connection = store::acquire(pool).await?;
     if renewal.opens {
         leases::open(&mut connection, &renewal.leased).await?;
@@ -289,15 +289,15 @@ impl State {
     }
 
     /// Takes in what a renewal found; whether something else is assigned now.
-    fn renewed(&mut self, renewal: Renewal, standing: Standing) -> bool {
+    fn renewed(&mut self, renewal: Renewal, lease_state: LeaseState) -> bool {
         self.opened = renewal.leased.partitions;
         // The database's clock read the statement later than it was sent.
         self.until = renewal.sent + self.lease;
         if self.due <= renewal.sent {
             self.due = renewal.sent + self.lease * 3 / 10;
         }
-        let mut leases = standing.leases;
-        let above = leases.split_off(standing.share.min(leases.len()));
+        let mut leases = lease_state.leases;
+        let above = leases.split_off(lease_state.share.min(leases.len()));
         self.surplus = above.iter().map(|lease| lease.partition).collect();
         self.finished.retain(|partition| self.surplus.contains(partition));
         let epochs = |of: &BTreeMap<i32, Lease>| -> BTreeMap<i32, i64> {
@@ -332,10 +332,10 @@ mod tests {
         State::new(Leased { tenant, role: "test", topic, partitions }, LEASE, now)
     }
 
-    fn standing(share: usize, partitions: impl IntoIterator<Item = (i32, i64)>) -> Standing {
+    fn lease_state(share: usize, partitions: impl IntoIterator<Item = (i32, i64)>) -> LeaseState {
         let lease = |(partition, epoch)| Lease { partition, epoch, last_offset: None };
         let leases = partitions.into_iter().map(lease).collect();
-        Standing { others: u32::from(share < 4), share, leases }
+        LeaseState { others: u32::from(share < 4), share, leases }
     }
 
     fn assigned(state: &State) -> Vec<i32> {
@@ -349,13 +349,13 @@ mod tests {
         let mut state = state(now, 4);
         let first = state.renewal(now).unwrap();
         assert!(first.opens);
-        assert!(state.renewed(first, standing(4, (0..4).map(|n| (n, 1)))));
+        assert!(state.renewed(first, lease_state(4, (0..4).map(|n| (n, 1)))));
         assert_eq!(assigned(&state), [0, 1, 2, 3]);
         assert_eq!(state.until, now + LEASE, "counted from the sending");
         assert!(state.renewal(now + Duration::from_millis(2999)).is_none());
         let next = state.renewal(now + Duration::from_secs(3)).unwrap();
         assert!(!next.opens);
-        assert!(!state.renewed(next, standing(4, (0..4).map(|n| (n, 1)))), "nothing is new");
+        assert!(!state.renewed(next, lease_state(4, (0..4).map(|n| (n, 1)))), "nothing is new");
     }
 
     #[test]
@@ -364,7 +364,7 @@ mod tests {
         let mut state = state(now, 4);
         let first = state.renewal(now).unwrap();
         state.due = now + Duration::from_millis(1);
-        state.renewed(first, standing(4, [(0, 1)]));
+        state.renewed(first, lease_state(4, [(0, 1)]));
         assert!(state.renewal(now + Duration::from_millis(1)).is_some());
     }
 
@@ -372,7 +372,7 @@ mod tests {
     fn what_is_above_the_share_goes_once_it_is_not_in_hand() {
         let now = Instant::now();
         let mut state = state(now, 4);
-        let all = || standing(2, (0..4).map(|n| (n, 1)));
+        let all = || lease_state(2, (0..4).map(|n| (n, 1)));
         let renewal = state.renewal(now).unwrap();
         assert!(state.renewed(renewal, all()));
         assert_eq!(assigned(&state), [0, 1]);
@@ -381,7 +381,7 @@ mod tests {
         assert_eq!(renewal.released, [2]);
         // It failed: the next one says the same.
         assert_eq!(state.renewal(now).unwrap().released, [2]);
-        assert!(state.renewed(renewal, standing(2, [(0, 1), (1, 1), (3, 1)])));
+        assert!(state.renewed(renewal, lease_state(2, [(0, 1), (1, 1), (3, 1)])));
         assert!(state.renewal(now).is_none());
         assert!(!state.finish(&BTreeSet::from([3]), now), "still in hand");
         assert!(state.finish(&BTreeSet::new(), now));
@@ -393,9 +393,9 @@ mod tests {
         let now = Instant::now();
         let mut state = state(now, 4);
         let renewal = state.renewal(now).unwrap();
-        state.renewed(renewal, standing(4, [(0, 1)]));
+        state.renewed(renewal, lease_state(4, [(0, 1)]));
         state.due = now;
         let renewal = state.renewal(now).unwrap();
-        assert!(state.renewed(renewal, standing(4, [(0, 3)])));
+        assert!(state.renewed(renewal, lease_state(4, [(0, 3)])));
     }
 }

@@ -14,14 +14,14 @@ use print::counted;
 
 use crate::answer::{DeadLetterStoryView, DeadLettersView};
 use crate::config::Settings;
-use crate::store::dead_letters::requests::{self, Chosen, Outstanding, Selection};
+use crate::store::dead_letters::requests::{self, MatchedRows, Outstanding, ReplaySelector};
 use crate::store::dead_letters::{self, Filter, STATES, Source};
 use crate::store::{self, Connection, parked};
 
 /// Between two looks at what is still to be done.
 const POLL: Duration = Duration::from_millis(200);
 /// Without any progress for so long, no service seems to be at work.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PROGRESS_WAIT_MAX: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Subcommand)]
 pub enum DlqCommand {
@@ -68,7 +68,7 @@ pub struct ListArgs {
 /// What is meant. Everything given must agree.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true)]
-pub struct Which {
+pub struct SelectorArgs {
     /// Dead letters by their ids, whatever their state; all others are taken where they are open
     #[arg(value_name = "ID")]
     ids: Vec<i64>,
@@ -89,7 +89,7 @@ pub struct Which {
 #[derive(Debug, Args)]
 pub struct SelectionArgs {
     #[command(flatten)]
-    which: Which,
+    which: SelectorArgs,
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -180,7 +180,7 @@ async fn replay(connection: &mut Connection, args: ReplayArgs) -> anyhow::Result
     let say = |text: String| {
         if selection.json { eprintln!("{text}") } else { println!("{text}") }
     };
-    if selection.dry_run || chosen == Chosen::default() {
+    if selection.dry_run || chosen == MatchedRows::default() {
         say(format!("to be replayed: {what}"));
         return Ok(true);
     }
@@ -214,7 +214,7 @@ async fn replay(connection: &mut Connection, args: ReplayArgs) -> anyhow::Result
                  happened: is a service running, with Kafka in reach? The request stays",
                 left.letters,
                 left.wallets,
-                PATIENCE.as_secs()
+                PROGRESS_WAIT_MAX.as_secs()
             ));
             Ok(false)
         }
@@ -223,7 +223,7 @@ async fn replay(connection: &mut Connection, args: ReplayArgs) -> anyhow::Result
 
 async fn quarantine(connection: &mut Connection, args: QuarantineArgs) -> anyhow::Result<bool> {
     let selection = &args.selection;
-    let Chosen { ids, .. } = chosen(connection, selection).await?;
+    let MatchedRows { ids, .. } = chosen(connection, selection).await?;
     if !selection.dry_run {
         confirm(selection, &format!("settle {}", counted(ids.len(), "dead letter")))?;
         requests::quarantine(connection, &ids, &args.note).await?;
@@ -231,7 +231,7 @@ async fn quarantine(connection: &mut Connection, args: QuarantineArgs) -> anyhow
     let word = if selection.dry_run { "to be settled" } else { "settled" };
     let text = format!("{word}: {}", counted(ids.len(), "dead letter"));
     if selection.json {
-        let chosen = Chosen { ids, wallets: Vec::new() };
+        let chosen = MatchedRows { ids, wallets: Vec::new() };
         println!("{}", serde_json::to_string_pretty(&chosen.view(selection.dry_run))?);
     } else {
         println!("{text}");
@@ -239,8 +239,8 @@ async fn quarantine(connection: &mut Connection, args: QuarantineArgs) -> anyhow
     Ok(true)
 }
 
-async fn chosen(connection: &mut Connection, args: &SelectionArgs) -> anyhow::Result<Chosen> {
-    let selection = Selection {
+async fn chosen(connection: &mut Connection, args: &SelectionArgs) -> anyhow::Result<MatchedRows> {
+    let selection = ReplaySelector {
         ids: args.which.ids.clone(),
         wallet: args.which.wallet.clone(),
         cause: args.which.cause.clone(),
@@ -271,7 +271,7 @@ fn confirm(args: &SelectionArgs, what: &str) -> anyhow::Result<()> {
 }
 
 /// Waits while there is progress; what is left.
-async fn done(connection: &mut Connection, chosen: &Chosen) -> anyhow::Result<Outstanding> {
+async fn done(connection: &mut Connection, chosen: &MatchedRows) -> anyhow::Result<Outstanding> {
     let (mut last, mut since) = (Outstanding::default(), Instant::now());
     let mut told = Instant::now();
     loop {
@@ -279,7 +279,7 @@ async fn done(connection: &mut Connection, chosen: &Chosen) -> anyhow::Result<Ou
         if left != last {
             (last, since) = (left, Instant::now());
         }
-        if left == Outstanding::default() || since.elapsed() > PATIENCE {
+        if left == Outstanding::default() || since.elapsed() > PROGRESS_WAIT_MAX {
             return Ok(left);
         }
         if told.elapsed() > Duration::from_secs(1) {
@@ -290,7 +290,7 @@ async fn done(connection: &mut Connection, chosen: &Chosen) -> anyhow::Result<Ou
     }
 }
 
-async fn still_parked(connection: &mut Connection, chosen: &Chosen) -> anyhow::Result<usize> {
+async fn still_parked(connection: &mut Connection, chosen: &MatchedRows) -> anyhow::Result<usize> {
     let mut count = 0;
     for wallet in &chosen.wallets {
         let id = Some(wallet.wallet_id.clone());

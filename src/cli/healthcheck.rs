@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use crate::config::Settings;
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
 pub struct HealthcheckArgs {
@@ -24,7 +24,7 @@ pub async fn run(args: HealthcheckArgs, settings: &Settings) -> anyhow::Result<b
         host => host.to_string(),
     };
     let port = settings.http.port;
-    let asked = tokio::time::timeout(PATIENCE, ask(&host, port, &args.path)).await;
+    let asked = tokio::time::timeout(ANSWER_TIMEOUT, ask(&host, port, &args.path)).await;
     let answer = asked.context("no answer in time")?.with_context(|| {
         format!("http://{host}:{port}{}: is the service running there?", args.path)
     })?;

@@ -34,7 +34,7 @@ enum What {
 
 /// What the key of a whole request says.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Standing {
+pub(super) enum KeyState {
     Free,
     /// It is this request's, which came first under the id `first`; empty where that is not kept.
     Taken {
@@ -112,33 +112,33 @@ impl KnownKeys {
     }
 
     /// What the key of a whole request says.
-    pub fn standing(&self, key: &Key, atomic: bool) -> Standing {
+    pub fn state_of(&self, key: &Key, atomic: bool) -> KeyState {
         if let Some(given) = self.given.get(&key.scope) {
             return match &given.what {
                 _ if given.fingerprint != key.fingerprint => {
-                    Standing::Forbidden(Failure::KeyReused)
+                    KeyState::Forbidden(Failure::KeyReused)
                 }
-                What::Request { first } => Standing::Taken { first: Arc::clone(first) },
-                What::Command(Err(refusal)) => Standing::Refused(refusal.clone()),
-                What::Command(Ok(_)) => Standing::Forbidden(Failure::Broken),
+                What::Request { first } => KeyState::Taken { first: Arc::clone(first) },
+                What::Command(Err(refusal)) => KeyState::Refused(refusal.clone()),
+                What::Command(Ok(_)) => KeyState::Forbidden(Failure::Broken),
             };
         }
-        let Some(row) = self.stored.get(&key.scope[..]) else { return Standing::Free };
+        let Some(row) = self.stored.get(&key.scope[..]) else { return KeyState::Free };
         if row.fingerprint != key.fingerprint {
-            return Standing::Forbidden(Failure::KeyReused);
+            return KeyState::Forbidden(Failure::KeyReused);
         }
         match &row.answer {
             StoredAnswer::Request { request_id } => {
-                Standing::Taken { first: Arc::clone(request_id) }
+                KeyState::Taken { first: Arc::clone(request_id) }
             }
-            StoredAnswer::Refusal(refusal) => Standing::Refused(refusal.clone()),
-            StoredAnswer::Effect { .. } => Standing::Forbidden(Failure::Broken),
+            StoredAnswer::Refusal(refusal) => KeyState::Refused(refusal.clone()),
+            StoredAnswer::Effect { .. } => KeyState::Forbidden(Failure::Broken),
             StoredAnswer::Dropped if atomic => {
                 let transaction_id = row.transaction_id;
-                Standing::Forbidden(Failure::KeyExpired { transaction_id })
+                KeyState::Forbidden(Failure::KeyExpired { transaction_id })
             }
             // The operations' own keys tell which of them were done.
-            StoredAnswer::Dropped => Standing::Taken { first: "".into() },
+            StoredAnswer::Dropped => KeyState::Taken { first: "".into() },
         }
     }
 }

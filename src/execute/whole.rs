@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::Request;
 use super::fold::{Decided, Fold};
-use super::known_keys::Standing;
+use super::known_keys::KeyState;
 use crate::answer::{Failure, Outcomes, Reply, Verdict};
 use crate::store::commands::StoredAnswer;
 
@@ -26,19 +26,19 @@ impl Fold<'_> {
     pub(super) fn judged(&self, request: &Request) -> Result<Verdict, Outcomes> {
         let Some(key) = &request.key else { return Ok(Verdict::New) };
         let count = request.operations.len();
-        match self.keys.standing(key, request.atomic) {
-            Standing::Free => Ok(Verdict::New),
+        match self.keys.state_of(key, request.atomic) {
+            KeyState::Free => Ok(Verdict::New),
             // An earlier part of this very request.
-            Standing::Taken { first } if *first == *request.context.request_id => Ok(Verdict::New),
-            Standing::Taken { first } => Ok(Verdict::Again { first }),
-            Standing::Refused(refusal) => {
+            KeyState::Taken { first } if *first == *request.context.request_id => Ok(Verdict::New),
+            KeyState::Taken { first } => Ok(Verdict::Again { first }),
+            KeyState::Refused(refusal) => {
                 let verdict = Verdict::Again { first: "".into() };
                 let abandoned = Outcomes::all(&Failure::Abandoned, count);
                 let first = std::iter::once(Ok(Reply::again(Err(refusal))));
                 let each = first.chain(abandoned.each).take(count).collect();
                 Err(Outcomes { each, verdict })
             }
-            Standing::Forbidden(failure) => Err(Outcomes::refused(&failure, count)),
+            KeyState::Forbidden(failure) => Err(Outcomes::refused(&failure, count)),
         }
     }
 

@@ -21,7 +21,7 @@ use report::Report;
 pub(super) use stats::{__path_kafka_stats, kafka_stats};
 
 /// A health page must answer even when Postgres does not.
-const PATIENCE: Duration = Duration::from_secs(2);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 /// What is counted for it is counted within this, or not known.
 const QUESTION: Duration = Duration::from_secs(1);
 #[allow(clippy::disallowed_methods, reason = "when the page was made, not when money moved")]
@@ -202,7 +202,7 @@ pub(super) async fn metrics(State(state): State<HttpState>) -> Response {
 
 /// A question to Postgres that is not waited for longer than a health page may take.
 async fn within<T>(answer: impl Future<Output = store::Result<T>>) -> Result<T, String> {
-    match tokio::time::timeout(PATIENCE, answer).await {
+    match tokio::time::timeout(QUERY_TIMEOUT, answer).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => {
             tracing::warn!(%error, "health: Postgres");
@@ -222,7 +222,7 @@ async fn held_back(pool: &store::Pool) -> Option<String> {
 /// A count that the server gives up by itself. It may be too slow although Postgres answers all else.
 async fn counted<T>(answer: impl Future<Output = store::Result<T>>) -> Result<T, String> {
     let slow = || format!("Postgres did not count it within {} s", QUESTION.as_secs());
-    match tokio::time::timeout(PATIENCE, answer).await {
+    match tokio::time::timeout(QUERY_TIMEOUT, answer).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => {
             tracing::warn!(%error, "health: a count");

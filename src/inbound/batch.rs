@@ -57,7 +57,7 @@ pub(super) struct Pending {
 }
 
 /// What becomes of `records`, in their order. None: the task is being stopped; they will be read again.
-pub(super) async fn settle<'a>(
+pub(super) async fn execute_chunk<'a>(
     shared: &Shared,
     stage: usize,
     records: &'a [Fetched],

@@ -61,7 +61,7 @@ struct Watch {
 }
 
 /// What a look found.
-struct Seen {
+struct Positions {
     /// Where the partitions stand in Postgres.
     stored: BTreeMap<i32, i64>,
     /// Where their readers had stood before that was read.
@@ -120,7 +120,7 @@ impl Consumer {
     }
 
     /// Starts and ends readers as the leases say.
-    fn follow(&mut self, seen: &Seen) {
+    fn follow(&mut self, seen: &Positions) {
         let in_hand = self.running.keys().copied().collect();
         let Some(assigned) = self.leases.assigned(&in_hand) else { return };
         let assigned: BTreeSet<i32> = assigned.into_keys().collect();
@@ -168,7 +168,7 @@ impl Consumer {
 
 impl Watch {
     /// Waits until there may be something to see, and looks.
-    async fn look(mut self) -> (Self, store::Result<Seen>) {
+    async fn look(mut self) -> (Self, store::Result<Positions>) {
         // The first look makes the rows that there is something to lease for.
         if self.opened > 0 {
             tokio::select! {
@@ -189,7 +189,7 @@ impl Watch {
         (self, seen)
     }
 
-    async fn read(&mut self) -> store::Result<Seen> {
+    async fn read(&mut self) -> store::Result<Positions> {
         let (shared, of) = (&self.shared, self.shared.subscription(self.stage));
         let partitions = shared.partitions(self.stage);
         if self.opened != partitions {
@@ -202,7 +202,7 @@ impl Watch {
         let (pool, tenant) = (&shared.parts.pool, store::PIPELINE);
         let places = group_offsets::positions(pool, tenant, of.projector, &of.topic).await?;
         let stored = places.iter().map(|place| (place.partition, place.next_offset)).collect();
-        Ok(Seen { stored, before })
+        Ok(Positions { stored, before })
     }
 }
 

@@ -1,4 +1,4 @@
-//! One partition's reader: fetches, waits until records are due, has them settled, and moves the
+//! One partition's reader: fetches, waits until records are due, has them executed, and moves the
 //! place on. A chunk at a time; the next one begins when everything of the last is done.
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::status::PartitionStatus;
 use crate::store::checkpoints::{self, Advance, Subscription};
 use crate::store::{self, Connection};
 
-/// Commands that are settled together, at most.
+/// Commands that are executed together, at most.
 const CHUNK: usize = 256;
 /// Bytes of one answer, as the topic has them.
 const FETCH_BYTES: i32 = 256 * 1024;
@@ -103,7 +103,8 @@ impl Worker {
             self.note(position, end, Some(first.timestamp));
             let due = self.due(stage, rest, fetched_at).await?;
             let (chunk, left) = rest.split_at_checked(due.min(CHUNK))?;
-            let mut handled = batch::settle(&self.shared, self.stage, chunk, &self.stop).await?;
+            let mut handled =
+                batch::execute_chunk(&self.shared, self.stage, chunk, &self.stop).await?;
             send::send(&self.shared, self.stage, self.partition, &mut handled, &self.stop).await?;
             let next = chunk.last().map_or(position, |record| record.offset + 1);
             let letters = letters::letters(&self.shared, self.stage, self.partition, &handled);

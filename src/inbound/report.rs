@@ -16,7 +16,7 @@ impl Shared {
     /// What was wrong is over. What else is wrong will be reported again.
     pub(super) fn report_well(&self) {
         self.change(|status| {
-            if status.error_passes {
+            if status.error_is_transient {
                 status.last_error = None;
             }
         });
@@ -27,11 +27,11 @@ impl Shared {
         tracing::debug!(error, "inbound commands");
         self.change(|status| {
             status.last_error = Some(error.to_owned());
-            status.error_passes = true;
+            status.error_is_transient = true;
         });
     }
 
-    /// A chunk is settled, and its place has moved.
+    /// A chunk is executed, and its place has moved.
     pub(super) fn report_handled(&self, stage: usize, handled: &[Handled]) {
         let (mut applied, mut duplicates, mut dead_letters, mut retried) = (0, 0, 0, 0);
         for one in handled {

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use uuid::Uuid;
 
 use super::Job;
-use super::chunk::{Chunk, Feed, Seen, dead_letter, of_another, unknown};
+use super::chunk::{Chunk, EventRef, Feed, dead_letter, of_another, unknown};
 use super::narrow::{Reason, give_up, narrow};
 use super::project::{AtHand, Known, Projected, Targets, project};
 use crate::event_cache::EventCache;
@@ -121,7 +121,7 @@ async fn look_up(
         for mut seen in std::mem::take(&mut chunk.records) {
             let event = named.next().flatten();
             if event.is_some() {
-                chunk.records.push(Seen { record: None, event, ..seen });
+                chunk.records.push(EventRef { record: None, event, ..seen });
                 continue;
             }
             let other = seen.record.as_ref().and_then(|r| of_another(job.deployment, r));

@@ -26,7 +26,7 @@ pub struct Chunk {
     pub partition: i32,
     pub expected: i64,
     pub next: i64,
-    pub records: Vec<Seen>,
+    pub records: Vec<EventRef>,
     pub dead: Vec<DeadLetter>,
     /// The server whose commits some of the events are, as they were kept; none: all were read.
     pub server: Option<i64>,
@@ -36,7 +36,7 @@ pub struct Chunk {
 
 /// A record that names an event. What it says of the event is never used: `events` is the record.
 #[derive(Debug)]
-pub struct Seen {
+pub struct EventRef {
     pub wallet: WalletKey,
     pub version: i64,
     pub event_id: Uuid,
@@ -62,7 +62,7 @@ impl Chunk {
         };
         for record in records {
             match head(&record) {
-                Ok(head) => chunk.records.push(Seen {
+                Ok(head) => chunk.records.push(EventRef {
                     wallet: (
                         TenantId::stored(&head.tenant_id),
                         WalletId::stored(&head.aggregate_id),
@@ -117,7 +117,7 @@ pub fn dead_letter(
 
 /// Why there is no event that a record names, as far as the record tells: its class and what it
 /// says.
-pub fn unknown(seen: &Seen) -> (&'static str, String) {
+pub fn unknown(seen: &EventRef) -> (&'static str, String) {
     let value = seen.record.as_ref().and_then(|record| record.value.as_deref());
     let head: Option<EnvelopeHead> = value.and_then(|value| serde_json::from_slice(value).ok());
     if let Some(head) = head {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::apply::{Outcome, apply};
-use super::chunk::{Chunk, Feed, Seen};
+use super::chunk::{Chunk, EventRef, Feed};
 use super::{Job, Projector};
 use crate::store::checkpoints::{self, Subscription};
 use crate::store::clusters::{self, Lacking, Pass};
@@ -82,7 +82,7 @@ impl Mend {
                 server: None,
             });
             let event_id = uuid::Uuid::nil();
-            chunk.records.push(Seen { wallet, version, event_id, record: None, event: None });
+            chunk.records.push(EventRef { wallet, version, event_id, record: None, event: None });
         }
         Ok(chunks.into_values().collect())
     }

@@ -22,7 +22,7 @@ use crate::wallet::WalletKey;
 
 /// Events of one transaction, at most; then, of a wallet that fails, fewer and fewer.
 const BUDGETS: [i64; 5] = [EVENTS_MAX, 500, 50, 5, 1];
-/// For so long a step looks for the guilty. What is applied by then stays so, the next goes on.
+/// For so long a step looks for the wallets at fault. What is applied by then stays so, the next goes on.
 const TIME: Duration = Duration::from_secs(20);
 /// Wallets that may be parked for each one whose rows were written: where more than four in five fail,
 /// it is not the wallets.
@@ -52,7 +52,7 @@ struct Search<'a> {
     applied: u64,
     /// Wallets of which rows were written.
     written: usize,
-    guilty: Vec<(WalletKey, Error)>,
+    failing: Vec<(WalletKey, Error)>,
 }
 
 /// Brings wallets to their targets in several transactions, and parks those that cannot be. Returns how
@@ -67,7 +67,7 @@ pub async fn narrow(
     probe(connection, job).await?;
     let wanted = missing(connection, job, targets).await?;
     let begun = Instant::now();
-    let mut search = Search { job, partitions, begun, applied: 0, written: 0, guilty: Vec::new() };
+    let mut search = Search { job, partitions, begun, applied: 0, written: 0, failing: Vec::new() };
     let unfinished = search.halve(connection, wanted).await?;
     let left = search.judge(connection, reason).await?;
     unfinished.or(left).map_or(Ok(search.applied), Err)
@@ -84,7 +84,7 @@ pub async fn probe(connection: &mut Connection, job: &Job) -> store::Result<()> 
 async fn statements(connection: &mut Connection, job: &Job) -> store::Result<()> {
     let of = &job.subscription;
     store::checkpoints::versions_lock(connection, of, &[]).await?;
-    store::parked::among(connection, of, &[]).await?;
+    store::parked::parked_of(connection, of, &[]).await?;
     store::recorded::recorded(connection, &[]).await?;
     (job.kind.write)(connection, &[]).await?;
     store::checkpoints::note(connection, of, &[], &[]).await.map(drop)
@@ -115,7 +115,7 @@ pub async fn give_up(connection: &mut Connection) {
 
 /// An error of the way to Postgres ends a search.
 fn of_rows(error: Error) -> store::Result<Error> {
-    if error.blame() == Blame::Nobody { Err(error) } else { Ok(error) }
+    if error.blame() == Blame::None { Err(error) } else { Ok(error) }
 }
 
 impl Search<'_> {
@@ -138,11 +138,11 @@ impl Search<'_> {
                 continue;
             }
             if let Some(error) = self.alone(connection, &group).await? {
-                self.guilty.extend(group.into_iter().map(|(wallet, _)| wallet).zip([error]));
+                self.failing.extend(group.into_iter().map(|(wallet, _)| wallet).zip([error]));
             }
-            if self.guilty.len() > self.allowed().max(UNPROVEN) && !groups.is_empty() {
+            if self.failing.len() > self.allowed().max(UNPROVEN) && !groups.is_empty() {
                 // Enough is known: it is not the wallets.
-                return Ok(self.guilty.pop().map(|(_, error)| error));
+                return Ok(self.failing.pop().map(|(_, error)| error));
             }
         }
         Ok(None)
@@ -207,7 +207,7 @@ impl Search<'_> {
         project(connection, self.job, targets, &AtHand::default(), budget).await
     }
 
-    /// Parks the guilty, as far as that is to be believed. An error: it is not, of some of them.
+    /// Parks the wallets at fault, as far as that is to be believed. An error: it is not, of some of them.
     async fn judge(
         &mut self,
         connection: &mut Connection,
@@ -215,14 +215,14 @@ impl Search<'_> {
     ) -> store::Result<Option<Error>> {
         let of = &self.job.subscription;
         let mut room = self.allowed();
-        if self.written == 0 && !self.guilty.is_empty() {
+        if self.written == 0 && !self.failing.is_empty() {
             let parked = store::parked::count(connection, of).await?;
             room = UNPROVEN.saturating_sub(usize::try_from(parked).unwrap_or(usize::MAX));
         }
         let mut left = None;
-        for (wallet, error) in std::mem::take(&mut self.guilty) {
+        for (wallet, error) in std::mem::take(&mut self.failing) {
             let believed = match error.blame() {
-                Blame::Nobody => false,
+                Blame::None => false,
                 Blame::Lasting => true,
                 Blame::Passing => self.written > 0 && reason == Reason::Passing,
             };

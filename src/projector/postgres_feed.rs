@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::chunk::{Chunk, Feed, Seen};
+use super::chunk::{Chunk, EventRef, Feed};
 use super::{Job, Projection};
 use crate::store::feed::Walk;
 use crate::store::{self, Connection};
@@ -21,7 +21,7 @@ const TICK_ACTIVE: Duration = Duration::from_millis(200);
 /// Between two walks while only looking.
 const TICK_IDLE: Duration = Duration::from_secs(1);
 /// Outbox rows looked at per partition and round.
-const SETTLE_ROWS: i64 = 500;
+const MARK_ROWS_MAX: i64 = 500;
 
 /// What the feed may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub struct PostgresFeed {
     role: Role,
     limit: i64,
     /// Whether outbox rows are marked processed here, for want of a publisher.
-    settles: bool,
+    marks: bool,
     due: Instant,
     /// Partitions that were taken over.
     active: BTreeSet<i32>,
@@ -48,8 +48,8 @@ pub struct PostgresFeed {
     /// Cursors that a running transaction holds: where, and since when.
     standing: BTreeMap<i32, (i64, Instant)>,
     /// The outbox row that the next round of settling begins behind, by partition.
-    settled: BTreeMap<i32, i64>,
-    settle_due: Instant,
+    marked_to: BTreeMap<i32, i64>,
+    marks_due: Instant,
 }
 
 /// What a walk brought.
@@ -65,18 +65,18 @@ pub struct Found {
 }
 
 impl PostgresFeed {
-    pub fn new(role: Role, limit: i64, settles: bool) -> Self {
+    pub fn new(role: Role, limit: i64, marks: bool) -> Self {
         let now = Instant::now();
         Self {
             role,
             limit,
-            settles,
+            marks,
             due: now,
             active: BTreeSet::new(),
             ahead: BTreeMap::new(),
             standing: BTreeMap::new(),
-            settled: BTreeMap::new(),
-            settle_due: now,
+            marked_to: BTreeMap::new(),
+            marks_due: now,
         }
     }
 
@@ -106,7 +106,7 @@ impl PostgresFeed {
         self.active.retain(|partition| held.contains(partition));
         self.ahead.retain(|partition, _| held.contains(partition));
         self.standing.retain(|partition, _| held.contains(partition));
-        self.settled.retain(|partition, _| held.contains(partition));
+        self.marked_to.retain(|partition, _| held.contains(partition));
         self.hurry();
     }
 
@@ -200,31 +200,33 @@ impl PostgresFeed {
     }
 
     /// Without Kafka: marks outbox rows that all projectors have applied.
-    pub async fn settle(
+    pub async fn mark_processed(
         &mut self,
         connection: &mut Connection,
         job: &Job,
         held: &BTreeSet<i32>,
     ) -> store::Result<()> {
-        if !self.settles || Instant::now() < self.settle_due {
+        if !self.marks || Instant::now() < self.marks_due {
             return Ok(());
         }
-        self.settle_due = Instant::now() + TICK_ACTIVE;
+        self.marks_due = Instant::now() + TICK_ACTIVE;
         let after: Vec<(i32, i64)> = held
             .iter()
-            .map(|partition| (*partition, self.settled.get(partition).copied().unwrap_or(i64::MIN)))
+            .map(|partition| {
+                (*partition, self.marked_to.get(partition).copied().unwrap_or(i64::MIN))
+            })
             .collect();
         let all = Projection::ALL.map(Projection::name);
         let of = &job.subscription;
         store::begin(connection).await?;
         store::feed::steady(connection).await?;
-        let done = store::feed::settle(connection, of, &all, &after, SETTLE_ROWS).await?;
+        let done = store::feed::mark_processed(connection, of, &all, &after, MARK_ROWS_MAX).await?;
         store::commit(connection).await?;
-        for settled in done {
+        for mark in done {
             // At the end of the set the next round begins again: what was passed over may be applied.
-            self.settled.insert(settled.partition, settled.last_id.unwrap_or(i64::MIN));
-            if settled.marked >= SETTLE_ROWS {
-                self.settle_due = Instant::now();
+            self.marked_to.insert(mark.partition, mark.last_id.unwrap_or(i64::MIN));
+            if mark.marked >= MARK_ROWS_MAX {
+                self.marks_due = Instant::now();
             }
         }
         Ok(())
@@ -233,8 +235,13 @@ impl PostgresFeed {
 
 fn chunk(walk: Walk, next: i64, feeds: bool) -> Chunk {
     let pending = if feeds { walk.pending } else { Vec::new() };
-    let seen =
-        |(wallet, version, event_id)| Seen { wallet, version, event_id, record: None, event: None };
+    let seen = |(wallet, version, event_id)| EventRef {
+        wallet,
+        version,
+        event_id,
+        record: None,
+        event: None,
+    };
     Chunk {
         feed: Feed::Postgres,
         partition: walk.partition,

@@ -43,7 +43,7 @@ pub struct Projected {
 
 /// What was applied of some wallets, whether or not they are parked.
 #[derive(Debug, Default)]
-pub struct Stretch {
+pub struct Applied {
     pub applied: u64,
     /// Wallets of which rows were written.
     pub written: usize,
@@ -65,11 +65,11 @@ pub async fn project(
     let wallets: Vec<&WalletKey> = targets.keys().collect();
     let before = store::checkpoints::versions_lock(connection, of, &wallets).await?;
     // A statement after the locks: it sees who was parked or released while they were waited for.
-    let mut parked = store::parked::among(connection, of, &wallets).await?;
+    let mut parked = store::parked::parked_of(connection, of, &wallets).await?;
     let (ranges, complete) = ranges(targets, &before, &parked, budget);
     let moves = if complete { at_hand.moves } else { &[] };
     let at_hand = AtHand { events: at_hand.events, moves };
-    let done = stretch(connection, job, &ranges, &at_hand, &before).await?;
+    let done = apply_ranges(connection, job, &ranges, &at_hand, &before).await?;
     for found in done.refused {
         let (wallet, version, text) = (&found.wallet, found.version, &found.cause);
         report::parked(job, wallet, version, found.kind(), text);
@@ -83,19 +83,19 @@ pub async fn project(
 
 /// Applies these ranges of wallets whose versions `before` are locked, and makes the moves. Neither
 /// begins nor commits, and parks no wallet.
-pub async fn stretch(
+pub async fn apply_ranges(
     connection: &mut Connection,
     job: &Job,
     ranges: &[Range],
     at_hand: &AtHand<'_>,
     before: &HashMap<WalletKey, i64>,
-) -> store::Result<Stretch> {
+) -> store::Result<Applied> {
     let of = &job.subscription;
     if ranges.is_empty() {
         if !at_hand.moves.is_empty() {
             store::checkpoints::advance(connection, of, at_hand.moves).await?;
         }
-        return Ok(Stretch::default());
+        return Ok(Applied::default());
     }
     let found = read(connection, ranges, at_hand.events).await?;
     let (mut events, mut refused) = readable(ranges, found);
@@ -120,7 +120,7 @@ pub async fn stretch(
         store::checkpoints::note(connection, of, &reached, at_hand.moves).await?;
     }
     let applied = u64::try_from(events.len()).unwrap_or(0);
-    Ok(Stretch { applied, written: written.wallets, reached, refused })
+    Ok(Applied { applied, written: written.wallets, reached, refused })
 }
 
 /// The events of the ranges, each wallet's in order: those at hand, and what lies between them.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::Job;
 use super::narrow::{give_up, probe};
-use super::project::{AtHand, Targets, ranges, stretch};
+use super::project::{AtHand, Targets, apply_ranges, ranges};
 use crate::store::parked::Cause;
 use crate::store::{self, Blame, Connection};
 use crate::wallet::WalletKey;
@@ -92,7 +92,7 @@ pub(super) async fn one(
         };
         give_up(connection).await;
         match error.blame() {
-            Blame::Nobody => return Err(error),
+            Blame::None => return Err(error),
             Blame::Passing if tries > 1 => tries -= 1,
             // Event by event up to the one that cannot be applied.
             Blame::Lasting if budget > 1 => budget = 1,
@@ -133,19 +133,19 @@ async fn pass(
 ) -> store::Result<Ended> {
     let of = &job.subscription;
     let before = store::checkpoints::versions_lock(connection, of, &[wallet]).await?;
-    if !store::parked::take(connection, of, wallet).await? {
+    if !store::parked::claim(connection, of, wallet).await? {
         return Ok(Ended::Taken);
     }
     let last = store::recorded::last_version(connection, wallet).await?.unwrap_or(0);
     let targets = Targets::from([(wallet.clone(), last)]);
     // It waits, and is to be tried all the same.
     let (ranges, complete) = ranges(&targets, &before, &HashSet::new(), budget);
-    let done = stretch(connection, job, &ranges, &AtHand::default(), &before).await?;
+    let done = apply_ranges(connection, job, &ranges, &AtHand::default(), &before).await?;
     if let Some(found) = done.refused.first() {
         let (version, cause) = (found.version, found.cause.as_str());
         stays(job, wallet, version, cause);
         let cause = Cause { text: cause, newer: found.newer };
-        store::parked::failed_again(connection, of, wallet, version, cause).await?;
+        store::parked::record_failure(connection, of, wallet, version, cause).await?;
         return Ok(Ended::Failed(done.applied));
     }
     if complete {
@@ -153,7 +153,7 @@ async fn pass(
         return Ok(Ended::Released(done.applied));
     }
     let reached = done.reached.get(wallet).copied();
-    store::parked::moved(connection, of, wallet, next(&before, wallet, reached)).await?;
+    store::parked::set_version(connection, of, wallet, next(&before, wallet, reached)).await?;
     Ok(Ended::More(done.applied))
 }
 
@@ -169,7 +169,7 @@ async fn failed(
     let version = next(&before, wallet, None);
     stays(job, wallet, version, cause);
     let cause = Cause { text: cause, newer: false };
-    store::parked::failed_again(connection, of, wallet, version, cause).await
+    store::parked::record_failure(connection, of, wallet, version, cause).await
 }
 
 fn stays(job: &Job, (tenant, wallet): &WalletKey, version: i64, cause: &str) {

@@ -34,7 +34,7 @@ impl Projector {
     pub(super) fn report_error(&self, error: &str, passes: bool) {
         self.change(|status| {
             status.last_error = Some(error.to_owned());
-            status.error_passes = passes;
+            status.error_is_transient = passes;
         });
     }
 
@@ -100,7 +100,7 @@ impl Projector {
         let well = self.kafka.as_ref().is_none_or(KafkaFeed::is_well);
         self.change(|status| {
             status.partitions = places;
-            if well && status.error_passes {
+            if well && status.error_is_transient {
                 status.last_error = None;
             }
         });

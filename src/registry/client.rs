@@ -22,7 +22,7 @@ use super::RegistryError;
 use crate::config::RegistrySettings;
 
 /// A registry that is silent for longer is away.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 const MEDIA_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 
@@ -74,8 +74,8 @@ impl Client {
         let away =
             |cause: String| RegistryError::Away { registry: self.settings.to_string(), cause };
         let exchange = Box::pin(self.exchange(method, path, body));
-        let answer = timeout(PATIENCE, exchange).await;
-        let answer = answer.map_err(|_| away(format!("nothing within {PATIENCE:?}")))?;
+        let answer = timeout(ANSWER_TIMEOUT, exchange).await;
+        let answer = answer.map_err(|_| away(format!("nothing within {ANSWER_TIMEOUT:?}")))?;
         let (status, body) = answer.map_err(|cause| away(cause.to_string()))?;
         Ok(Answer { status, body, registry: self.settings.to_string(), what })
     }

@@ -105,7 +105,7 @@ fn pool_with(options: PgPoolOptions, way: &Way, session: Session) -> Result<Pool
             let (way, session) = (way.clone(), session.clone());
             Box::pin(async move {
                 way.check().await?;
-                session.settle(connection).await
+                session.configure(connection).await
             })
         })
         .after_release(move |connection, of| {
@@ -126,7 +126,7 @@ pub async fn connect_lane(way: &Way, lock_timeout: Duration) -> Result<Connectio
 async fn open(way: &Way, session: &Session) -> Result<Connection> {
     let mut connection = Connection::connect_with(&session.options(way.url())?).await?;
     way.check().await?;
-    session.settle(&mut connection).await?;
+    session.configure(&mut connection).await?;
     Ok(connection)
 }
 
@@ -148,7 +148,7 @@ pub async fn migrate(settings: &DatabaseSettings) -> Result<Option<String>> {
     let mut connection = open(&Way::new(&settings.migration_url), &session).await?;
     MIGRATIONS.run(&mut connection).await.map_err(sqlx::Error::from)?;
     let service = PgConnectOptions::from_str(settings.url.expose())?;
-    roles::settle(&mut connection, service.get_username(), &MIGRATIONS).await
+    roles::prepare(&mut connection, service.get_username(), &MIGRATIONS).await
 }
 
 /// A session of the owner, for work that takes long.
@@ -163,7 +163,7 @@ pub(super) fn missing(applied: &[i64]) -> usize {
 }
 
 /// A cancelled BEGIN may have left the session inside a transaction: such a one is not used again,
-/// nor one that is not the session that was settled. Nor one that cannot write: opened while the
+/// nor one that is not the session that was configured. Nor one that cannot write: opened while the
 /// database was read-only by default it would stay so for ever, and one of a standby reads the past.
 /// As a simple query: there a statement's time and its transaction's are the same, unless the
 /// transaction is older. (A ROLLBACK would do too, and have the server log a warning each time.)

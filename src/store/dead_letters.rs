@@ -91,7 +91,7 @@ pub struct Kept {
 
 /// One dead letter with all that is known of it.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
-pub struct Story {
+pub struct DeadLetterDetail {
     #[sqlx(flatten)]
     pub kept: Kept,
     pub projectors: Vec<String>,
@@ -311,7 +311,7 @@ pub async fn list(connection: &mut Connection, filter: &Filter) -> Result<Vec<Ke
 }
 
 /// One dead letter, whole.
-pub async fn show(connection: &mut Connection, id: i64) -> Result<Option<Story>> {
+pub async fn show(connection: &mut Connection, id: i64) -> Result<Option<DeadLetterDetail>> {
     let sql = format!(
         "select {STATE} as state, d.headers::text as headers, d.id, d.source, d.topic, d.partition, \
              d.\"offset\", d.key, d.error_class, d.error_message, d.attempts, d.replay_count, \

@@ -36,7 +36,7 @@ pub enum Class {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
     /// Nothing: Postgres or the way to it is away, or takes nothing from anybody.
-    Nobody,
+    None,
     /// The same again may succeed. If it goes on, some row may be at fault.
     Passing,
     /// Some row, or what every row needs: a table, a column, a right.
@@ -142,13 +142,13 @@ impl Error {
             state.as_deref().is_some_and(|state| classes.iter().any(|c| state.starts_with(c)))
         };
         match self.class() {
-            _ if self.is_stale() => Blame::Nobody,
+            _ if self.is_stale() => Blame::None,
             Class::Data | Class::Broken => Blame::Lasting,
             Class::Conflict => Blame::Passing,
             // A session that was ended, a standby, a login that is refused.
-            Class::Unavailable if starts(&["57P", "25", "28", "3D"]) => Blame::Nobody,
+            Class::Unavailable if starts(&["57P", "25", "28", "3D"]) => Blame::None,
             Class::Unavailable if state.is_some() => Blame::Passing,
-            Class::Unavailable => Blame::Nobody,
+            Class::Unavailable => Blame::None,
         }
     }
 

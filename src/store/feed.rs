@@ -157,9 +157,9 @@ impl WalkRow {
     }
 }
 
-/// What [`settle`] did in one partition.
+/// What [`mark_processed`] did in one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
-pub struct Settled {
+pub struct Marked {
     pub partition: i32,
     /// The last row that was looked at; none where there was nothing left.
     pub last_id: Option<i64>,
@@ -169,13 +169,13 @@ pub struct Settled {
 /// Marks outbox rows processed, not published, that all `projectors` have applied: without Kafka
 /// no publisher does. Looks at `limit` rows of each partition behind the given id, so that rows of
 /// parked wallets cannot hide those behind them.
-pub async fn settle(
+pub async fn mark_processed(
     connection: &mut Connection,
     of: &Subscription,
     projectors: &[&str],
     after: &[(i32, i64)],
     limit: i64,
-) -> Result<Vec<Settled>> {
+) -> Result<Vec<Marked>> {
     Ok(sqlx::query_as(
         "with looked as materialized ( \
             select a.partition, o.tenant_id, o.id, o.aggregate_id, o.event_version \

@@ -45,7 +45,7 @@ pub struct Lease {
 
 /// What a member has after a renewal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct LeaseState {
     /// The number of other live members.
     pub others: u32,
     /// The number of partitions it should have; what is above that it should give up.
@@ -141,7 +141,7 @@ pub async fn renew(
     connection: &mut Connection,
     leased: &Leased,
     member: &Member,
-) -> Result<Standing> {
+) -> Result<LeaseState> {
     let rows: Vec<Row> = sqlx::query_as(RENEW)
         .bind(&leased.tenant)
         .bind(leased.role)
@@ -158,7 +158,7 @@ pub async fn renew(
         let (partition, epoch, last_offset) = (row.partition?, row.epoch?, row.last_offset);
         Some(Lease { partition, epoch, last_offset })
     };
-    Ok(Standing {
+    Ok(LeaseState {
         others: first.and_then(|row| u32::try_from(row.others).ok()).unwrap_or(0),
         share: first.and_then(|row| usize::try_from(row.share).ok()).unwrap_or(0),
         leases: rows.iter().filter_map(lease).collect(),

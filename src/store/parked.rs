@@ -82,7 +82,7 @@ pub async fn park(
 }
 
 /// Those of some wallets that are parked.
-pub async fn among(
+pub async fn parked_of(
     connection: &mut Connection,
     of: &Subscription,
     wallets: &[&WalletKey],
@@ -121,7 +121,7 @@ pub async fn due(
 
 /// Takes a wallet for the running transaction's attempt; false where it is not due any more, or
 /// another instance is at it.
-pub async fn take(
+pub async fn claim(
     connection: &mut Connection,
     of: &Subscription,
     (tenant, wallet): &WalletKey,
@@ -140,7 +140,7 @@ pub async fn take(
 }
 
 /// The attempt failed, at this version: the next follows later, or when an operator asks.
-pub async fn failed_again(
+pub async fn record_failure(
     connection: &mut Connection,
     of: &Subscription,
     (tenant, wallet): &WalletKey,
@@ -187,7 +187,7 @@ pub async fn count(connection: &mut Connection, of: &Subscription) -> Result<i64
 }
 
 /// A stretch is applied and there is more: the wallet stays parked at its next version.
-pub async fn moved(
+pub async fn set_version(
     connection: &mut Connection,
     of: &Subscription,
     (tenant, wallet): &WalletKey,

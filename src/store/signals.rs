@@ -11,7 +11,7 @@ use super::{Error, Pool, Result, Way};
 
 const COMMITS_CHANNEL: &str = "wallex_commits";
 /// Everything but waiting takes a moment, or the way to the server is broken.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A silence this long is checked.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -41,7 +41,7 @@ impl Listener {
             let alone = PgPoolOptions::new().max_connections(1).max_lifetime(None);
             let alone = alone.idle_timeout(None).after_connect(move |connection, _| {
                 let settings = settings.clone();
-                Box::pin(async move { settings.settle(connection).await })
+                Box::pin(async move { settings.configure(connection).await })
             });
             let pool = alone.connect_with(options).await?;
             let mut session = PgListener::connect_with(&pool).await?;
@@ -56,7 +56,7 @@ impl Listener {
             }
             Ok(Self { session, owner: owner.to_owned() })
         };
-        super::bounded(PATIENCE, connecting).await
+        super::bounded(ANSWER_TIMEOUT, connecting).await
     }
 
     /// The next signal of another instance. An error ends the session: with it the lock is gone.
@@ -64,7 +64,7 @@ impl Listener {
         loop {
             let heard = tokio::time::timeout(QUIET, self.session.try_recv()).await;
             let Ok(heard) = heard else {
-                super::bounded(PATIENCE, self.look()).await?;
+                super::bounded(ANSWER_TIMEOUT, self.look()).await?;
                 continue;
             };
             let Some(notification) = heard? else {
@@ -99,5 +99,5 @@ pub async fn committed(pool: &Pool, owner: &str) -> Result<()> {
         let tell = sqlx::query("select pg_notify($1, $2)").bind(COMMITS_CHANNEL).bind(owner);
         Ok(tell.execute(pool).await.map(drop)?)
     };
-    super::bounded(PATIENCE, telling).await
+    super::bounded(ANSWER_TIMEOUT, telling).await
 }

@@ -33,7 +33,7 @@ pub enum Misfit {
 
 /// What this process has seen of the topic so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct KnownTopic {
     id: Option<Uuid>,
     /// It was not there when looked for last.
     absent: bool,
@@ -56,7 +56,7 @@ impl Topics {
     /// At the start: refuses a topic that has too few partitions for what is hashed already, and to books
     /// that are new to the topic one that holds another deployment's events. Nothing is noted then. One
     /// that is not there is made, before any client asks for it.
-    pub async fn admit(&self) -> Result<Result<Seen, Misfit>, TopicsError> {
+    pub async fn admit(&self) -> Result<Result<KnownTopic, Misfit>, TopicsError> {
         let topic = self.wiring.kafka.events_topic.as_str();
         let frozen = known::frozen(&self.wiring.pool, &shared(), topic).await?;
         let Some(found) = self.found().await? else {
@@ -65,7 +65,7 @@ impl Topics {
             for topic in self.make_own().await.unwrap_or_default() {
                 tracing::info!(topic, "topic created");
             }
-            return Ok(Ok(Seen { id: None, absent: true }));
+            return Ok(Ok(KnownTopic { id: None, absent: true }));
         };
         let is_known = frozen.is_some_and(|(_, id)| id == Some(found.id));
         if !is_known && let Some(misfit) = self.others(&found).await? {
@@ -83,7 +83,7 @@ impl Topics {
         if has < needs {
             return Ok(Err(Misfit::TooFew { topic: topic.to_owned(), has, needs }));
         }
-        Ok(Ok(Seen { id: Some(found.id), absent: false }))
+        Ok(Ok(KnownTopic { id: Some(found.id), absent: false }))
     }
 
     /// The count that wallets are hashed over: what is frozen, else what the topic has, else the setting.
@@ -98,7 +98,7 @@ impl Topics {
 
     /// Now and then: makes what is gone, notes which topic it is, and completes one that a broker has made
     /// by itself, with a count of its own, where this process saw the topic of before go.
-    pub async fn tend(&self, seen: &mut Seen) -> Result<Tended, TopicsError> {
+    pub async fn tend(&self, seen: &mut KnownTopic) -> Result<Tended, TopicsError> {
         let mut tended = Tended { created: self.make_own().await?, ..Tended::default() };
         let Some(mut found) = self.found().await? else {
             seen.absent = true;
@@ -122,7 +122,7 @@ impl Topics {
                 Err(error) => tracing::debug!(%error, "the events topic was not completed"),
             }
         }
-        *seen = Seen { id: Some(found.id), absent: false };
+        *seen = KnownTopic { id: Some(found.id), absent: false };
         if !found.id.is_nil() {
             tended.recreated = self.note(topic, found.id).await?;
         }

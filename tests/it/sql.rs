@@ -19,9 +19,9 @@ use types::Ty;
 /// Statements whose text is put together at run time, as `file: function`, and why.
 const UNREAD: [(&str, &str); 7] = [
     ("store/commands/write.rs: write_batch", "numbers its own columns; every command runs it"),
-    ("store/connect/roles.rs: settle", "the grants of the migrations, which they have run"),
+    ("store/connect/roles.rs: prepare", "the grants of the migrations, which they have run"),
     ("store/connect/roles.rs: attempt", "names a login, which no statement can be given"),
-    ("store/connect/session.rs: settle", "the session's own settings; every connection runs it"),
+    ("store/connect/session.rs: configure", "the session's own settings; every connection runs it"),
     ("store/entries.rs: of_reference", FILTERS),
     ("store/entries.rs: filtered", FILTERS),
     ("store/read_model.rs: list", FILTERS),

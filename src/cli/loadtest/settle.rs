@@ -9,7 +9,7 @@ use super::client::{Answer, Client, Failure};
 use super::tally::Tally;
 
 /// How long an outcome may stay unknown.
-const PATIENCE: Duration = Duration::from_secs(60);
+const OUTCOME_WAIT_MAX: Duration = Duration::from_secs(60);
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
@@ -21,7 +21,7 @@ pub async fn settle(
     key: Option<&str>,
     body: &str,
 ) -> Result<Answer, String> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + OUTCOME_WAIT_MAX;
     let mut pause = PAUSE_FIRST;
     loop {
         let answer = client.post(path, key, body.to_owned()).await;

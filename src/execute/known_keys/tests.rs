@@ -88,9 +88,9 @@ fn a_dropped_answer_names_its_transaction() {
     let (key, keys) = known(StoredAnswer::Dropped);
     let expired = Failure::KeyExpired { transaction_id: TRANSACTION };
     assert_eq!(keys.outcome(&key, &transfer("1")), Some(Err(expired.clone())));
-    assert_eq!(keys.standing(&key, true), Standing::Forbidden(expired));
+    assert_eq!(keys.state_of(&key, true), KeyState::Forbidden(expired));
     // The operations of a request that is not atomic have keys of their own.
-    assert_eq!(keys.standing(&key, false), Standing::Taken { first: "".into() });
+    assert_eq!(keys.state_of(&key, false), KeyState::Taken { first: "".into() });
 }
 
 #[test]
@@ -110,12 +110,12 @@ fn another_command_under_the_key_is_refused_whether_stored_or_given() {
 fn the_key_of_a_request_tells_which_came_first() {
     let request_id = "r-1".into();
     let (key, mut keys) = known(StoredAnswer::Request { request_id });
-    assert_eq!(keys.standing(&key, false), Standing::Taken { first: "r-1".into() });
+    assert_eq!(keys.state_of(&key, false), KeyState::Taken { first: "r-1".into() });
     let free = Key::new("free", &transfer("1"));
-    assert_eq!(keys.standing(&free, false), Standing::Free);
+    assert_eq!(keys.state_of(&free, false), KeyState::Free);
     keys.give_request(&free, "r-2".into());
     assert!(keys.is_taken(&free));
-    assert_eq!(keys.standing(&free, false), Standing::Taken { first: "r-2".into() });
+    assert_eq!(keys.state_of(&free, false), KeyState::Taken { first: "r-2".into() });
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::http::problem::{HttpError, HttpResult};
 use crate::http::query::Parameters;
 use crate::http::{HttpState, cursor};
 use crate::request::{Fault, Ids, Text, Value, body, one_of, words};
-use crate::store::dead_letters::requests::{self as asked, Chosen, Selection};
+use crate::store::dead_letters::requests::{self as asked, MatchedRows, ReplaySelector};
 use crate::store::dead_letters::{self, Filter, STATES, Source};
 use crate::store::{self, Connection, parked};
 use crate::wallet::WalletId;
@@ -118,11 +118,11 @@ pub(in crate::http) async fn quarantine(
 ) -> HttpResult<Response> {
     let (selection, dry_run, note) = (body.selection.checked()?, body.dry_run, body.note.0);
     let mut connection = store::acquire(&state.pools.upkeep).await?;
-    let Chosen { ids, .. } = choose(&mut connection, &selection).await?;
+    let MatchedRows { ids, .. } = choose(&mut connection, &selection).await?;
     if !dry_run {
         asked::quarantine(&mut connection, &ids, &note).await?;
     }
-    Ok(json(&Chosen { ids, wallets: Vec::new() }.view(dry_run)))
+    Ok(json(&MatchedRows { ids, wallets: Vec::new() }.view(dry_run)))
 }
 
 body! {
@@ -177,14 +177,14 @@ impl Value for SourceWord {
 
 impl SelectionBody {
     /// What is selected: all of them only where the request says so.
-    fn checked(self) -> HttpResult<Selection> {
-        let selection = Selection {
+    fn checked(self) -> HttpResult<ReplaySelector> {
+        let selection = ReplaySelector {
             ids: self.ids.map_or_else(Vec::new, |ids| ids.0),
             wallet: self.wallet_id.map(|id| id.as_str().to_owned()),
             cause: self.cause,
             source: self.source.map(|source| source.0.to_owned()),
         };
-        let Selection { ids, wallet, cause, source } = &selection;
+        let ReplaySelector { ids, wallet, cause, source } = &selection;
         let named = !ids.is_empty() || [wallet, cause, source].iter().any(|one| one.is_some());
         match self.all || named {
             true => Ok(selection),
@@ -201,7 +201,10 @@ fn known_source(word: &str) -> Option<String> {
     Source::WORDS.contains(&word).then(|| word.to_owned())
 }
 
-async fn choose(connection: &mut Connection, selection: &Selection) -> HttpResult<Chosen> {
+async fn choose(
+    connection: &mut Connection,
+    selection: &ReplaySelector,
+) -> HttpResult<MatchedRows> {
     let chosen = asked::choose(connection, selection).await?;
     let unknown: Vec<i64> =
         selection.ids.iter().copied().filter(|id| !chosen.ids.contains(id)).collect();

@@ -12,7 +12,7 @@ use super::super::{Connection, Error, Result};
 const SINCE_OPTIONS: i32 = 160_000;
 
 #[derive(sqlx::FromRow)]
-struct Standing {
+struct RoleState {
     version: i32,
     /// There is such a role.
     exists: bool,
@@ -22,34 +22,38 @@ struct Standing {
 
 /// Makes the role, gives it what migrations gave while it was not there, and lets `login` take it.
 /// Returns what to ask an administrator for, where the owner may not.
-pub(super) async fn settle(
+pub(super) async fn prepare(
     connection: &mut Connection,
     login: &str,
     migrations: &Migrator,
 ) -> Result<Option<String>> {
-    let mut standing = standing(connection).await?;
-    if !standing.exists {
+    let mut role_state = role_state(connection).await?;
+    if !role_state.exists {
         if attempt(connection, "create role wallex_app nologin").await? {
-            standing.exists = true;
-            standing.entitled = false;
+            role_state.exists = true;
+            role_state.entitled = false;
         } else {
-            return Ok(Some(asking(&["CREATE ROLE wallex_app NOLOGIN"], login, standing.version)));
+            return Ok(Some(asking(
+                &["CREATE ROLE wallex_app NOLOGIN"],
+                login,
+                role_state.version,
+            )));
         }
     }
-    if !standing.entitled {
+    if !role_state.entitled {
         for block in migrations.iter().flat_map(|migration| grants(migration.sql.as_str())) {
             sqlx::raw_sql(AssertSqlSafe(block)).execute(&mut *connection).await?;
         }
     }
-    if may_take(connection, login, standing.version).await? {
+    if may_take(connection, login, role_state.version).await? {
         return Ok(None);
     }
-    let grant = grant(login, standing.version);
+    let grant = grant(login, role_state.version);
     let given = attempt(connection, &grant).await?;
-    Ok((!given).then(|| asking(&[], login, standing.version)))
+    Ok((!given).then(|| asking(&[], login, role_state.version)))
 }
 
-async fn standing(connection: &mut Connection) -> Result<Standing> {
+async fn role_state(connection: &mut Connection) -> Result<RoleState> {
     Ok(sqlx::query_as(
         "select current_setting('server_version_num')::int as version, \
             exists (select from pg_roles where rolname = 'wallex_app') as exists, \

@@ -113,7 +113,7 @@ impl Session {
     }
 
     /// Sends all settings to the session.
-    pub async fn settle(
+    pub async fn configure(
         &self,
         connection: &mut Connection,
     ) -> std::result::Result<(), sqlx::Error> {

@@ -4,15 +4,15 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+static STALE_SEEN_AT: Mutex<Option<Instant>> = Mutex::new(None);
 
 /// A session was stale just now.
 pub(in super::super) fn note() {
-    *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    *STALE_SEEN_AT.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
 }
 
 /// Whether a session of this age is to be suspected.
 pub(super) fn is_suspect(age: Duration) -> bool {
-    let last = *LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    let last = *STALE_SEEN_AT.lock().unwrap_or_else(PoisonError::into_inner);
     last.is_some_and(|last| last.elapsed() < age)
 }

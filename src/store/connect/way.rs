@@ -17,7 +17,7 @@ use crate::store::Connection;
 /// Between two clients of an idle pooler the first round tells. Where others come between, each round
 /// that shows nothing was a game of chance.
 const ROUNDS: usize = 6;
-const PATIENCE: Duration = Duration::from_secs(5);
+const POOLER_CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why such a way is refused, and what to do.
 pub const SHARED: &str = "the database is behind a pooler that gives one session to several clients by \
@@ -48,7 +48,7 @@ impl Way {
     /// [`Error::is_refusal`] where it is no.
     pub async fn check(&self) -> Result<()> {
         // Boxed: it is asked once, and its callers are many.
-        let asked = || Box::pin(bounded(PATIENCE, self.is_shared()));
+        let asked = || Box::pin(bounded(POOLER_CHECK_TIMEOUT, self.is_shared()));
         match self.0.shared.get_or_try_init(asked).await? {
             true => Err(Error::refused(SHARED)),
             false => Ok(()),

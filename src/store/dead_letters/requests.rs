@@ -11,7 +11,7 @@ pub const PARKED: &str = "parked";
 /// nothing given, all are. What is named by its id is meant whatever its state, else only what is
 /// open.
 #[derive(Debug, Clone, Default)]
-pub struct Selection {
+pub struct ReplaySelector {
     pub ids: Vec<i64>,
     pub wallet: Option<String>,
     pub cause: Option<String>,
@@ -21,7 +21,7 @@ pub struct Selection {
 
 /// Rows that match a replay or quarantine request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Chosen {
+pub struct MatchedRows {
     /// Dead letters, ascending.
     pub ids: Vec<i64>,
     /// Parked wallets of any tenant.
@@ -44,14 +44,17 @@ pub struct Outstanding {
     pub wallets: i64,
 }
 
-impl Chosen {
+impl MatchedRows {
     fn column(&self, of: impl Fn(&ParkedWallet) -> &String) -> Vec<&String> {
         self.wallets.iter().map(of).collect()
     }
 }
 
 /// What a replay of the selection would touch.
-pub async fn choose(connection: &mut Connection, selection: &Selection) -> Result<Chosen> {
+pub async fn choose(
+    connection: &mut Connection,
+    selection: &ReplaySelector,
+) -> Result<MatchedRows> {
     let sql = format!(
         "select d.id from dead_letters d where d.tenant_id = $1 \
              and (cardinality($2::bigint[]) = 0 or d.id = any($2)) \
@@ -81,7 +84,7 @@ pub async fn choose(connection: &mut Connection, selection: &Selection) -> Resul
             .await?
         }
     };
-    Ok(Chosen { ids, wallets })
+    Ok(MatchedRows { ids, wallets })
 }
 
 /// Whether parked wallets are among what is chosen by a cause and a source.
@@ -92,7 +95,7 @@ pub fn has_parked(cause: &Option<String>, source: &Option<String>) -> bool {
 }
 
 /// Asks for the replay of dead letters and for the next attempt at parked wallets.
-pub async fn replay(connection: &mut Connection, chosen: &Chosen) -> Result<()> {
+pub async fn replay(connection: &mut Connection, chosen: &MatchedRows) -> Result<()> {
     sqlx::query(
         "update dead_letters set replay_requested_at = clock_timestamp(), refusal = null, \
              quarantined_at = null \
@@ -132,7 +135,7 @@ pub async fn quarantine(connection: &mut Connection, ids: &[i64], note: &str) ->
 }
 
 /// How much of a request is still to be done. A wallet is done once it is released or was tried.
-pub async fn outstanding(connection: &mut Connection, chosen: &Chosen) -> Result<Outstanding> {
+pub async fn outstanding(connection: &mut Connection, chosen: &MatchedRows) -> Result<Outstanding> {
     Ok(sqlx::query_as(
         "select (select count(*) from dead_letters where tenant_id = $1 and id = any($2) \
                 and replay_requested_at is not null) as letters, \

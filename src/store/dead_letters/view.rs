@@ -6,8 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::requests::Chosen;
-use super::{Kept, Story};
+use super::requests::MatchedRows;
+use super::{DeadLetterDetail, Kept};
 use crate::answer::{
     Bytes, DeadLetterStoryView, DeadLetterView, ParkedWalletName, ParkedWalletView, RequestView,
 };
@@ -34,23 +34,23 @@ impl From<Kept> for DeadLetterView {
     }
 }
 
-impl From<Story> for DeadLetterStoryView {
-    fn from(story: Story) -> Self {
-        let headers: BTreeMap<String, Value> = story
+impl From<DeadLetterDetail> for DeadLetterStoryView {
+    fn from(detail: DeadLetterDetail) -> Self {
+        let headers: BTreeMap<String, Value> = detail
             .headers
             .and_then(|headers| serde_json::from_str(&headers).ok())
             .unwrap_or_default();
         Self {
-            letter: story.kept.into(),
-            value: story.value.map(bytes),
+            letter: detail.kept.into(),
+            value: detail.value.map(bytes),
             headers: headers.into_iter().map(|(name, value)| (name, header(value))).collect(),
-            projectors: story.projectors,
-            published_at: story.published_at.map(timestamp),
-            replay_requested_at: story.replay_requested_at.map(timestamp),
-            replayed_at: story.replayed_at.map(timestamp),
-            refusal: story.refusal,
-            quarantined_at: story.quarantined_at.map(timestamp),
-            note: story.note,
+            projectors: detail.projectors,
+            published_at: detail.published_at.map(timestamp),
+            replay_requested_at: detail.replay_requested_at.map(timestamp),
+            replayed_at: detail.replayed_at.map(timestamp),
+            refusal: detail.refusal,
+            quarantined_at: detail.quarantined_at.map(timestamp),
+            note: detail.note,
         }
     }
 }
@@ -72,7 +72,7 @@ impl From<Parked> for ParkedWalletView {
     }
 }
 
-impl Chosen {
+impl MatchedRows {
     pub fn view(&self, dry_run: bool) -> RequestView {
         let wallets = self.wallets.iter();
         let parked_wallets = wallets.map(|wallet| ParkedWalletName {

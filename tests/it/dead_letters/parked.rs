@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use wallex::projector::{Projection, Projector};
-use wallex::store::dead_letters::requests::{self, Selection};
+use wallex::store::dead_letters::requests::{self, ReplaySelector};
 
 use crate::projectors::books::{Books, catch_up, create, credit, some_history, transfer};
 use crate::support::eventually;
@@ -64,7 +64,7 @@ async fn a_parked_wallet_is_tried_after_1_5_and_30_minutes_then_waits_for_a_pers
     run(&books, MEND).await;
     assert_eq!(tended(&mut ledger).await, 0, "it waits for a person");
     let mut connection = books.pool.acquire().await.unwrap();
-    let selection = Selection { wallet: Some("w1".to_owned()), ..Selection::default() };
+    let selection = ReplaySelector { wallet: Some("w1".to_owned()), ..ReplaySelector::default() };
     let chosen = requests::choose(&mut connection, &selection).await.unwrap();
     requests::replay(&mut connection, &chosen).await.unwrap();
     // Versions 3 to 5 of its history, and the three credits since.
