@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Subcommand};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
 use crate::envelope::timestamp;
-use crate::projector;
+use crate::projector::Projection;
 use crate::projector::rebuild::{Filled, Rebuild};
 use crate::store;
 use crate::store::rebuild::{self as tables, State};
@@ -26,15 +27,10 @@ pub enum ProjectionsCommand {
     Rebuild(RebuildArgs),
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Projection {
-    Ledger,
-    ReadModel,
-}
-
 #[derive(Debug, Clone, Args)]
 pub struct RebuildArgs {
-    projection: Projection,
+    #[arg(value_parser = words())]
+    projection: String,
     /// Only count the events
     #[arg(long)]
     dry_run: bool,
@@ -61,11 +57,14 @@ pub async fn run(command: ProjectionsCommand, settings: Settings) -> anyhow::Res
     }
 }
 
+/// What a projection may be called on the command line.
+fn words() -> PossibleValuesParser {
+    PossibleValuesParser::new(Projection::ALL.map(|projection| projection.word))
+}
+
 async fn rebuild(args: RebuildArgs, settings: &Settings) -> anyhow::Result<bool> {
-    let kind = match args.projection {
-        Projection::Ledger => projector::Projection::LEDGER,
-        Projection::ReadModel => projector::Projection::READ_MODEL,
-    };
+    let projection = Projection::ALL.into_iter().find(|known| known.word == args.projection);
+    let kind = projection.context("no projection has this name")?;
     let topic = &settings.kafka.events_topic;
     let mut rebuild = Rebuild::open(&settings.database, topic, kind).await?;
     let events = rebuild.extent().await?;

@@ -203,6 +203,45 @@ async fn a_reset_of_a_stopped_service_is_honoured_at_its_start_and_a_stop_is_non
     app.assert_reconciled();
 }
 
+/// An instance has noted a commit and died; the broker takes it only after those of its successor.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_arrives_after_later_ones_is_no_reset() {
+    let mut app = Setup::shared().start().await;
+    let credit = serde_json::json!({"amount": "1.00"});
+    app.open("w", "1.00").await;
+    app.drain().await;
+    let (admin, group) = (stranger().await, app.group("ledger-projector"));
+    let partition = wallex::envelope::partition_of("w", 10);
+    let topic = app.topic.clone();
+    let set = async |offset: i64| {
+        admin.commit_offsets(&group, &topic, &[(partition, offset)]).await.unwrap();
+    };
+    mirrored(&app, &admin, "ledger-projector").await;
+    app.post("/wallets/w/credit", credit.clone()).await;
+    app.drain().await;
+    mirrored(&app, &admin, "ledger-projector").await;
+    app.kill(Signal::SIGKILL);
+    // As if its last commit, of 3, were still on its way.
+    set(2).await;
+    app.spawn();
+    app.ready().await;
+    app.post("/wallets/w/credit", credit).await;
+    app.drain().await;
+    mirrored(&app, &admin, "ledger-projector").await;
+
+    set(3).await;
+    mirrored(&app, &admin, "ledger-projector").await;
+    assert_eq!(resets(&app).await, [], "it is committed over");
+    assert_eq!(checkpoints(&app, "ledger-projector").await.iter().sum::<i64>(), 4);
+
+    // An offset that was never sent unanswered is a reset, as ever.
+    set(1).await;
+    eventually("it is honoured", PATIENCE, async || (resets(&app).await.len() == 1).then_some(()))
+        .await;
+    mirrored(&app, &admin, "ledger-projector").await;
+    app.assert_reconciled();
+}
+
 /// Resets of both groups while two instances work under load, and one of them is killed.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_reset_under_load_is_honoured_or_seen_to_be_overwritten() {

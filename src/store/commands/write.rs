@@ -48,14 +48,15 @@ impl Writes {
     }
 
     /// The one lock order: keys by tenant and scope, new wallets by tenant and id, outbox rows by
-    /// wallet and version.
+    /// tenant, wallet and version.
     fn sort(&mut self) {
         let wallet = |a: &WalletWrite, b: &WalletWrite| (&a.0, &a.1.id).cmp(&(&b.0, &b.1.id));
         self.keys.sort_by(|a, b| (&a.tenant, a.scope).cmp(&(&b.tenant, b.scope)));
         self.inserted.sort_by(wallet);
         self.updated.sort_by(wallet);
-        let place = |e: &Event| (e.tenant.clone(), e.wallet_id.clone(), e.version);
-        self.events.sort_by_cached_key(place);
+        self.events.sort_by(|a, b| {
+            (&a.tenant, &a.wallet_id, a.version).cmp(&(&b.tenant, &b.wallet_id, b.version))
+        });
     }
 }
 
