@@ -82,11 +82,12 @@ pub async fn serve(
         shutdown.cancelled().await;
         tokio::time::sleep(DRAIN).await;
     });
+    let mut complained = None::<Instant>;
     loop {
         // In this order: a connection that the system has taken for us is not dropped.
         let stream = tokio::select! {
             biased;
-            stream = accept(&listener, &shared.places) => stream,
+            stream = accept(&listener, &shared.places, &mut complained) => stream,
             () = &mut drained => break,
         };
         let permit = tokio::select! {
@@ -117,9 +118,13 @@ pub async fn serve(
     }
 }
 
-/// The next connection.
-async fn accept(listener: &TcpListener, places: &Places) -> TcpStream {
-    let mut complained = None::<Instant>;
+/// Takes the next connection. `complained` is kept over connections: while one descriptor at a time becomes
+/// free, every other attempt fails, and one line says so for all of them.
+async fn accept(
+    listener: &TcpListener,
+    places: &Places,
+    complained: &mut Option<Instant>,
+) -> TcpStream {
     loop {
         let error = match listener.accept().await {
             Ok((stream, _)) => {
@@ -132,7 +137,7 @@ async fn accept(listener: &TcpListener, places: &Places) -> TcpStream {
         // Out of file descriptors, most likely: some are made free, and waited for.
         if complained.is_none_or(|at| at.elapsed() > COMPLAINT) {
             tracing::warn!(%error, "no connection can be taken; trying on");
-            complained = Some(Instant::now());
+            *complained = Some(Instant::now());
         }
         places.make_room();
         tokio::time::sleep(Duration::from_millis(50)).await;
