@@ -1,6 +1,7 @@
 //! The second ceiling: a writer that has its operations at hand and writes them in batches, with
-//! separate statements for keys, wallets, events and outbox. No service can write one batch
-//! faster; it may only join them into one statement.
+//! separate statements for keys, wallets, events and outbox, into the service's own tables or into
+//! narrow ones. Into the same tables no service can write one batch faster; it may only join them into one
+//! statement.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,20 +17,49 @@ use uuid::Uuid;
 use wallex::cli::loadtest::ask::Draw;
 use wallex::envelope::partition_of;
 
+use crate::layout::Layout;
+use crate::narrow;
 use crate::reading::Reading;
 use crate::request::{WALLETS, wallet_text};
 use crate::seed::{Seed, TOPIC};
 use crate::world::{PARTITIONS, World};
 
+/// Which tables are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tables {
+    Service,
+    Narrow,
+}
+
+impl Tables {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Service => "batched writer",
+            Self::Narrow => "batched writer, narrow tables",
+        }
+    }
+}
+
 /// One reading with batches of `size` credits on so many connections.
-pub async fn measure(world: &mut World, size: usize, connections: u64) -> anyhow::Result<Reading> {
+pub async fn measure(
+    world: &mut World,
+    tables: Tables,
+    size: usize,
+    connections: u64,
+) -> anyhow::Result<Reading> {
     let database = world.copy_of(Seed::Wallets).await?;
+    let mut first = connect(&database.url).await?;
+    let layout = Layout::of(&mut first).await?;
+    if tables == Tables::Narrow {
+        narrow::prepare(&mut first).await?;
+    }
+    first.close().await?;
     let written = Arc::new(AtomicU64::new(0));
     let mut writers = Vec::new();
     for number in 0..connections {
         writers.push((connect(&database.url).await?, number));
     }
-    let from = world.mark(None).await?;
+    let from = world.begin(None).await?;
     let begin = Instant::now();
     let end = begin + world.scale.reading;
     let mut tasks = JoinSet::new();
@@ -38,7 +68,10 @@ pub async fn measure(world: &mut World, size: usize, connections: u64) -> anyhow
         tasks.spawn(async move {
             let mut draw = Draw((number + 1) << 32);
             while Instant::now() < end {
-                write(&mut connection, size, &mut draw).await?;
+                match tables {
+                    Tables::Service => write(&mut connection, layout, size, &mut draw).await?,
+                    Tables::Narrow => narrow::write(&mut connection, size, &mut draw).await?,
+                }
                 written.fetch_add(size as u64, Ordering::Relaxed);
             }
             connection.close().await
@@ -50,8 +83,10 @@ pub async fn measure(world: &mut World, size: usize, connections: u64) -> anyhow
     let elapsed = begin.elapsed().as_secs_f64();
     let to = world.mark(None).await?;
     let operations = written.load(Ordering::Relaxed);
+    let cost = from.until(&to, operations);
+    let statements = world.breakdown(&database, cost, operations).await?;
     world.discard(database).await?;
-    Ok(Reading::of(operations as f64 / elapsed).with_cost(from.until(&to, operations)))
+    Ok(Reading::of(operations as f64 / elapsed).with_cost(cost).with_statements(statements))
 }
 
 /// Planned as the service's lanes plan: a generic plan that keeps to the indexes.
@@ -75,11 +110,11 @@ struct Batch {
     payloads: Vec<String>,
     partitions: Vec<i32>,
     scopes: Vec<Vec<u8>>,
-    answers: Vec<String>,
 }
 
 async fn write(
     connection: &mut PgConnection,
+    layout: Layout,
     size: usize,
     draw: &mut Draw,
 ) -> Result<(), sqlx::Error> {
@@ -99,7 +134,7 @@ async fn write(
     let batch = credit(&ids, &mut states);
     insert_keys(&mut transaction, &batch, now).await?;
     update_wallets(&mut transaction, &states, now).await?;
-    insert_events(&mut transaction, &batch, now).await?;
+    insert_events(&mut transaction, layout, &batch, now).await?;
     transaction.commit().await
 }
 
@@ -114,13 +149,6 @@ fn credit(ids: &[String], states: &mut BTreeMap<String, (Decimal, i64)>) -> Batc
             "{{\"transactionId\":\"{transaction}\",\"previousBalance\":\"{before:.2}\",\
              \"newBalance\":\"{balance:.2}\",\"changeAmount\":\"1.00\",\"changeType\":\"CREDIT\",\
              \"reason\":null,\"currency\":\"USD\",\"reference\":null,\"metadata\":null}}"
-        ));
-        batch.answers.push(format!(
-            "{{\"id\":\"{id}\",\"ownerId\":\"bench\",\"currency\":\"USD\",\"status\":\"active\",\
-             \"balance\":\"{balance:.2}\",\"heldBalance\":\"0.00\",\
-             \"availableBalance\":\"{balance:.2}\",\"overdraftLimit\":\"0.00\",\
-             \"version\":{version},\"metadata\":null,\"createdAt\":\"2026-01-01T00:00:00.000Z\",\
-             \"updatedAt\":\"2026-01-01T00:00:00.000Z\",\"transactionId\":\"{transaction}\"}}"
         ));
         batch.wallets.push(id.clone());
         batch.versions.push(*version);
@@ -141,13 +169,13 @@ async fn insert_keys(
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
         "insert into idempotency_keys \
-            (tenant_id, scope_hash, fingerprint, transaction_id, status, answer, created_at) \
-         select 'default', scope, scope, id, 201, answer, $4 \
-         from unnest($1::bytea[], $2::uuid[], $3::text[]) as k(scope, id, answer)",
+            (tenant_id, scope_hash, fingerprint, transaction_id, status, version, created_at) \
+         select 'default', scope, scope, id, 201, version, $4 \
+         from unnest($1::bytea[], $2::uuid[], $3::bigint[]) as k(scope, id, version)",
     )
     .bind(&batch.scopes)
     .bind(&batch.event_ids)
-    .bind(&batch.answers)
+    .bind(&batch.versions)
     .bind(now)
     .execute(connection)
     .await
@@ -176,6 +204,7 @@ async fn update_wallets(
 /// Events, then their outbox rows.
 async fn insert_events(
     connection: &mut PgConnection,
+    layout: Layout,
     batch: &Batch,
     now: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
@@ -195,18 +224,13 @@ async fn insert_events(
     .bind(now)
     .execute(&mut *connection)
     .await?;
-    sqlx::query(
-        "insert into outbox \
-            (tenant_id, aggregate_id, event_type, event_version, topic, partition, created_at) \
-         select 'default', id, 'WalletCredited', version, $4, partition, $5 \
-         from unnest($1::text[], $2::bigint[], $3::int[]) as o(id, version, partition)",
-    )
-    .bind(&batch.wallets)
-    .bind(&batch.versions)
-    .bind(&batch.partitions)
-    .bind(TOPIC)
-    .bind(now)
-    .execute(connection)
-    .await
-    .map(drop)
+    sqlx::query(layout.outbox_of_many())
+        .bind(&batch.wallets)
+        .bind(&batch.versions)
+        .bind(&batch.partitions)
+        .bind(TOPIC)
+        .bind(now)
+        .execute(connection)
+        .await
+        .map(drop)
 }

@@ -33,10 +33,6 @@ impl Command {
         }
     }
 
-    fn weight(self) -> Weight {
-        Weight { operations: 1, events: if self == Self::Transfer { 2 } else { 1 } }
-    }
-
     pub fn request(self, aim: Aim) -> Request {
         let (wallet, amount) = (WALLET.to_owned(), 100);
         let ask = match self {
@@ -49,12 +45,65 @@ impl Command {
     }
 }
 
+/// What is sent again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    One { command: Command, aim: Aim },
+    Bulk { size: usize },
+}
+
 /// What one request stands for.
 #[derive(Debug, Clone, Copy)]
-struct Weight {
-    operations: u64,
-    events: u64,
+pub struct Weight {
+    pub operations: u64,
+    pub events: u64,
 }
+
+impl Work {
+    pub const CREDIT: Self = Self::One { command: Command::Credit, aim: Aim::Uniform };
+
+    pub fn name(self) -> String {
+        match self {
+            Self::One { command, aim } => {
+                let aim = if aim == Aim::Hot { "hot wallet" } else { "1,000 wallets" };
+                format!("{}, {aim}", command.name())
+            }
+            Self::Bulk { size } => format!("POST /bulk of {size}"),
+        }
+    }
+
+    pub fn request(self) -> Request {
+        const ITEM: &str =
+            r#"{"op":"credit","walletId":"{wallet}","amount":"1.00","idempotencyKey":"{key}"}"#;
+        match self {
+            Self::One { command, aim } => command.request(aim),
+            Self::Bulk { size } => {
+                let body = format!("{{\"operations\":[{}]}}", vec![ITEM; size].join(","));
+                Request::post("/bulk", &body, Aim::Uniform)
+            }
+        }
+    }
+
+    pub fn weight(self) -> Weight {
+        match self {
+            Self::One { command: Command::Transfer, .. } => Weight { operations: 1, events: 2 },
+            Self::One { .. } => Weight { operations: 1, events: 1 },
+            // Each of its operations counts, and each is one event.
+            Self::Bulk { size } => Weight { operations: size as u64, events: size as u64 },
+        }
+    }
+
+    /// Of an open loop: so many that no operation which is due waits for another's answer.
+    pub fn connections(self) -> usize {
+        match self {
+            Self::One { .. } => 512,
+            // More of them at once are refused: COMMAND_QUEUE_MAX.
+            Self::Bulk { .. } => BULK_CONNECTIONS,
+        }
+    }
+}
+
+const BULK_CONNECTIONS: usize = 8;
 
 /// Makes a new broker do for a while what it will be measured at.
 pub async fn warm_up(world: &mut World) -> anyhow::Result<()> {
@@ -75,28 +124,23 @@ pub async fn measure(
     aim: Aim,
 ) -> anyhow::Result<Reading> {
     let database = world.copy_of(Seed::Wallets).await?;
-    let (request, time) = (command.request(aim), world.scale.reading);
-    let weight = command.weight();
-    let reading = under_load(world, &database, &request, connections, weight, time).await?;
+    let (work, time) = (Work::One { command, aim }, world.scale.reading);
+    let reading = under_load(world, &database, work, connections, time).await?;
     world.discard(database).await?;
     Ok(reading)
 }
 
 /// `POST /bulk` with so many credits a request, on 8 connections.
 pub async fn bulk(world: &mut World, size: usize) -> anyhow::Result<Reading> {
-    let item = r#"{"op":"credit","walletId":"{wallet}","amount":"1.00","idempotencyKey":"{key}"}"#;
-    let items = vec![item; size].join(",");
-    let request = Request::post("/bulk", &format!("{{\"operations\":[{items}]}}"), Aim::Uniform);
-    let weight = Weight { operations: size as u64, events: size as u64 };
+    let work = Work::Bulk { size };
     let database = world.copy_of(Seed::Wallets).await?;
     let service = Service::start(world, &database, &[]).await?;
     let mut wire = Wire::open(service.port).await?;
-    let status = wire.call(request.clone().next()).await?;
+    let status = wire.call(work.request().next()).await?;
     service.stop().await?;
     let reading = match status {
         404 => Reading::missing("no such route"),
-        // Each of its operations counts, and each is one event.
-        _ => under_load(world, &database, &request, 8, weight, world.scale.reading).await?,
+        _ => under_load(world, &database, work, BULK_CONNECTIONS, world.scale.reading).await?,
     };
     world.discard(database).await?;
     Ok(reading)
@@ -105,14 +149,13 @@ pub async fn bulk(world: &mut World, size: usize) -> anyhow::Result<Reading> {
 /// Throughput with the tables as they are when a service has run for long, or (the line beside it)
 /// nearly empty.
 pub async fn growth(world: &mut World, grown: bool) -> anyhow::Result<Reading> {
-    let request = Command::Credit.request(Aim::Uniform);
-    let (weight, time) = (Command::Credit.weight(), world.scale.growth);
+    let time = world.scale.growth;
     if grown {
         let database = world.original(Seed::Grown).await?;
-        return under_load(world, &database, &request, 128, weight, time).await;
+        return under_load(world, &database, Work::CREDIT, 128, time).await;
     }
     let database = world.copy_of(Seed::Wallets).await?;
-    let reading = under_load(world, &database, &request, 128, weight, time).await?;
+    let reading = under_load(world, &database, Work::CREDIT, 128, time).await?;
     world.discard(database).await?;
     Ok(reading)
 }
@@ -140,20 +183,20 @@ pub async fn memory(world: &mut World) -> anyhow::Result<Reading> {
 async fn under_load(
     world: &World,
     database: &Database,
-    request: &Request,
+    work: Work,
     connections: usize,
-    weight: Weight,
     time: Duration,
 ) -> anyhow::Result<Reading> {
+    let (request, weight) = (work.request(), work.weight());
     let service = Service::start(world, database, &[]).await?;
     let warm_up = world.scale.warm_up;
-    load::closed(service.port, connections, request, warm_up).await?;
+    load::closed(service.port, connections, &request, warm_up).await?;
     service.drain(world.scale.patience).await?;
     let mut connection = service.connect().await?;
     let before = position(&mut connection).await?.written;
     let pid = Some(service.pid());
-    let from = world.mark(pid).await?;
-    let tally = load::closed(service.port, connections, request, time).await?;
+    let from = world.begin(pid).await?;
+    let tally = load::closed(service.port, connections, &request, time).await?;
     let to = world.mark(pid).await?;
     let (caught_up, behind) = service.drain(world.scale.patience).await?;
     let settled = world.mark(pid).await?;
@@ -168,7 +211,10 @@ async fn under_load(
         tally.answered
     );
     let done = tally.answered * weight.operations;
+    let events = u64::try_from(written)?;
+    let statements = world.breakdown(database, from.until(&settled, events), events).await?;
     let reading = of(&tally, weight.operations).with_cost(from.until(&to, done));
+    let reading = reading.with_statements(statements);
     // What the pipeline still had to do belongs to these operations too.
     let whole = from.until(&settled, done);
     Ok(reading

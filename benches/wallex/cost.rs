@@ -17,6 +17,8 @@ pub struct Cpu {
     pub generator: f64,
     pub service: f64,
     pub postgres: f64,
+    /// Of that: processes that serve no session, as far as they are still there.
+    pub background: f64,
     pub kafka: f64,
 }
 
@@ -36,11 +38,12 @@ pub struct Mark {
 }
 
 /// CPU and WAL of each operation.
-#[derive(Debug, Clone, Copy, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, serde::Serialize)]
 pub struct Cost {
     pub generator_us: f64,
     pub service_us: f64,
     pub postgres_us: f64,
+    pub background_us: f64,
     pub kafka_us: f64,
     pub wal_bytes: f64,
 }
@@ -64,8 +67,25 @@ impl Mark {
             generator_us: each(from.generator, to.generator),
             service_us: each(from.service, to.service),
             postgres_us: each(from.postgres, to.postgres),
+            background_us: each(from.background, to.background).max(0.0),
             kafka_us: each(from.kafka, to.kafka),
             wal_bytes: each(self.wal, end.wal),
+        }
+    }
+}
+
+impl std::ops::Add for Cost {
+    type Output = Self;
+
+    /// What was done in two parts.
+    fn add(self, other: Self) -> Self {
+        Self {
+            generator_us: self.generator_us + other.generator_us,
+            service_us: self.service_us + other.service_us,
+            postgres_us: self.postgres_us + other.postgres_us,
+            background_us: self.background_us + other.background_us,
+            kafka_us: self.kafka_us + other.kafka_us,
+            wal_bytes: self.wal_bytes + other.wal_bytes,
         }
     }
 }
@@ -77,14 +97,21 @@ fn cpu(pids: Pids) -> Cpu {
     let alone = |pid| of(pid).map_or(0.0, |process| process.own);
     let reaped = |pid| of(pid).map_or(0.0, |process| process.reaped);
     // A backend that ends adds its time to what the postmaster has reaped: the sum never shrinks.
-    let backends: f64 =
-        processes.values().filter(|p| Some(p.parent) == pids.postgres).map(|p| p.own).sum();
+    let children = || processes.iter().filter(|(_, p)| Some(p.parent) == pids.postgres);
+    let backends: f64 = children().map(|(_, p)| p.own).sum();
+    let idle = children().filter(|(pid, _)| !serves_session(**pid));
     Cpu {
         generator: alone(Some(own)) + reaped(Some(own)),
         service: alone(pids.service),
         postgres: alone(pids.postgres) + reaped(pids.postgres) + backends,
+        background: idle.map(|(_, p)| p.own).sum(),
         kafka: alone(pids.kafka),
     }
+}
+
+/// Whether a process of PostgreSQL has a client, whose address its title ends in.
+fn serves_session(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|title| title.contains('('))
 }
 
 struct Process {

@@ -18,17 +18,23 @@
 mod batched;
 mod commands;
 mod cost;
+mod instep;
+mod layout;
 mod load;
+mod narrow;
 mod options;
 mod pgbench;
 mod pipeline;
 mod plan;
+mod purges;
 mod reading;
 mod reads;
 mod report;
 mod request;
+mod search;
 mod seed;
 mod service;
+mod statements;
 mod table;
 mod targets;
 mod wire;
@@ -68,7 +74,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
     ensure!(!cells.is_empty(), "no line of this scale is in --only and --lines");
 
     eprintln!("starting PostgreSQL and Kafka");
-    let mut world = World::start(scale, &program, changed)?;
+    let mut world = World::start(scale, &program, changed, !options.uncounted).await?;
     commands::warm_up(&mut world).await?;
     let mut conditions = world.conditions()?;
     conditions.push(("load average at the start".to_owned(), cost::load_average()));
@@ -77,6 +83,9 @@ async fn run(options: Options) -> anyhow::Result<()> {
 
     let markdown = table::markdown(&conditions, &lines);
     println!("{}", table::aligned(&markdown));
+    if options.statements {
+        println!("{}", table::aligned(&table::statements(&lines)));
+    }
     if let Some(file) = &options.json {
         report::write_json(file, &conditions, &lines)?;
     }
@@ -85,12 +94,26 @@ async fn run(options: Options) -> anyhow::Result<()> {
         // scripts/bench draws the plot where there is something to draw.
         let drawn = lines.iter().any(|line| line.group == 'b' && line.missing().is_none());
         let plot = "\n![Commands a second, by connections](performance.svg)\n";
-        report::write_docs(&docs, &(markdown + if drawn { plot } else { "" }))?;
+        let plot = if drawn { plot } else { "" };
+        report::write_docs(&docs, &(markdown + &table::of_one_credit(&lines) + plot))?;
     }
     let failed =
         lines.iter().filter(|line| line.missing().is_some_and(|why| why != "no such route"));
     let failed: Vec<&str> = failed.map(|line| line.name.as_str()).collect();
     ensure!(failed.is_empty(), "not measured: {}", failed.join("; "));
+    known(&lines)
+}
+
+/// The lines of commands have statements of all kinds: one that is not met has changed its form.
+fn known(lines: &[Line]) -> anyhow::Result<()> {
+    let of_commands = lines.iter().filter(|line| matches!(line.group, 'b' | 'c'));
+    let all: Vec<_> = of_commands.filter_map(Line::statements).collect();
+    let unnamed = if all.is_empty() { Vec::new() } else { statements::unnamed(all.iter()) };
+    ensure!(
+        unnamed.is_empty(),
+        "no statement goes by the name of {}: see benches/wallex/statements/names.rs",
+        unnamed.join(", ")
+    );
     Ok(())
 }
 

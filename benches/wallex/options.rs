@@ -9,13 +9,14 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(name = "scripts/bench")]
 pub struct Options {
-    /// About two minutes: single lines of the groups a, b and c, one pass.
+    /// About two minutes: single lines of the groups a, b and c, one pass. All of them are bursts.
     #[arg(long, conflicts_with = "smoke")]
     pub quick: bool,
     /// A few seconds: only that everything works. Its figures mean nothing.
     #[arg(long)]
     pub smoke: bool,
-    /// Groups to run: a ceilings, b commands, c bulk, d reads, e pipeline, g memory, h growth.
+    /// Groups to run: a ceilings, b commands, c bulk, d reads, e pipeline, g memory, h growth,
+    /// i purges.
     /// (Group f, the cost of an operation, is part of every line.)
     #[arg(long, value_delimiter = ',', value_name = "a,b,…")]
     pub only: Vec<String>,
@@ -25,9 +26,18 @@ pub struct Options {
     /// Times that every line is measured, interleaved; the default is 3, or 1 when quick.
     #[arg(long)]
     pub passes: Option<usize>,
-    /// Seconds of one reading; the default is 5, or 3 when quick.
+    /// Seconds of one reading; the default is 15, or 3 when quick.
     #[arg(long)]
     pub seconds: Option<u64>,
+    /// Seconds that a rate must be held to be in step; the default is 30.
+    #[arg(long)]
+    pub hold: Option<u64>,
+    /// Prints for each line what an event costs in PostgreSQL, statement by statement.
+    #[arg(long, conflicts_with = "uncounted")]
+    pub statements: bool,
+    /// Does not count statements: shows what pg_stat_statements costs.
+    #[arg(long)]
+    pub uncounted: bool,
     /// Rows that wait in the outbox before a drain; the default is 1,000,000, in smoke 5,000.
     #[arg(long)]
     pub backlog: Option<u64>,
@@ -55,6 +65,14 @@ pub struct Scale {
     pub passes: usize,
     pub reading: Duration,
     pub warm_up: Duration,
+    /// One probe of a rate, and how many of them there are at most.
+    pub probe: Duration,
+    pub probes: u32,
+    /// How long a rate is held that is called in step, and how far a projection may be behind.
+    pub hold: Duration,
+    pub in_step: Duration,
+    /// How often a second that is looked at, at least.
+    pub looks: f64,
     /// Load on a new broker before anything is measured: its virtual machine compiles what runs often.
     pub broker_warm_up: Duration,
     /// One reading of growth: long enough that the first touches after a checkpoint do not decide it.
@@ -67,6 +85,23 @@ pub struct Scale {
     pub rebuild: u64,
     /// Events in the tables of the grown database.
     pub grown: u64,
+    /// Events whose outbox rows and keys are to be purged.
+    pub purged: u64,
+}
+
+/// A shorter reading is a burst: it ends before checkpoints, vacuum and the pipeline have been paid.
+pub const BURST: Duration = Duration::from_secs(15);
+
+impl Scale {
+    /// How long is measured, and what that makes of the figures.
+    pub fn readings(&self) -> String {
+        let seconds = |time: Duration| time.as_secs_f64();
+        if self.reading < BURST {
+            return format!("{} s: bursts, none of them lasts", seconds(self.reading));
+        }
+        let (reading, hold) = (seconds(self.reading), seconds(self.hold));
+        format!("{reading} s as a burst, {hold} s where it says in step")
+    }
 }
 
 impl Options {
@@ -75,14 +110,20 @@ impl Options {
         let full = Scale {
             name: "full",
             passes: 3,
-            reading: 5 * second,
+            reading: BURST,
             warm_up: second,
+            probe: 4 * second,
+            probes: 7,
+            hold: 30 * second,
+            in_step: second,
+            looks: 4.0,
             broker_warm_up: 20 * second,
             growth: 30 * second,
             patience: 180 * second,
             backlog: 1_000_000,
             rebuild: 300_000,
             grown: 5_000_000,
+            purged: 200_000,
         };
         let mut scale = match (self.quick, self.smoke) {
             (true, _) => Scale { name: "quick", passes: 1, reading: 3 * second, ..full },
@@ -91,11 +132,18 @@ impl Options {
                 passes: 1,
                 reading: second / 2,
                 warm_up: second / 5,
+                probe: second / 2,
+                probes: 4,
+                hold: second,
+                // It is to show that it works, wherever it runs.
+                in_step: 20 * second,
+                looks: 1.0,
                 broker_warm_up: second / 5,
                 growth: second / 2,
                 backlog: 5_000,
                 rebuild: 2_000,
                 grown: 5_000,
+                purged: 2_000,
                 ..full
             },
             _ => full,
@@ -103,6 +151,7 @@ impl Options {
         scale.backlog = self.backlog.unwrap_or(scale.backlog);
         scale.passes = self.passes.unwrap_or(scale.passes).max(1);
         scale.reading = self.seconds.map_or(scale.reading, Duration::from_secs);
+        scale.hold = self.hold.map_or(scale.hold, Duration::from_secs);
         scale
     }
 }

@@ -6,23 +6,23 @@ use std::process::Stdio;
 
 use anyhow::{Context, ensure};
 use hdrhistogram::Histogram;
+use sqlx::{Connection, PgConnection};
 use tokio::process::Command;
 
+use crate::layout::Layout;
 use crate::reading::Reading;
 use crate::request::WALLETS;
-use crate::seed::{Seed, TOPIC};
+use crate::seed::Seed;
 use crate::world::World;
 
 /// Event ids ascend with time, as the service's version 7 ids do: random ones would make the index
 /// slower than ours. A name behind a colon is a variable to pgbench, in JSON too: hence the blanks.
-/// The answer that is kept with the key is as long as the service's.
+/// With the key goes what the service keeps of a success: the version that says it.
 const SCRIPT: &str = r#"
 \set wallet {wallet}
 begin;
-insert into idempotency_keys (tenant_id, scope_hash, fingerprint, transaction_id, status, answer, created_at)
-values ('default', uuid_send(gen_random_uuid()), uuid_send(gen_random_uuid()), gen_random_uuid(), 201,
-  '{"id": "w-000000", "ownerId": "bench", "currency": "USD", "status": "active", "balance": "1000000001.00", "heldBalance": "0.00", "availableBalance": "1000000001.00", "overdraftLimit": "0.00", "version": 3, "metadata": null, "createdAt": "2026-01-01 000000", "updatedAt": "2026-01-01 000000", "transactionId": "00000000-0000-7000-8000-000000000000"}',
-  clock_timestamp());
+insert into idempotency_keys (tenant_id, scope_hash, fingerprint, transaction_id, status, version, created_at)
+values ('default', uuid_send(gen_random_uuid()), uuid_send(gen_random_uuid()), gen_random_uuid(), 201, 3, clock_timestamp());
 update wallets set balance = balance + 1, version = version + 1, updated_at = clock_timestamp()
 where tenant_id = 'default' and id = 'w-' || lpad(:wallet::text, 6, '0')
 returning balance, version \gset
@@ -32,8 +32,7 @@ values ('default', 'w-' || lpad(:wallet::text, 6, '0'), :version,
   'WalletCredited',
   '{"transactionId": "00000000-0000-7000-8000-000000000000", "previousBalance": "1000000000.00", "newBalance": "1000000001.00", "changeAmount": "1.00", "changeType": "CREDIT", "reason": null, "currency": "USD", "reference": null, "metadata": null}',
   gen_random_uuid(), :wallet::int % 10, clock_timestamp());
-insert into outbox (tenant_id, aggregate_id, event_type, event_version, topic, partition, created_at)
-values ('default', 'w-' || lpad(:wallet::text, 6, '0'), 'WalletCredited', :version, '{topic}', :wallet::int % 10, clock_timestamp());
+{outbox}
 commit;
 "#;
 
@@ -43,7 +42,10 @@ pub async fn measure(world: &mut World, clients: usize, hot: bool) -> anyhow::Re
     let folder = tempfile::tempdir_in(world.folder.path())?;
     let script = folder.path().join("credit.sql");
     let wallet = if hot { "0".to_owned() } else { format!("random(0, {})", WALLETS - 1) };
-    let text = SCRIPT.replace("{wallet}", &wallet).replace("{topic}", TOPIC);
+    let mut connection = PgConnection::connect(&database.url).await?;
+    let outbox = Layout::of(&mut connection).await?.outbox_of_one();
+    connection.close().await?;
+    let text = SCRIPT.replace("{wallet}", &wallet).replace("{outbox}", &outbox);
     tokio::fs::write(&script, text).await?;
 
     let program = world.postgres.bin.join("pgbench");
@@ -56,7 +58,7 @@ pub async fn measure(world: &mut World, clients: usize, hot: bool) -> anyhow::Re
     command.args(["--log", "--log-prefix=run", "-f"]).arg(&script).arg(&database.name);
     command.current_dir(folder.path()).stdin(Stdio::null());
 
-    let begin = world.mark(None).await?;
+    let begin = world.begin(None).await?;
     let output = command.output().await.context("pgbench (Debian: postgresql-contrib)")?;
     let end = world.mark(None).await?;
     let said = String::from_utf8_lossy(&output.stdout);
@@ -67,9 +69,10 @@ pub async fn measure(world: &mut World, clients: usize, hot: bool) -> anyhow::Re
         .find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok())
         .with_context(|| format!("pgbench said no rate: {said}"))?;
     let latency = latencies(folder.path())?;
-    world.discard(database).await?;
     let cost = begin.until(&end, latency.len());
-    Ok(Reading::of(rate).with_latency(&latency).with_cost(cost))
+    let statements = world.breakdown(&database, cost, latency.len()).await?;
+    world.discard(database).await?;
+    Ok(Reading::of(rate).with_latency(&latency).with_cost(cost).with_statements(statements))
 }
 
 /// pgbench's log has a line for each transaction; its third field is the latency in µs.

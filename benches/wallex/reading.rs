@@ -4,6 +4,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::cost::Cost;
+use crate::statements::Breakdown;
 
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Reading {
@@ -12,6 +13,9 @@ pub struct Reading {
     pub p50_ms: Option<f64>,
     pub p99_ms: Option<f64>,
     pub cost: Option<Cost>,
+    /// What an event cost in PostgreSQL until it was in both projections; of a read or a transaction where
+    /// nothing is projected.
+    pub statements: Option<Breakdown>,
     /// Answers that were not a success.
     pub errors: u64,
     /// What else was seen: a name, a value.
@@ -37,6 +41,11 @@ impl Reading {
 
     pub fn with_cost(mut self, cost: Cost) -> Self {
         self.cost = Some(cost);
+        self
+    }
+
+    pub fn with_statements(mut self, statements: Option<Breakdown>) -> Self {
+        self.statements = statements;
         self
     }
 
@@ -79,6 +88,11 @@ impl Line {
 
     pub fn cost(&self, of: impl Fn(&Cost) -> f64) -> Option<f64> {
         self.median(|reading| reading.cost.as_ref().map(&of))
+    }
+
+    /// All readings as one.
+    pub fn statements(&self) -> Option<Breakdown> {
+        Breakdown::of_all(self.readings.iter().filter_map(|reading| reading.statements.as_ref()))
     }
 
     pub fn note(&self, name: &str) -> Option<f64> {

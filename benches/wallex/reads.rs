@@ -40,10 +40,12 @@ pub async fn measure(world: &mut World, read: Read, connections: usize) -> anyho
     let request = Request::get(read.path(), Aim::Uniform);
     load::closed(service.port, connections, &request, world.scale.warm_up).await?;
     let pid = Some(service.pid());
-    let from = world.mark(pid).await?;
+    let from = world.begin(pid).await?;
     let tally = load::closed(service.port, connections, &request, world.scale.reading).await?;
     let to = world.mark(pid).await?;
+    let cost = from.until(&to, tally.answered);
+    let statements = world.breakdown(&database, cost, tally.answered).await?;
     service.stop().await?;
     let reading = Reading { errors: tally.errors, ..Reading::of(tally.rate()) };
-    Ok(reading.with_latency(&tally.latency).with_cost(from.until(&to, tally.answered)))
+    Ok(reading.with_latency(&tally.latency).with_cost(cost).with_statements(statements))
 }

@@ -9,6 +9,7 @@ use anyhow::ensure;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use wallex::envelope::partition_of;
 
+use crate::layout::Layout;
 use crate::request::{WALLETS, wallet_text};
 use crate::world::{PARTITIONS, World};
 
@@ -24,6 +25,8 @@ pub enum Seed {
     /// Rows that wait for the publisher; projections are done, as when Kafka was away for a while
     /// and the feed from Postgres kept them in step.
     Backlog,
+    /// Outbox rows and keys that are past their time.
+    Aged,
     /// Events that no projector has seen.
     Unprojected,
     /// Millions of events, keys, outbox rows and ledger entries: a service that has run for long.
@@ -36,6 +39,7 @@ impl Seed {
             Seed::Wallets => "seed_wallets",
             Seed::Reads => "seed_reads",
             Seed::Backlog => "seed_backlog",
+            Seed::Aged => "seed_aged",
             Seed::Unprojected => "seed_unprojected",
             Seed::Grown => "seed_grown",
         }
@@ -56,6 +60,7 @@ impl Seed {
             Seed::Wallets => 0,
             Seed::Reads => 100 * WALLETS,
             Seed::Backlog => world.scale.backlog,
+            Seed::Aged => world.scale.purged,
             Seed::Unprojected => world.scale.rebuild,
             Seed::Grown => world.scale.grown,
         };
@@ -68,12 +73,12 @@ pub async fn fill(world: &World, seed: Seed, url: &str) -> anyhow::Result<()> {
     migrate(world, url)?;
     let mut connection = PgConnection::connect(url).await?;
     open_wallets(&mut connection).await?;
-    let versions = seed.versions(world);
+    let (layout, versions) = (Layout::of(&mut connection).await?, seed.versions(world));
     if versions > 0 {
         run(&mut connection, "set synchronous_commit = off").await?;
-        run(&mut connection, &events(seed, versions)).await?;
+        run(&mut connection, &events(layout, seed, versions)).await?;
     }
-    run(&mut connection, &finish(seed, versions)).await?;
+    run(&mut connection, &finish(layout, seed, versions)).await?;
     // Not within a transaction, and not while measuring.
     run(&mut connection, "vacuum analyze").await?;
     Ok(connection.close().await?)
@@ -136,40 +141,24 @@ async fn open_wallets(connection: &mut PgConnection) -> anyhow::Result<()> {
 }
 
 /// Ascends with the version, below every version 7 id of today.
-const EVENT_ID: &str =
+pub const EVENT_ID: &str =
     "(lpad(to_hex(v), 12, '0') || '70008' || lpad(to_hex(number), 15, '0'))::uuid";
 
 /// A block that commits after each version: one event for every wallet.
-fn events(seed: Seed, versions: u64) -> String {
+fn events(layout: Layout, seed: Seed, versions: u64) -> String {
     let last = versions + 2;
-    let processed = if seed == Seed::Backlog { "null" } else { "clock_timestamp()" };
-    let outbox = format!(
-        "insert into outbox (tenant_id, aggregate_id, event_type, event_version, topic, partition, \
-            created_at, processed_at, published) \
-         select 'default', id, 'WalletCredited', v, '{topic}', partition, clock_timestamp(), \
-            {processed}, {published} from bench_wallets;",
-        topic = seed.topic(),
-        published = seed != Seed::Backlog,
-    );
-    let keys = "insert into idempotency_keys (tenant_id, scope_hash, fingerprint, transaction_id, \
-            status, answer, created_at) \
+    let outbox = layout.outbox_of_version(seed);
+    let age = if seed == Seed::Aged { "interval '2 days'" } else { "interval '0'" };
+    let keys = format!(
+        "insert into idempotency_keys (tenant_id, scope_hash, fingerprint, transaction_id, \
+            status, version, created_at) \
          select 'default', uuid_send(md5(id || v)::uuid), uuid_send(md5(id || v)::uuid), \
-            gen_random_uuid(), 201, repeat('x', 400), clock_timestamp() from bench_wallets;";
-    let entries = format!(
-        "insert into ledger_entries (tenant_id, id, transaction_id, account, wallet_id, \
-            transaction_type, side, amount, currency, balance_before, balance_after, reference_id, \
-            event_id, leg, version, created_at) \
-         select 'default', gen_random_uuid(), e.event_id, \
-            case leg when 0 then 'wallet' else 'external' end, \
-            case leg when 0 then e.id end, 'CREDIT', \
-            case leg when 0 then 'CREDIT' else 'DEBIT' end, 1, 'USD', \
-            case leg when 0 then 1000000000 + v - 3 end, case leg when 0 then 1000000000 + v - 2 end, \
-            e.event_id::text, e.event_id, leg, v, clock_timestamp() \
-         from (select id, {EVENT_ID} as event_id from bench_wallets) e, \
-            generate_series(0, 1) leg;"
+            gen_random_uuid(), 201, v, clock_timestamp() - {age} from bench_wallets;"
     );
+    let entries = layout.ledger_of_version();
     let (keys, entries) = match seed {
-        Seed::Grown => (keys, entries.as_str()),
+        Seed::Grown => (keys.as_str(), entries.as_str()),
+        Seed::Aged => (keys.as_str(), ""),
         Seed::Reads => ("", entries.as_str()),
         _ => ("", ""),
     };
@@ -194,7 +183,7 @@ fn events(seed: Seed, versions: u64) -> String {
 }
 
 /// Wallets at their last version; projections at it too, unless they are what is measured.
-fn finish(seed: Seed, versions: u64) -> String {
+fn finish(layout: Layout, seed: Seed, versions: u64) -> String {
     // Without the frozen count projectors would wait for a first command.
     let wallets = format!(
         "insert into topics (tenant_id, name, partitions) \
@@ -207,9 +196,7 @@ fn finish(seed: Seed, versions: u64) -> String {
     }
     wallets
         + &format!(
-            "insert into projected_versions (tenant_id, projector, wallet_id, version) \
-             select 'default', projector, id, 2 + {versions} from bench_wallets, \
-                (values ('ledger-projector'), ('read-model-projector')) as p(projector); \
+            "{projected} \
              insert into projector_checkpoints (tenant_id, projector, topic, partition, feed_xid) \
              select 'default', projector, '{topic}', partition, pg_current_xact_id() \
              from generate_series(0, {last}) partition, \
@@ -218,6 +205,7 @@ fn finish(seed: Seed, versions: u64) -> String {
                 held_balance, overdraft_limit, version, metadata, created_at, updated_at) \
              select tenant_id, id, owner_id, currency, status, balance, held_balance, \
                 overdraft_limit, version, metadata, created_at, updated_at from wallets",
+            projected = layout.projected(2 + versions),
             topic = seed.topic(),
             last = PARTITIONS - 1,
         )

@@ -29,12 +29,6 @@ pub struct Position {
     pub read_model: i64,
 }
 
-/// The pipeline's own memory of where it stood, so that a lag can be told as time.
-#[derive(Debug, Default)]
-pub struct Course {
-    seen: Vec<(Instant, Position)>,
-}
-
 impl Service {
     /// Starts the service over a database and waits until it serves. `more` are further settings.
     pub async fn start(
@@ -94,17 +88,15 @@ impl Service {
         let begin = Instant::now();
         let behind = position(&mut connection).await?.behind();
         loop {
-            let waiting: i64 =
-                sqlx::query_scalar("select count(*) from outbox where processed_at is null")
-                    .fetch_one(&mut connection)
-                    .await?;
+            let waiting = waiting(&mut connection).await?;
             let left = position(&mut connection).await?.behind();
-            if waiting == 0 && left == 0 {
+            if !waiting && left == 0 {
                 connection.close().await?;
                 return Ok((begin.elapsed(), behind));
             }
             if begin.elapsed() > patience {
-                bail!("after {patience:?} {waiting} rows are unpublished, {left} events unapplied");
+                let waiting = if waiting { "rows wait" } else { "no row waits" };
+                bail!("after {patience:?} {waiting} in the outbox, {left} events are unapplied");
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -129,10 +121,19 @@ impl Drop for Service {
     }
 }
 
+/// Whether something has yet to be published. Not how much: counting is not free.
+pub async fn waiting(connection: &mut PgConnection) -> anyhow::Result<bool> {
+    Ok(sqlx::query_scalar(
+        "select /* bench */ exists (select from outbox where processed_at is null)",
+    )
+    .fetch_one(connection)
+    .await?)
+}
+
 /// A wallet's version counts its events, so that sums of versions tell how much is applied.
 pub async fn position(connection: &mut PgConnection) -> anyhow::Result<Position> {
     Ok(sqlx::query_as(
-        "select (select coalesce(sum(version), 0)::bigint from wallets) as written, \
+        "select /* bench */ (select coalesce(sum(version), 0)::bigint from wallets) as written, \
             coalesce(sum(version) filter (where projector = 'ledger-projector'), 0)::bigint \
                 as ledger, \
             coalesce(sum(version) filter (where projector = 'read-model-projector'), 0)::bigint \
@@ -147,18 +148,5 @@ impl Position {
     /// Events that the slower projection has yet to apply.
     pub fn behind(&self) -> i64 {
         self.written - self.ledger.min(self.read_model)
-    }
-}
-
-impl Course {
-    /// Notes where the pipeline stands: how long ago all that is applied now had been written.
-    pub fn note(&mut self, at: Instant, position: Position) -> Duration {
-        self.seen.push((at, position));
-        let applied = position.ledger.min(position.read_model);
-        let reached = self.seen.iter().rev().find(|(_, then)| then.written <= applied);
-        match reached.or(self.seen.first()) {
-            Some((then, _)) => at.duration_since(*then),
-            None => Duration::ZERO,
-        }
     }
 }

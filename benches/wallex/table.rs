@@ -1,7 +1,7 @@
 //! The table as text: for the terminal, and (as Markdown) for docs/PERFORMANCE.md.
 
 use crate::reading::Line;
-use crate::targets::{Found, targets};
+use crate::targets::{self, Found, targets};
 
 const HEAD: &str = "| | line | per s | ± | × pgbench | × batched | p50 ms | p99 ms \
     | generator µs | service µs | PostgreSQL µs | Kafka µs | WAL B | errors | more |\n\
@@ -34,6 +34,28 @@ pub fn markdown(conditions: &[(String, String)], lines: &[Line]) -> String {
     text
 }
 
+/// What an event cost in PostgreSQL, for each line that was counted.
+pub fn statements(lines: &[Line]) -> String {
+    let mut text = String::new();
+    for line in lines {
+        if let Some(breakdown) = line.statements() {
+            let (name, events) = (&line.name, short(breakdown.events));
+            text.push_str(&format!("\n{name}: of one event, in {events}\n\n"));
+            text.push_str(&breakdown.markdown());
+        }
+    }
+    text
+}
+
+/// For the docs: the line that says what a credit costs in the long run.
+pub fn of_one_credit(lines: &[Line]) -> String {
+    let line = lines.iter().find(|line| line.name == targets::IN_STEP);
+    line.and_then(Line::statements).map_or_else(String::new, |breakdown| {
+        let name = targets::IN_STEP;
+        format!("\nWhat an event costs in PostgreSQL ({name}):\n\n{}", breakdown.markdown())
+    })
+}
+
 fn row(line: &Line, found: &Found<'_>) -> String {
     let (group, name) = (line.group, &line.name);
     if let Some(why) = line.missing() {
@@ -45,7 +67,7 @@ fn row(line: &Line, found: &Found<'_>) -> String {
         false => found.pgbench(),
     };
     // Reads and memory have no ceiling to be held against.
-    let writes = matches!(group, 'a' | 'b' | 'c' | 'h') || name.starts_with("pipeline");
+    let writes = matches!(group, 'a' | 'b' | 'c' | 'h');
     let times = |ceiling: Option<f64>| match ceiling {
         Some(ceiling) if writes && ceiling > 0.0 => format!("{:.2}", rate / ceiling),
         _ => String::new(),

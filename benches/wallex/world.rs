@@ -12,9 +12,10 @@ use tempfile::TempDir;
 use wallex::cli::dev::broker::{self, Broker};
 use wallex::cli::dev::postgres::{self, Postgres};
 
-use crate::cost::{Mark, Pids};
+use crate::cost::{Cost, Mark, Pids};
 use crate::options::Scale;
 use crate::seed::{self, Seed};
+use crate::statements::{self, Breakdown};
 
 /// Given on the server's command line, and printed with every run.
 const SETTINGS: [(&str, &str); 6] = [
@@ -37,28 +38,32 @@ pub struct World {
     /// Settings that the run was asked to change.
     pub changed: Vec<(String, String)>,
     pub folder: TempDir,
+    /// Whether PostgreSQL counts statements.
+    counted: bool,
     prepared: HashSet<&'static str>,
     count: u32,
 }
 
 impl World {
-    pub fn start(
+    pub async fn start(
         scale: Scale,
         program: &Path,
         changed: Vec<(String, String)>,
+        counted: bool,
     ) -> anyhow::Result<Self> {
         let program = program.canonicalize().with_context(|| {
             format!("{} is not there: cargo build --release", program.display())
         })?;
         let folder = tempfile::Builder::new().prefix("wallex-bench-").tempdir()?;
-        let postgres = start_postgres(&folder.path().join("pg"))?;
+        let mut postgres = start_postgres(&folder.path().join("pg"))?;
+        let counted = counted && count_statements(&mut postgres).await?;
         let kafka = start_kafka(&folder.path().join("kafka"))?;
         for (name, value) in SETTINGS {
             let shown = postgres.psql(&format!("show {name}"))?;
             ensure!(shown.trim() == value, "PostgreSQL runs with {name} = {shown}, not {value}");
         }
         let prepared = HashSet::new();
-        Ok(Self { postgres, kafka, scale, program, changed, folder, prepared, count: 0 })
+        Ok(Self { postgres, kafka, scale, program, changed, folder, counted, prepared, count: 0 })
     }
 
     /// A new copy of a prepared database, which is prepared first if it is not there yet.
@@ -108,11 +113,33 @@ impl World {
         Mark::take(self.pids(service), &self.postgres.url).await
     }
 
+    /// The mark that a reading begins at: from here on statements are counted.
+    pub async fn begin(&self, service: Option<u32>) -> anyhow::Result<Mark> {
+        if self.counted {
+            statements::reset(&self.postgres.url).await?;
+        }
+        self.mark(service).await
+    }
+
+    /// What so many events cost in a database since the last [`World::begin`], statement by statement.
+    pub async fn breakdown(
+        &self,
+        database: &Database,
+        cost: Cost,
+        events: u64,
+    ) -> anyhow::Result<Option<Breakdown>> {
+        if !self.counted {
+            return Ok(None);
+        }
+        Breakdown::take(&self.postgres.url, &database.name, cost, events).await.map(Some)
+    }
+
     /// What the run's conditions are: part of every report.
     pub fn conditions(&self) -> anyhow::Result<Vec<(String, String)>> {
         let cores = std::thread::available_parallelism()?.get();
         let mut lines = vec![
             ("scale".to_owned(), self.scale.name.to_owned()),
+            ("readings".to_owned(), self.scale.readings()),
             (
                 "cores".to_owned(),
                 format!("{cores}, shared by generator, service, PostgreSQL and Kafka"),
@@ -122,6 +149,8 @@ impl World {
         ];
         let settings = SETTINGS.map(|(name, value)| format!("{name}={value}")).join(", ");
         lines.push(("PostgreSQL settings (checked)".to_owned(), settings));
+        let counted = if self.counted { "by pg_stat_statements" } else { "not" };
+        lines.push(("statements are counted".to_owned(), counted.to_owned()));
         let changed: Vec<String> =
             self.changed.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let changed = if changed.is_empty() { "defaults".to_owned() } else { changed.join(", ") };
@@ -153,6 +182,21 @@ fn start_postgres(folder: &Path) -> anyhow::Result<Postgres> {
     options.settings = SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     options.remove = Some(folder.to_owned());
     Postgres::start(options)
+}
+
+/// Has the server count statements, which wants a restart; false where it has no library for it.
+async fn count_statements(postgres: &mut Postgres) -> anyhow::Result<bool> {
+    let there = "select count(*) from pg_available_extensions where name = 'pg_stat_statements'";
+    if postgres.psql(there)?.trim() != "1" {
+        eprintln!(
+            "  no pg_stat_statements (Debian: postgresql-contrib): statements are not counted"
+        );
+        return Ok(false);
+    }
+    postgres.psql("alter system set shared_preload_libraries = 'pg_stat_statements'")?;
+    postgres.restart()?;
+    statements::prepare(&postgres.url).await?;
+    Ok(true)
 }
 
 fn start_kafka(folder: &Path) -> anyhow::Result<Broker> {

@@ -27,20 +27,23 @@ def series_of(lines):
     return {name: sorted(points) for name, points in series.items()}
 
 
-def ceilings_of(lines):
-    """The best median of each ceiling that commands one by one can be held against."""
+def marks_of(lines):
+    """What commands one by one can be held against: the best median of each ceiling, and what credits reach in step."""
     ceilings = {}
     for entry in lines:
-        name = entry["line"]["name"]
-        if not name.startswith("pgbench") or entry["median"] is None:
+        name, median = entry["line"]["name"], entry["median"]
+        if median is None:
             continue
-        kind = "pgbench, one row" if "one row" in name else "pgbench"
-        ceilings[kind] = max(ceilings.get(kind, 0), entry["median"])
+        if name.startswith("pgbench"):
+            kind = "pgbench" + (", one row" if "one row" in name else "") + ", best client count"
+            ceilings[kind] = max(ceilings.get(kind, 0), median)
+        elif name == "credit, 1,000 wallets, in step":
+            ceilings[name] = median
     return ceilings
 
 
 def draw(report):
-    series, ceilings = series_of(report["lines"]), ceilings_of(report["lines"])
+    series, ceilings = series_of(report["lines"]), marks_of(report["lines"])
     counts = sorted({count for points in series.values() for count, *_ in points})
     if not counts:
         return None
@@ -57,7 +60,7 @@ def draw(report):
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
         'font-family="sans-serif" font-size="12">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
-        f'<text x="{LEFT}" y="22" font-size="15">Commands a second, by connections</text>',
+        f'<text x="{LEFT}" y="22" font-size="15">Commands a second, by connections: bursts, and what lasts</text>',
     ]
     for i in range(6):
         rate = top * i / 5
@@ -75,12 +78,12 @@ def draw(report):
             svg.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{y(low):.1f}" y2="{y(high):.1f}" stroke="{colour}"/>')
         svg += key(legend, name, colour, "")
         legend += 20
-    for (name, rate), colour in zip(ceilings.items(), ["#000000", "#777777"]):
+    for (name, rate), colour in zip(ceilings.items(), ["#000000", "#777777", COLOURS[0]]):
         svg.append(
             f'<line x1="{LEFT}" x2="{LEFT + across}" y1="{y(rate):.1f}" y2="{y(rate):.1f}" '
             f'stroke="{colour}" stroke-dasharray="6 4"/>'
         )
-        svg += key(legend, f"{name}, best client count", colour, "6 4")
+        svg += key(legend, name, colour, "6 4")
         legend += 20
     return "\n".join(svg + ["</svg>", ""])
 

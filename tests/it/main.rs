@@ -21,6 +21,7 @@
 mod support;
 
 mod asyncapi;
+mod bench;
 mod bulk;
 mod cluster;
 mod commands;
