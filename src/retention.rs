@@ -2,7 +2,7 @@
 //!
 //! | table | what goes | when |
 //! |---|---|---|
-//! | `outbox` | processed rows | `OUTBOX_RETENTION_HOURS` after they were processed |
+//! | `outbox_batches` | processed batches | `OUTBOX_RETENTION_HOURS` after they were processed |
 //! | `idempotency_keys` | the stored answer | `IDEMPOTENCY_RETENTION_HOURS` |
 //! | `idempotency_keys` | the key itself | `IDEMPOTENCY_KEY_RETENTION_DAYS` |
 //! | `dead_letters` | what is settled, or was replayed and has not failed since | `DEAD_LETTER_RETENTION_DAYS` |
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::background::task::Task;
 use crate::config::RetentionSettings;
-use crate::store::retention::{self as rows, Step};
+use crate::store::retention::{self as rows, BatchKey, Step};
 use crate::store::{self, Pool};
 
 /// Rows looked at in one transaction.
@@ -31,7 +31,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 pub struct Retention {
     pool: Pool,
     settings: RetentionSettings,
-    outbox: Pass<(String, i64)>,
+    outbox: Pass<BatchKey>,
     batches: Pass<()>,
     keys: Pass<(String, Vec<u8>)>,
     letters: Pass<i64>,

@@ -217,7 +217,7 @@ settings! {
     }
 
     pub struct OutboxSettings {
-        /// rows per partition and round of the publisher
+        /// events per partition and round of the publisher, and the rest of the last batch
         OUTBOX_BATCH_SIZE = "100" => batch_size: i64 = within(1, 10_000);
         /// the same while behind
         OUTBOX_BATCH_MAX = "1000" => batch_max: i64 = batch_max();

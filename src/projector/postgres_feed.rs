@@ -20,7 +20,7 @@ const BEHIND: Duration = Duration::from_secs(2);
 const TICK_ACTIVE: Duration = Duration::from_millis(200);
 /// Between two walks while only looking.
 const TICK_IDLE: Duration = Duration::from_secs(1);
-/// Outbox rows looked at per partition and round.
+/// Events of the outbox looked at per partition and round, and the rest of the last batch.
 const MARK_ROWS_MAX: i64 = 500;
 
 /// What the feed may do.
@@ -47,7 +47,7 @@ pub struct PostgresFeed {
     ahead: BTreeMap<i32, i64>,
     /// Cursors that a running transaction holds: where, and since when.
     standing: BTreeMap<i32, (i64, Instant)>,
-    /// The outbox row that the next round of settling begins behind, by partition.
+    /// The outbox's batch that the next round of settling begins behind, by partition.
     marked_to: BTreeMap<i32, i64>,
     marks_due: Instant,
 }

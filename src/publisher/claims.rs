@@ -15,7 +15,7 @@ const EMPTY_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Claims {
     running: bool,
-    /// Rows per partition of the next claim.
+    /// Events per partition of the next claim.
     limit: i64,
     limit_min: i64,
     limit_max: i64,

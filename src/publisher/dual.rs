@@ -24,7 +24,7 @@ use crate::store::lag::projection_lags;
 use crate::store::leases::Leased;
 use crate::store::outbox::OutboxRow;
 use crate::store::{self, Connection, Pool};
-use crate::wallet::{TenantId, WalletId, WalletKey};
+use crate::wallet::{TenantId, WalletKey};
 
 #[derive(Debug)]
 pub struct Dual {
@@ -238,10 +238,7 @@ impl Mark {
     /// The last version of each wallet that was sent.
     fn versions(&self) -> Vec<(WalletKey, i64)> {
         // In version order by wallet.
-        let sent = self.sent.iter().map(|row| {
-            let wallet = (TenantId::stored(&row.tenant_id), WalletId::stored(&row.wallet_id));
-            (wallet, row.version)
-        });
+        let sent = self.sent.iter().map(|row| (row.wallet.clone(), row.version));
         let last: HashMap<WalletKey, i64> = sent.collect();
         last.into_iter().collect()
     }
@@ -273,7 +270,7 @@ fn last_versions(walks: &[Walk]) -> Vec<(WalletKey, i64)> {
 fn is_whole(walk: &Walk, rows: &[OutboxRow]) -> bool {
     let last: HashMap<(&str, &str), i64> = rows
         .iter()
-        .map(|row| ((row.tenant_id.as_str(), row.wallet_id.as_str()), row.version))
+        .map(|row| ((row.slot.tenant_id.as_str(), row.wallet_id.as_str()), row.version))
         .collect();
     walk.pending.iter().all(|((tenant, id), version, _)| {
         // Without a row it was sent before.

@@ -1,12 +1,13 @@
-//! The outbox as a publisher's source: its unprocessed rows, marked as published.
+//! The outbox as a publisher's source: its unprocessed events, marked as published.
 
 use super::Deps;
 use super::source::{Batch, Mark, Marked, PrepareError, Prepared};
 use crate::kafka::admin::Admin;
 use crate::kafka::topics::TopicSpec;
 use crate::store::leases::Leased;
-use crate::store::outbox::{self, OutboxRow, Refusal};
+use crate::store::outbox::{self, Found, OutboxRow, Refusal, Slot, marks};
 use crate::store::{self, Pool};
+use crate::wallet::WalletKey;
 
 #[derive(Debug)]
 pub struct Outbox {
@@ -53,20 +54,20 @@ impl Outbox {
         let mut found = Vec::new();
         for mark in marks {
             let Some(last_offset) = mark.last_offset else { continue };
-            let mut rows: Vec<(String, i64)> =
-                mark.sent.iter().map(|row| (row.tenant_id.clone(), row.id)).collect();
+            let (mut events, mut refused) = confirmed(mark);
             if !mark.found.is_empty() {
                 let topic = &self.leased.topic;
                 let waited =
                     outbox::waiting(&self.pool, topic, mark.partition, &mark.found).await?;
                 found.push((mark.partition, waited.len()));
-                rows.extend(waited);
+                events.extend(waited);
+                refused.extend(mark.found.iter().map(Found::key));
             }
             let (partition, epoch) = (mark.partition, mark.epoch);
-            written.push(outbox::Mark { partition, epoch, last_offset, rows });
+            written.push(marks::Mark { partition, epoch, last_offset, events, refused });
         }
         if !written.is_empty() {
-            let standing = outbox::mark(&self.pool, &self.leased, &written).await?;
+            let standing = marks::mark(&self.pool, &self.leased, &written).await?;
             let numbers = written.iter().map(|mark| mark.partition);
             marked.lost.extend(numbers.filter(|number| !standing.contains(number)));
             found.retain(|(partition, _)| standing.contains(partition));
@@ -87,6 +88,15 @@ impl Outbox {
         metrics::gauge!("outbox_lag_seconds").set(backlog.oldest);
         Ok(())
     }
+}
+
+/// What was confirmed, and what of it the broker had refused before.
+fn confirmed(mark: &Mark) -> (Vec<Slot>, Vec<(WalletKey, i64)>) {
+    let refused = mark.sent.iter().filter(|row| row.refused);
+    (
+        mark.sent.iter().map(|row| row.slot.clone()).collect(),
+        refused.map(|row| (row.wallet.clone(), row.version)).collect(),
+    )
 }
 
 fn batch(row: OutboxRow) -> Batch {

@@ -11,6 +11,7 @@ use super::source::{Batch, Mark, SentRow};
 use crate::envelope::{DEPLOYMENT, record_time};
 use crate::kafka::{self, Outgoing, ProduceError, Producer};
 use crate::store::outbox::{OutboxRow, Refusal};
+use crate::wallet::{TenantId, WalletId};
 
 /// What came of it.
 #[derive(Debug)]
@@ -48,8 +49,13 @@ impl Sent {
     }
 
     fn refuse(&mut self, row: &OutboxRow, cause: String) {
-        let (tenant_id, id) = (row.tenant_id.clone(), row.id);
-        self.mark.refusals.push(Refusal { tenant_id, id, cause });
+        self.mark.refusals.push(Refusal {
+            tenant_id: row.slot.tenant_id.clone(),
+            id: row.slot.id,
+            wallet_id: row.wallet_id.clone(),
+            version: row.version,
+            cause,
+        });
         self.more = true;
     }
 
@@ -181,17 +187,18 @@ async fn send_singly(
 
 impl SentRow {
     fn of(row: &OutboxRow) -> Self {
+        let (tenant, id) = (&row.slot.tenant_id, &row.wallet_id);
         Self {
-            tenant_id: row.tenant_id.clone(),
-            id: row.id,
-            wallet_id: row.wallet_id.clone(),
+            slot: row.slot.clone(),
+            wallet: (TenantId::stored(tenant), WalletId::stored(id)),
             version: row.version,
+            refused: row.refused,
         }
     }
 }
 
 fn wallet(row: &OutboxRow) -> (&str, &str) {
-    (&row.tenant_id, &row.wallet_id)
+    (&row.slot.tenant_id, &row.wallet_id)
 }
 
 /// For the times of records that are sent late: nothing that the books know.
@@ -225,15 +232,20 @@ fn outgoing(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::outbox::Slot;
 
     fn form(cloud_events: bool) -> Form {
         Form { max_bytes: 1000, cloud_events, deployment: Some(Uuid::nil()) }
     }
 
+    fn slot(id: i64) -> Slot {
+        Slot { tenant_id: "default".to_owned(), id, part: 0, place: 1, events: 1 }
+    }
+
     fn row(payload: &str) -> OutboxRow {
         OutboxRow {
-            id: 1,
-            tenant_id: "default".to_owned(),
+            slot: slot(1),
+            refused: false,
             partition: 8,
             wallet_id: "w-000001".to_owned(),
             version: 2,
@@ -266,7 +278,8 @@ mod tests {
     fn an_old_event_is_dated_by_its_sending_and_keeps_its_time_in_the_envelope() {
         let (old, at) = (row("{}"), now());
         for (id, back) in [(1, chrono::TimeDelta::hours(1)), (-1, chrono::TimeDelta::zero())] {
-            let record = outgoing(&OutboxRow { id, ..old.clone() }, form(true), at).unwrap();
+            let row = OutboxRow { slot: slot(id), ..old.clone() };
+            let record = outgoing(&row, form(true), at).unwrap();
             assert_eq!(record.timestamp, at - back);
             let value = String::from_utf8(record.value).unwrap();
             assert!(value.contains(r#""timestamp":"1970-01-01T00:00:00.000Z""#), "{value}");
@@ -282,7 +295,7 @@ mod tests {
     #[test]
     fn the_headers_of_cloud_events_come_on_top_and_count_as_bytes() {
         let mut row = row("{}");
-        row.tenant_id = "a b/ü".to_owned();
+        row.slot.tenant_id = "a b/ü".to_owned();
         let (plain, full) = (
             outgoing(&row, form(false), now()).unwrap(),
             outgoing(&row, form(true), now()).unwrap(),

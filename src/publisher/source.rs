@@ -11,7 +11,8 @@ use crate::kafka::topics::Report;
 use crate::kafka::{self};
 use crate::store;
 use crate::store::leases::{self, Leased};
-use crate::store::outbox::{Found, OutboxRow, Refusal};
+use crate::store::outbox::{Found, OutboxRow, Refusal, Slot};
+use crate::wallet::WalletKey;
 
 /// Which publisher it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,10 +78,11 @@ pub struct Mark {
 /// A row that the topic holds now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SentRow {
-    pub tenant_id: String,
-    pub id: i64,
-    pub wallet_id: String,
+    pub slot: Slot,
+    pub wallet: WalletKey,
     pub version: i64,
+    /// The broker had refused it before.
+    pub refused: bool,
 }
 
 impl Mark {

@@ -214,6 +214,7 @@ pub async fn unsent_rows(
     // A limit on each look-up: plans must not scan all events for it.
     Ok(sqlx::query_as(
         "select w.place * $5 + row_number() over (partition by w.place order by e.version) as id, \
+             0::smallint as part, 1::bigint as place, 1 as events, false as refused, \
              e.tenant_id, e.partition, e.wallet_id, e.version, e.event_id, e.event_type, \
              e.schema_version, e.payload::text as payload, e.correlation_id, e.causation_id, \
              e.traceparent, e.created_at \

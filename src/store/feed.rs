@@ -83,8 +83,8 @@ pub async fn walk(
             w.scanned, w.last_xid, w.first_pending, w.tenants, w.wallets, w.versions, w.event_ids, \
             (extract(epoch from clock_timestamp() - w.oldest_pending) * 1000)::bigint as lag_ms, \
             (select (extract(epoch from clock_timestamp() - o.created_at) * 1000)::bigint \
-             from outbox o where o.topic = $3 and o.partition = c.partition \
-               and o.processed_at is null order by o.id limit 1) as outbox_age_ms \
+             from outbox_batches o where o.topic = $3 and o.partition = c.partition \
+               and o.processed_at is null order by o.id, o.part limit 1) as outbox_age_ms \
          from projector_checkpoints c \
          left join unnest($5::int[], $6::bigint[]) a(partition, xid) on a.partition = c.partition \
          cross join lateral ( \
@@ -161,14 +161,16 @@ impl WalkRow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
 pub struct Marked {
     pub partition: i32,
-    /// The last row that was looked at; none where there was nothing left.
+    /// The last batch that was looked at; none where there was nothing left.
     pub last_id: Option<i64>,
+    /// Events that were marked.
     pub marked: i64,
 }
 
-/// Marks outbox rows processed, not published, that all `projectors` have applied: without Kafka
-/// no publisher does. Looks at `limit` rows of each partition behind the given id, so that rows of
-/// parked wallets cannot hide those behind them.
+/// Marks events of the outbox processed, not published, that all `projectors` have applied: without Kafka
+/// no publisher does. Looks at the batches behind the given id that begin within `limit` events of
+/// each partition, so that events of parked wallets cannot hide those behind them. A batch waits until it
+/// is applied; what parked wallets have in it becomes the next part, which waits alone.
 pub async fn mark_processed(
     connection: &mut Connection,
     of: &Subscription,
@@ -178,23 +180,50 @@ pub async fn mark_processed(
 ) -> Result<Vec<Marked>> {
     Ok(sqlx::query_as(
         "with looked as materialized ( \
-            select a.partition, o.tenant_id, o.id, o.aggregate_id, o.event_version \
+            select a.partition, o.tenant_id, o.id, o.part, o.wallets, o.versions \
             from unnest($3::int[], $4::bigint[]) a(partition, id) cross join lateral ( \
-                select o.tenant_id, o.id, o.aggregate_id, o.event_version from outbox o \
-                where o.topic = $1 and o.partition = a.partition \
-                  and o.processed_at is null and o.id > a.id order by o.id limit $5) o), \
-         applied as (select l.tenant_id, l.id from looked l where not exists ( \
-            select from unnest($2::text[]) p(projector) where l.event_version > coalesce(( \
-                select v.version from projected_versions v where v.tenant_id = l.tenant_id \
-                  and v.projector = p.projector and v.wallet_id = l.aggregate_id), 0))), \
-         free as materialized (select o.tenant_id, o.id from applied a cross join lateral ( \
-            select tenant_id, id from outbox where tenant_id = a.tenant_id and id = a.id \
-              and processed_at is null for no key update skip locked) o), \
-         marked as (update outbox o set processed_at = clock_timestamp() from free f \
-            where o.tenant_id = f.tenant_id and o.id = f.id returning o.partition) \
+                select w.* from (select b.tenant_id, b.id, b.part, b.wallets, b.versions, \
+                        sum(cardinality(b.versions)) over (order by b.id, b.part) \
+                            - cardinality(b.versions) as before \
+                    from outbox_batches b where b.topic = $1 and b.partition = a.partition \
+                      and b.processed_at is null and b.id > a.id \
+                    order by b.id, b.part limit $5) w where w.before < $5) o), \
+         applied as (select l.tenant_id, l.id, l.part, e.places, \
+                cardinality(l.versions) as events \
+            from looked l cross join lateral ( \
+                select array_agg(u.place) filter (where p.behind = 0) as places, \
+                    sum(p.waits) as waits \
+                from unnest(l.wallets, l.versions) with ordinality \
+                    as u(wallet_id, version, place) \
+                cross join lateral (select count(*) as behind, count(*) filter (where not exists ( \
+                        select from parked_wallets k where k.tenant_id = l.tenant_id \
+                          and k.projector = p.projector and k.wallet_id = u.wallet_id)) as waits \
+                    from unnest($2::text[]) p(projector) where u.version > coalesce(( \
+                        select v.version from projected_versions v \
+                        where v.tenant_id = l.tenant_id and v.projector = p.projector \
+                          and v.wallet_id = u.wallet_id), 0)) p) e \
+            where e.waits = 0 and e.places is not null), \
+         free as materialized (select a.* from applied a cross join lateral ( \
+            select from outbox_batches where tenant_id = a.tenant_id and id = a.id \
+              and part = a.part and processed_at is null for no key update skip locked) o), \
+         rest as (insert into outbox_batches (tenant_id, id, part, topic, partition, created_at, \
+                wallets, versions) overriding system value \
+            select b.tenant_id, b.id, (select max(part) + 1 from outbox_batches \
+                    where tenant_id = b.tenant_id and id = b.id), b.topic, b.partition, b.created_at, \
+                outbox_without(b.wallets, f.places), outbox_without(b.versions, f.places) \
+            from free f cross join lateral (select * from outbox_batches \
+                where tenant_id = f.tenant_id and id = f.id and part = f.part limit 1) b \
+            where cardinality(f.places) < f.events), \
+         marked as (update outbox_batches b set processed_at = clock_timestamp(), \
+                wallets = case when cardinality(f.places) = f.events then b.wallets else \
+                    outbox_at(b.wallets, f.places) end, \
+                versions = case when cardinality(f.places) = f.events then b.versions else \
+                    outbox_at(b.versions, f.places) end \
+            from free f where b.tenant_id = f.tenant_id and b.id = f.id and b.part = f.part \
+            returning b.partition, cardinality(b.versions) as events) \
          select a.partition, (select max(l.id) from looked l where l.partition = a.partition) \
-                as last_id, (select count(*) from marked m where m.partition = a.partition) \
-                as marked \
+                as last_id, coalesce((select sum(m.events) from marked m \
+                    where m.partition = a.partition), 0) as marked \
          from unnest($3::int[]) a(partition) order by a.partition",
     )
     .bind(&of.topic)

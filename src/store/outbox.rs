@@ -1,6 +1,7 @@
-//! The outbox as the publisher sees it: the *set* of unprocessed rows, never "id > last". Marks are
-//! fenced by the epoch of the partition's lease, and write its last offset in the same statement.
+//! The outbox as the publisher sees it: the *set* of unprocessed batches, never "id > last", each with the
+//! events of one partition that one batch of commands made.
 
+pub mod marks;
 pub mod repair;
 pub mod republish;
 
@@ -9,21 +10,36 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::leases::Leased;
-use super::{Connection, Pool, Result};
+use super::{Connection, Pool, Result, wallet_key};
 use crate::envelope::{AGGREGATE_TYPE, Envelope, timestamp};
+use crate::wallet::WalletKey;
 
 /// A record refused so many times is set aside; it blocks its own wallet, others flow.
 pub const ATTEMPTS_BEFORE_BLOCKED: i32 = 3;
 
-/// Rows of the backlog that are counted, at most.
+/// Events of the backlog that are counted, at most.
 pub const BACKLOG_MAX: i64 = 100_000;
 
-/// One unprocessed row with all that its record says.
+/// Where an event stands in the outbox.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Slot {
+    pub tenant_id: String,
+    /// Of the batch, and its part.
+    pub id: i64,
+    pub part: i16,
+    /// Among the events of that part, from 1 on.
+    pub place: i64,
+    /// How many these are.
+    pub events: i32,
+}
+
+/// One unprocessed event with all that its record says.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub struct OutboxRow {
-    pub id: i64,
-    pub tenant_id: String,
+    #[sqlx(flatten)]
+    pub slot: Slot,
+    /// The broker has refused it before.
+    pub refused: bool,
     pub partition: i32,
     pub wallet_id: String,
     pub version: i64,
@@ -41,7 +57,12 @@ pub struct OutboxRow {
 impl OutboxRow {
     /// Whether it sends again what was sent before: those ids are below all others.
     pub fn is_again(&self) -> bool {
-        self.id < 0
+        self.slot.id < 0
+    }
+
+    /// Its place among the events that wait.
+    fn order(&self) -> (i32, i64, i16, i64) {
+        (self.partition, self.slot.id, self.slot.part, self.slot.place)
     }
 
     /// Puts the event into the form in which it is published.
@@ -53,24 +74,13 @@ impl OutboxRow {
             aggregate_id: &self.wallet_id,
             aggregate_version: self.version,
             schema_version: self.schema_version,
-            tenant_id: &self.tenant_id,
+            tenant_id: &self.slot.tenant_id,
             timestamp: timestamp(self.created_at),
             correlation_id: self.correlation_id.as_deref(),
             causation_id: self.causation_id.as_deref(),
             data: serde_json::from_str(&self.payload)?,
         })
     }
-}
-
-/// Rows of one partition that the topic now holds.
-#[derive(Debug, Clone, Default)]
-pub struct Mark {
-    pub partition: i32,
-    pub epoch: i64,
-    /// The last of their offsets.
-    pub last_offset: i64,
-    /// Tenant and id of each row.
-    pub rows: Vec<(String, i64)>,
 }
 
 /// An event that a record of the topic names.
@@ -82,11 +92,21 @@ pub struct Found {
     pub event_id: Uuid,
 }
 
-/// A row that the broker will not take, and why.
+impl Found {
+    /// Its wallet, and the version there.
+    pub fn key(&self) -> (WalletKey, i64) {
+        (wallet_key(&self.tenant_id, &self.wallet_id), self.version)
+    }
+}
+
+/// An event that the broker will not take, and why.
 #[derive(Debug, Clone)]
 pub struct Refusal {
     pub tenant_id: String,
+    /// Of its batch.
     pub id: i64,
+    pub wallet_id: String,
+    pub version: i64,
     pub cause: String,
 }
 
@@ -100,9 +120,9 @@ pub struct Backlog {
     pub oldest: Duration,
 }
 
-/// The next rows of each of `partitions`, at most `limit` of each, in (partition, id) order:
-/// one statement for all of them. Rows of a wallet behind a record set aside are left out, and new
-/// rows of a wallet whose older events are being sent again.
+/// The next events of each of `partitions`, in the order in which they are sent: whole batches, as many as
+/// begin within `limit` events of a partition. Events of a wallet behind a record set aside are left
+/// out, and new ones of a wallet whose older events are being sent again. One statement for all of it.
 pub async fn claim(
     pool: &Pool,
     topic: &str,
@@ -110,106 +130,93 @@ pub async fn claim(
     limit: i64,
 ) -> Result<Vec<OutboxRow>> {
     // Shaped to be linear whatever the planner believes: the blocked wallets are read once, and the
-    // limit on the look-up of the event keeps it from scanning all events.
-    Ok(sqlx::query_as(
-        "with blocked as materialized ( \
-             select tenant_id, aggregate_id, -9223372036854775808 as from_id from outbox \
-             where processed_at is null and last_error is not null and attempts >= $4 \
+    // limit on the look-up of the event keeps it from scanning all events. "offset 0" has each batch
+    // counted once, and the last batch is taken whole, so that one larger than the limit passes.
+    let mut rows: Vec<OutboxRow> = sqlx::query_as(
+        "with refused as materialized ( \
+             select r.tenant_id, r.wallet_id, r.version, r.attempts from outbox_refusals r \
+             cross join lateral (select from outbox_batches b where b.tenant_id = r.tenant_id \
+                 and b.id = r.id and b.processed_at is null limit 1) waits), \
+         blocked as materialized ( \
+             select tenant_id, wallet_id, -9223372036854775808 as from_id from refused \
+             where attempts >= $4 \
              union all select tenant_id, wallet_id, 0 from outbox_republications where begun) \
-         select o.id, o.tenant_id, o.partition, o.aggregate_id as wallet_id, \
-             o.event_version as version, e.event_id, e.event_type, e.schema_version, \
+         select o.tenant_id, o.id, o.part, o.place, o.events, exists ( \
+                 select from refused r where r.tenant_id = o.tenant_id \
+                   and r.wallet_id = o.wallet_id and r.version = o.version) as refused, \
+             o.partition, o.wallet_id, o.version, e.event_id, e.event_type, e.schema_version, \
              e.payload::text as payload, e.correlation_id, e.causation_id, e.traceparent, \
              e.created_at \
          from unnest($2::integer[]) as wanted(partition) \
          cross join lateral ( \
-             select id, tenant_id, partition, aggregate_id, event_version from outbox waiting \
-             where topic = $1 and partition = wanted.partition and processed_at is null \
-               and not exists ( \
-                   select from blocked where blocked.tenant_id = waiting.tenant_id \
-                     and blocked.aggregate_id = waiting.aggregate_id \
-                     and waiting.id >= blocked.from_id) \
-             order by id limit $3) o \
+             select b.tenant_id, b.id, b.part, b.partition, cardinality(b.versions) as events, \
+                 u.wallet_id, u.version, u.place \
+             from ( \
+                 select counted.*, sum(counted.free) over (order by counted.id, counted.part) \
+                     - counted.free as before \
+                 from ( \
+                     select waiting.*, (case when exists (select from blocked) then ( \
+                             select count(*) from unnest(waiting.wallets) as w(wallet_id) \
+                             where not exists (select from blocked \
+                                 where blocked.tenant_id = waiting.tenant_id \
+                                   and blocked.wallet_id = w.wallet_id \
+                                   and waiting.id >= blocked.from_id)) \
+                         else cardinality(waiting.versions) end)::integer as free \
+                     from outbox_batches waiting \
+                     where topic = $1 and partition = wanted.partition and processed_at is null \
+                     order by id, part offset 0) counted \
+                 where counted.free > 0 order by counted.id, counted.part limit $3) b \
+             cross join lateral unnest(b.wallets, b.versions) with ordinality \
+                 as u(wallet_id, version, place) \
+             where b.before < $3 and not exists (select from blocked \
+                 where blocked.tenant_id = b.tenant_id and blocked.wallet_id = u.wallet_id \
+                   and b.id >= blocked.from_id)) o \
          cross join lateral ( \
              select * from events \
-             where tenant_id = o.tenant_id and wallet_id = o.aggregate_id \
-               and version = o.event_version limit 1) e \
-         order by o.partition, o.id",
+             where tenant_id = o.tenant_id and wallet_id = o.wallet_id \
+               and version = o.version limit 1) e",
     )
     .bind(topic)
     .bind(partitions)
     .bind(limit)
     .bind(ATTEMPTS_BEFORE_BLOCKED)
     .fetch_all(pool)
-    .await?)
+    .await?;
+    // Here, not there: Postgres would sort whole payloads, on disk where there are many. They come in this
+    // order anyway.
+    rows.sort_by_key(OutboxRow::order);
+    Ok(rows)
 }
 
-/// Marks rows of several partitions as published, in one statement, which is one transaction.
-/// Returns the partitions whose lease still stands; the rows of the others are left as they were.
-/// The same marks again change nothing.
-pub async fn mark(pool: &Pool, leased: &Leased, marks: &[Mark]) -> Result<Vec<i32>> {
-    // No "processed_at is null" here: on a table without statistics the planner takes the partial
-    // index for empty, and scans the whole backlog for each row.
-    let rows = || marks.iter().flat_map(|mark| mark.rows.iter().map(|row| (mark.partition, row)));
-    Ok(sqlx::query_scalar(
-        "with fenced as materialized ( \
-             select held.partition, given.last_offset \
-             from partition_leases held \
-             join unnest($4::integer[], $5::bigint[], $6::bigint[]) \
-                 as given(partition, epoch, last_offset) \
-                 on held.partition = given.partition and held.epoch = given.epoch \
-             where held.tenant_id = $1 and held.role = $2 and held.topic = $3 \
-             order by held.partition for no key update of held), \
-         placed as ( \
-             update partition_leases held \
-             set last_offset = fenced.last_offset, updated_at = clock_timestamp() \
-             from fenced where held.tenant_id = $1 and held.role = $2 and held.topic = $3 \
-               and held.partition = fenced.partition), \
-         marked as ( \
-             update outbox sent \
-             set processed_at = coalesce(sent.processed_at, clock_timestamp()), published = true \
-             from unnest($7::text[], $8::bigint[], $9::integer[]) \
-                 as given(tenant_id, id, partition) \
-             where sent.tenant_id = given.tenant_id and sent.id = given.id \
-               and given.partition in (select partition from fenced)) \
-         select partition from fenced",
-    )
-    .bind(&leased.tenant)
-    .bind(leased.role)
-    .bind(&leased.topic)
-    .bind(marks.iter().map(|mark| mark.partition).collect::<Vec<_>>())
-    .bind(marks.iter().map(|mark| mark.epoch).collect::<Vec<_>>())
-    .bind(marks.iter().map(|mark| mark.last_offset).collect::<Vec<_>>())
-    .bind(rows().map(|(_, (tenant, _))| tenant.as_str()).collect::<Vec<_>>())
-    .bind(rows().map(|(_, (_, id))| *id).collect::<Vec<_>>())
-    .bind(rows().map(|(partition, _)| partition).collect::<Vec<_>>())
-    .fetch_all(pool)
-    .await?)
-}
-
-/// The unprocessed rows of a partition whose events were found in the topic: tenant and id. Rows
-/// that send an event again are not among them: it is in the topic, but not in its place.
+/// The unprocessed events of a partition that were found in the topic. Those that are sent again are
+/// not among them: such an event is in the topic, but not in its place.
 pub async fn waiting(
     pool: &Pool,
     topic: &str,
     partition: i32,
     found: &[Found],
-) -> Result<Vec<(String, i64)>> {
-    // Grouped, not joined: linear in the backlog whatever the planner believes of it.
+) -> Result<Vec<Slot>> {
+    // Grouped, not joined: linear in the backlog whatever the planner believes of it. Nothing writes an
+    // event into two batches of these; one that stood in two would be sent again, not marked twice.
     Ok(sqlx::query_as(
-        "select both_sides.tenant_id, both_sides.id \
+        "select both_sides.tenant_id, both_sides.id, both_sides.part, both_sides.place, \
+             both_sides.events \
          from ( \
-             select tenant_id, wallet_id, version, min(id) as id, array_agg(event_id) as found \
+             select tenant_id, wallet_id, version, min(id) as id, min(part) as part, \
+                 min(place) as place, min(events) as events, array_agg(event_id) as found \
              from ( \
-                 select tenant_id, aggregate_id as wallet_id, event_version as version, id, \
-                     null::uuid as event_id \
-                 from outbox where topic = $1 and partition = $2 and processed_at is null \
-                   and id > 0 \
+                 select b.tenant_id, u.wallet_id, u.version, b.id, b.part, u.place, \
+                     cardinality(b.versions) as events, null::uuid as event_id \
+                 from outbox_batches b cross join lateral unnest(b.wallets, b.versions) \
+                     with ordinality as u(wallet_id, version, place) \
+                 where b.topic = $1 and b.partition = $2 and b.processed_at is null and b.id > 0 \
                  union all \
-                 select tenant_id, wallet_id, version, null::bigint, event_id \
+                 select tenant_id, wallet_id, version, null::bigint, null::smallint, null::bigint, \
+                     null::integer, event_id \
                  from unnest($3::text[], $4::text[], $5::bigint[], $6::uuid[]) \
                      as given(tenant_id, wallet_id, version, event_id)) side \
              group by tenant_id, wallet_id, version \
-             having count(id) > 0 and count(event_id) > 0) both_sides \
+             having count(id) = 1 and count(event_id) > 0) both_sides \
          cross join lateral ( \
              select from events \
              where tenant_id = both_sides.tenant_id and wallet_id = both_sides.wallet_id \
@@ -225,22 +232,31 @@ pub async fn waiting(
     .await?)
 }
 
-/// Notes on each row that the broker refused it.
+/// Notes of each event that the broker refused it, unless another instance has sent it meanwhile.
 pub async fn record_failures(pool: &Pool, refusals: &[Refusal]) -> Result<()> {
     Ok(sqlx::query(
-        "update outbox refused set attempts = refused.attempts + 1, last_error = given.cause \
-         from unnest($1::text[], $2::bigint[], $3::text[]) as given(tenant_id, id, cause) \
-         where refused.tenant_id = given.tenant_id and refused.id = given.id",
+        "insert into outbox_refusals as known \
+             (tenant_id, wallet_id, version, id, attempts, last_error) \
+         select given.tenant_id, given.wallet_id, given.version, given.id, 1, given.cause \
+         from unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[]) \
+             as given(tenant_id, wallet_id, version, id, cause) \
+         cross join lateral (select from outbox_batches b where b.tenant_id = given.tenant_id \
+             and b.id = given.id and b.processed_at is null limit 1) waits \
+         order by given.tenant_id, given.wallet_id, given.version \
+         on conflict on constraint outbox_refusals_pkey do update set id = excluded.id, \
+             attempts = known.attempts + 1, last_error = excluded.last_error",
     )
-    .bind(refusals.iter().map(|row| row.tenant_id.as_str()).collect::<Vec<_>>())
-    .bind(refusals.iter().map(|row| row.id).collect::<Vec<_>>())
-    .bind(refusals.iter().map(|row| row.cause.as_str()).collect::<Vec<_>>())
+    .bind(refusals.iter().map(|event| event.tenant_id.as_str()).collect::<Vec<_>>())
+    .bind(refusals.iter().map(|event| event.wallet_id.as_str()).collect::<Vec<_>>())
+    .bind(refusals.iter().map(|event| event.version).collect::<Vec<_>>())
+    .bind(refusals.iter().map(|event| event.id).collect::<Vec<_>>())
+    .bind(refusals.iter().map(|event| event.cause.as_str()).collect::<Vec<_>>())
     .execute(pool)
     .await
     .map(drop)?)
 }
 
-/// How many events wait, counted up to [`BACKLOG_MAX`], and for how long the oldest has: the first row of
+/// How many events wait, counted up to [`BACKLOG_MAX`], and for how long the oldest has: the first batch of
 /// each partition says that, so a long backlog is asked for as quickly as a short one.
 /// An error after `limit`.
 pub async fn backlog(pool: &Pool, limit: Duration) -> Result<Backlog> {
@@ -255,24 +271,24 @@ async fn ask_backlog(connection: &mut Connection) -> Result<Backlog> {
     let (events, oldest): (i64, i64) = sqlx::query_as(
         // Counted first: where nothing waits, the oldest is not looked for, past all that was marked since
         // the oldest snapshot.
-        "with recursive counted as materialized (select count(*) as events from ( \
-                 select from outbox where processed_at is null \
-                 order by topic, partition, id limit $1) o), \
+        "with recursive counted as materialized (select coalesce(sum(o.events), 0) as events from ( \
+                 select cardinality(versions) as events from outbox_batches \
+                 where processed_at is null order by topic, partition, id, part limit $1) o), \
          waiting as ( \
-             (select topic, partition from outbox where processed_at is null \
+             (select topic, partition from outbox_batches where processed_at is null \
                    and (select events from counted) > 0 \
                  order by topic, partition limit 1) \
              union all \
              select n.topic, n.partition from waiting w cross join lateral ( \
-                 select o.topic, o.partition from outbox o where o.processed_at is null \
+                 select o.topic, o.partition from outbox_batches o where o.processed_at is null \
                    and (o.topic, o.partition) > (w.topic, w.partition) \
                  order by o.topic, o.partition limit 1) n) \
          select (select events from counted), \
              (select coalesce(greatest(0, extract(epoch from \
                      clock_timestamp() - min(f.created_at)) * 1000), 0)::bigint \
-                 from waiting w cross join lateral (select created_at from outbox o \
+                 from waiting w cross join lateral (select created_at from outbox_batches o \
                      where o.topic = w.topic and o.partition = w.partition \
-                       and o.processed_at is null order by o.id limit 1) f)",
+                       and o.processed_at is null order by o.id, o.part limit 1) f)",
     )
     .bind(BACKLOG_MAX + 1)
     .fetch_one(connection)

@@ -35,26 +35,29 @@ pub async fn lock(connection: &mut Connection) -> Result<bool> {
         .await?)
 }
 
-/// Deletes outbox rows that were processed longer ago than `age`, among the next `limit` behind
-/// `after`, and moves their tenants' purge marks with them.
+/// How far the outbox was walked: tenant, batch and part.
+pub type BatchKey = (String, i64, i16);
+
+/// Deletes batches of the outbox that were processed longer ago than `age`, among the next `limit` behind
+/// `after`, and moves their tenants' purge marks with them. Counts their events as purged.
 pub async fn outbox(
     connection: &mut Connection,
-    after: Option<&(String, i64)>,
+    after: Option<&BatchKey>,
     age: Duration,
     limit: i64,
-) -> Result<Step<(String, i64)>> {
-    let (seen, purged, tenant, id, young): (i64, i64, Option<String>, Option<i64>, bool) = sqlx::query_as(
+) -> Result<Step<BatchKey>> {
+    let step: PurgedBatches = sqlx::query_as(
         "with looked as materialized ( \
-            select tenant_id, id, created_at, processed_at, published from outbox \
-            where (tenant_id, id) > ($1, $2) order by tenant_id, id limit $4), \
-         old as (select tenant_id, id from looked \
+            select tenant_id, id, part, created_at, processed_at from outbox_batches \
+            where (tenant_id, id, part) > ($1, $2, $5) order by tenant_id, id, part limit $4), \
+         old as (select tenant_id, id, part from looked \
             where processed_at < clock_timestamp() - $3 * interval '1 ms'), \
-         free as materialized (select o.tenant_id, o.id from old cross join lateral ( \
-            select tenant_id, id from outbox where tenant_id = old.tenant_id and id = old.id \
-            for update skip locked) o), \
-         purged as (delete from outbox o using free f \
-            where o.tenant_id = f.tenant_id and o.id = f.id \
-            returning o.tenant_id, o.created_at, o.published), \
+         free as materialized (select o.tenant_id, o.id, o.part from old cross join lateral ( \
+            select tenant_id, id, part from outbox_batches where tenant_id = old.tenant_id \
+              and id = old.id and part = old.part for update skip locked) o), \
+         purged as (delete from outbox_batches o using free f \
+            where o.tenant_id = f.tenant_id and o.id = f.id and o.part = f.part \
+            returning o.tenant_id, o.created_at, o.published, cardinality(o.versions) as events), \
          marked as (insert into outbox_purges as mark (tenant_id, purged_through, unpublished_from) \
             select tenant_id, max(created_at), min(created_at) filter (where not published) \
             from purged group by tenant_id order by tenant_id \
@@ -62,27 +65,48 @@ pub async fn outbox(
                 purged_through = greatest(mark.purged_through, excluded.purged_through), \
                 unpublished_from = least(mark.unpublished_from, excluded.unpublished_from), \
                 updated_at = clock_timestamp()) \
-         select (select count(*) from looked), (select count(*) from purged), \
-            last.tenant_id, last.id, coalesce(case when last.id < 0 \
+         select (select count(*) from looked) as seen, \
+            (select coalesce(sum(events), 0) from purged) as purged, \
+            last.tenant_id, last.id, last.part, coalesce(case when last.id < 0 \
                 then coalesce(last.processed_at, 'infinity') >= clock_timestamp() - $3 * interval '1 ms' \
-                else last.created_at >= clock_timestamp() - $3 * interval '1 ms' end, true) \
+                else last.created_at >= clock_timestamp() - $3 * interval '1 ms' end, true) as young \
          from (select 1) always left join lateral \
-            (select * from looked order by tenant_id desc, id desc limit 1) last on true",
+            (select * from looked order by tenant_id desc, id desc, part desc limit 1) last on true",
     )
-    .bind(after.map_or("", |(tenant, _)| tenant))
-    .bind(after.map_or(i64::MIN, |(_, id)| *id))
+    .bind(after.map_or("", |(tenant, ..)| tenant))
+    .bind(after.map_or(i64::MIN, |(_, id, _)| *id))
     .bind(millis(age))
     .bind(limit)
+    .bind(after.map_or(i16::MIN, |(.., part)| *part))
     .fetch_one(connection)
     .await?;
-    // Rows that send events again come first, in the order of their sending: behind a young one
-    // they are young, and the rows of commands begin. Behind a young one of those all of the tenant's are.
-    let id = id.map(|id| match (young, id < 0) {
-        (true, true) => 0,
-        (true, false) => i64::MAX,
-        (false, _) => id,
-    });
-    Ok(Step { seen, purged, last: tenant.zip(id), young: seen < limit })
+    let PurgedBatches { seen, purged, .. } = step;
+    Ok(Step { seen, purged, last: step.go_on(), young: seen < limit })
+}
+
+/// What [`outbox`] did, and the last batch that it looked at.
+#[derive(sqlx::FromRow)]
+struct PurgedBatches {
+    seen: i64,
+    purged: i64,
+    tenant_id: Option<String>,
+    id: Option<i64>,
+    part: Option<i16>,
+    young: bool,
+}
+
+impl PurgedBatches {
+    /// The place to go on behind. Batches that send events again come first, in the order of their sending:
+    /// behind a young one they are young, and the batches of commands begin. Behind a young one of those
+    /// all of the tenant's are.
+    fn go_on(self) -> Option<BatchKey> {
+        let (tenant, id, part) = (self.tenant_id?, self.id?, self.part?);
+        Some(match (self.young, id < 0) {
+            (true, true) => (tenant, 0, i16::MAX),
+            (true, false) => (tenant, i64::MAX, i16::MAX),
+            (false, _) => (tenant, id, part),
+        })
+    }
 }
 
 /// Deletes the ids of batches older than `age`. A COMMIT in doubt is settled within seconds, by an

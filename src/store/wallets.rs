@@ -31,7 +31,8 @@ pub async fn wallet_events(
     limit: i64,
 ) -> Result<Vec<(i64, Vec<u8>)>> {
     let rows: Vec<OutboxRow> = sqlx::query_as(
-        "select 0::bigint as id, tenant_id, partition, wallet_id, version, event_id, event_type, \
+        "select tenant_id, 0::bigint as id, 0::smallint as part, 1::bigint as place, 1 as events, \
+             false as refused, partition, wallet_id, version, event_id, event_type, \
              schema_version, payload::text as payload, correlation_id, causation_id, traceparent, \
              created_at \
          from events \

@@ -217,9 +217,8 @@ const LATE: [&str; 3] = [
      from wallets w cross join (select gen_random_uuid() as id) t \
      join events e on e.tenant_id = w.tenant_id and e.wallet_id = w.id and e.version = 2 \
      where w.id = $1",
-    "insert into outbox (tenant_id, aggregate_id, event_type, event_version, topic, partition, \
-         created_at) \
-     select e.tenant_id, e.wallet_id, e.event_type, e.version, o.topic, e.partition, e.created_at \
+    "insert into outbox_batches (tenant_id, topic, partition, created_at, wallets, versions) \
+     select e.tenant_id, o.topic, e.partition, e.created_at, array[e.wallet_id], array[e.version] \
      from events e join outbox o on o.aggregate_id = e.wallet_id and o.event_version = 2 \
      where e.wallet_id = $1 and e.version = 3 and $2 <> ''",
 ];

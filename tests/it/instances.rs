@@ -217,7 +217,8 @@ async fn without_kafka_the_projectors_share_and_take_over_all_the_same() {
 #[tokio::test(flavor = "multi_thread")]
 async fn marks_of_a_former_owner_are_refused() {
     use wallex::store::leases::{self, Leased, Member};
-    use wallex::store::outbox::{self, Mark};
+    use wallex::store::outbox::Slot;
+    use wallex::store::outbox::marks::{self, Mark};
 
     let app = Setup::without_kafka().with("PROJECTOR_FEEDS", "kafka").start().await;
     let leased = Leased {
@@ -248,21 +249,27 @@ async fn marks_of_a_former_owner_are_refused() {
     assert_eq!(taken, [(1, before(1) + 1), (3, before(3) + 1)]);
 
     app.open("w", "1.00").await;
-    let row: i64 =
-        sqlx::query_scalar("select min(id) from outbox").fetch_one(&app.pool).await.unwrap();
+    let slots: Vec<Slot> = sqlx::query_as(
+        "select tenant_id, id, part, p as place, cardinality(versions) as events \
+         from outbox_batches cross join lateral generate_series(1, cardinality(versions)::bigint) p",
+    )
+    .fetch_all(&app.pool)
+    .await
+    .unwrap();
     let mark = |partition: i32, epoch: i64| Mark {
         partition,
         epoch,
         last_offset: 9,
-        rows: vec![("default".to_owned(), row)],
+        events: slots.clone(),
+        refused: Vec::new(),
     };
     let stale = [mark(1, before(1)), mark(3, before(3))];
-    assert!(outbox::mark(&app.pool, &leased, &stale).await.unwrap().is_empty());
+    assert!(marks::mark(&app.pool, &leased, &stale).await.unwrap().is_empty());
     let published = "select count(*) from outbox where published";
     let count: i64 = sqlx::query_scalar(published).fetch_one(&app.pool).await.unwrap();
     assert_eq!(count, 0, "rows of a former owner");
     let standing = [mark(0, before(0)), mark(1, before(1)), mark(3, before(3) + 1)];
-    assert_eq!(outbox::mark(&app.pool, &leased, &standing).await.unwrap(), [0, 3]);
+    assert_eq!(marks::mark(&app.pool, &leased, &standing).await.unwrap(), [0, 3]);
 
     // A clean stop leaves all of it free.
     leases::leave(&mut connection, &leased, "a").await.unwrap();

@@ -73,7 +73,7 @@ async fn a_read_that_fails_is_found_by_its_request_id_and_correlation_id() {
 async fn a_batch_that_fails_names_the_requests_in_it() {
     let app = logging("info").await;
     app.open("w-1", "1.00").await;
-    hide(&app, "outbox").await;
+    hide(&app, "outbox_batches").await;
     let body = json!({"amount": "1.00", "description": "canary-body"});
     let answer = send(&app, Method::POST, "/wallets/w-1/credit", Some(body)).await;
     assert_eq!(answer.status, 500, "{}", answer.text);

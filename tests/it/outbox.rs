@@ -8,6 +8,8 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use wallex::projector::Projection;
 use wallex::republisher;
+use wallex::store::leases::{self, Leased, Member};
+use wallex::store::outbox::marks::{Mark, mark};
 use wallex::store::outbox::repair::{self, RetrySelector};
 use wallex::store::outbox::republish::{OUTSTANDING_MAX, RepublishSelector, Step};
 use wallex::store::outbox::{OutboxRow, claim};
@@ -19,6 +21,8 @@ use crate::projectors::books::{
 use crate::support::app::{App, Setup};
 use crate::support::{eventually, servers, topic};
 
+mod batches;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn tenant() -> TenantId {
@@ -27,13 +31,30 @@ fn tenant() -> TenantId {
 
 /// Sends as the publisher does, without Kafka: claims, and marks what it claimed.
 struct Sender {
+    leased: Leased,
+    /// By partition.
+    epochs: BTreeMap<i32, i64>,
     /// Every record, by wallet.
     sent: BTreeMap<String, Vec<i64>>,
 }
 
 impl Sender {
-    fn new() -> Self {
-        Self { sent: BTreeMap::new() }
+    async fn new(books: &Books) -> Self {
+        let leased = Leased {
+            tenant: "default".to_owned(),
+            role: leases::PUBLISHER,
+            topic: TOPIC.to_owned(),
+            partitions: PARTITIONS,
+        };
+        let lease = Duration::from_secs(600);
+        let member = Member { owner: "sender".to_owned(), session: None, lease };
+        let mut connection = books.pool.acquire().await.unwrap();
+        leases::open(&mut connection, &leased).await.unwrap();
+        let renewed = leases::renew(&mut connection, &leased, &member).await.unwrap();
+        let epochs: BTreeMap<i32, i64> =
+            renewed.leases.iter().map(|lease| (lease.partition, lease.epoch)).collect();
+        assert_eq!(epochs.len(), PARTITIONS as usize);
+        Self { leased, epochs, sent: BTreeMap::new() }
     }
 
     async fn claim(books: &Books, limit: i64) -> Vec<OutboxRow> {
@@ -42,17 +63,25 @@ impl Sender {
     }
 
     async fn mark(&mut self, books: &Books, rows: Vec<OutboxRow>) -> usize {
-        let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
-        sqlx::query("update outbox set processed_at = now(), published = true where id = any($1)")
-            .bind(ids)
-            .execute(&books.pool)
-            .await
-            .unwrap();
+        self.confirm(books, &rows).await;
         let count = rows.len();
         for row in rows {
             self.sent.entry(row.wallet_id).or_default().push(row.version);
         }
         count
+    }
+
+    /// Marks, as after a request that was answered.
+    async fn confirm(&self, books: &Books, rows: &[OutboxRow]) {
+        let mut marks: BTreeMap<i32, Mark> = BTreeMap::new();
+        for row in rows {
+            let (partition, epoch) = (row.partition, self.epochs[&row.partition]);
+            let of = || Mark { partition, epoch, ..Mark::default() };
+            marks.entry(partition).or_insert_with(of).events.push(row.slot.clone());
+        }
+        let marks: Vec<Mark> = marks.into_values().collect();
+        let standing = mark(&books.pool, &self.leased, &marks).await.unwrap();
+        assert_eq!(standing.len(), marks.len());
     }
 
     async fn send(&mut self, books: &Books, limit: i64) -> usize {
@@ -98,12 +127,12 @@ async fn every_wallet_is_sent_again_whole_and_in_order_whatever_goes_on_meanwhil
     for batch in commands.chunks(1000) {
         books.write(batch).await;
     }
-    Sender::new().send_all(&books).await;
+    Sender::new(&books).await.send_all(&books).await;
     books.write(&[credit("w1", "1"), transfer("w2", "w3", "1"), credit("long", "1")]).await;
 
     let before: i64 = books.wallets.values().map(|wallet| wallet.version).sum();
     assert_eq!(ask(&books, RepublishSelector::All).await, (22, before));
-    let mut topic = Sender::new();
+    let mut topic = Sender::new(&books).await;
     // Claimed before anything was written, sent and marked after.
     let in_flight = Sender::claim(&books, 100).await;
     assert_eq!(in_flight.len(), 4);
@@ -126,7 +155,7 @@ async fn every_wallet_is_sent_again_whole_and_in_order_whatever_goes_on_meanwhil
         let rows = Sender::claim(&books, 700).await;
         if begun > 0 {
             held += 1;
-            assert!(rows.iter().all(|row| row.wallet_id != "long" || row.id < 0), "held back");
+            assert!(rows.iter().all(|row| row.wallet_id != "long" || row.is_again()), "held back");
         }
         if round % 2 == 0 {
             topic.mark(&books, rows).await;
@@ -147,14 +176,14 @@ async fn a_selection_begins_where_it_says_and_leaves_nothing_out_behind_it() {
     books.write(&some_history()).await;
     let middle = chrono::Utc::now();
     books.write(&[credit("w1", "1"), credit("w4", "1")]).await;
-    Sender::new().send_all(&books).await;
+    Sender::new(&books).await.send_all(&books).await;
     let rest = |wallet: &str| books.wallets[&id(wallet)].version;
     assert_eq!(ask(&books, RepublishSelector::Since(middle)).await, (2, 2));
     // Asked for twice, from further back: it is listed once.
     assert_eq!(ask(&books, RepublishSelector::Wallet(id("w4"))).await, (1, rest("w4")));
     assert_eq!(ask(&books, RepublishSelector::Wallet(id("nobody"))).await, (0, 0));
     while step(&books).await != Step::Idle {}
-    let mut topic = Sender::new();
+    let mut topic = Sender::new(&books).await;
     topic.send_all(&books).await;
     let expected = BTreeMap::from([
         ("w1".to_owned(), vec![rest("w1")]),
@@ -167,7 +196,7 @@ async fn a_selection_begins_where_it_says_and_leaves_nothing_out_behind_it() {
 async fn a_read_back_marks_no_row_that_sends_an_event_again() {
     let mut books = Books::open().await;
     books.write(&[create("w", "USD", Some("5"))]).await;
-    Sender::new().send_all(&books).await;
+    Sender::new(&books).await.send_all(&books).await;
     books.write(&[credit("w", "1")]).await;
     ask(&books, RepublishSelector::All).await;
     step(&books).await;
@@ -175,7 +204,7 @@ async fn a_read_back_marks_no_row_that_sends_an_event_again() {
         .await
         .into_iter()
         .map(|row| wallex::store::outbox::Found {
-            tenant_id: row.tenant_id,
+            tenant_id: row.slot.tenant_id,
             wallet_id: row.wallet_id,
             version: row.version,
             event_id: row.event_id,
@@ -184,7 +213,7 @@ async fn a_read_back_marks_no_row_that_sends_an_event_again() {
     assert_eq!(found.len(), 4, "three again, and the new one");
     let here = crate::projectors::books::partition(&id("w"));
     let marked = wallex::store::outbox::waiting(&books.pool, TOPIC, here, &found).await.unwrap();
-    assert!(marked.len() == 1 && marked[0].1 > 0, "{marked:?}");
+    assert!(marked.len() == 1 && marked[0].id > 0, "{marked:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,8 +222,8 @@ async fn a_refused_row_holds_its_wallet_until_it_is_tried_again() {
     books.write(&[create("a", "USD", Some("5")), create("b", "USD", None)]).await;
     books.write(&[credit("a", "1")]).await;
     sqlx::query(
-        "update outbox set attempts = 3, last_error = 'too large' \
-         where aggregate_id = 'a' and event_version = 2",
+        "insert into outbox_refusals select tenant_id, aggregate_id, event_version, id, 3, 'too large' \
+         from outbox where aggregate_id = 'a' and event_version = 2",
     )
     .execute(&books.pool)
     .await
@@ -328,11 +357,14 @@ async fn a_wiped_topic_is_filled_again_by_whoever_is_left_alive() {
 async fn the_command_and_the_routes_show_and_retry_refused_rows() {
     let app = Setup::shared().start().await;
     app.open("w", "10").await;
+    let credited = app.post("/wallets/w/credit", json!({"amount": "1"})).await;
+    assert_eq!(credited.status, 201);
     app.drain().await;
     let refuse = async || {
-        sqlx::query(
-            "update outbox set processed_at = null, published = false, attempts = 3, \
-                 last_error = 'the broker did not take it' where event_version = 2",
+        sqlx::raw_sql(
+            "insert into outbox_refusals select tenant_id, aggregate_id, event_version, id, 3, \
+                 'the broker did not take it' from outbox where event_version = 3; \
+             update outbox_batches set processed_at = null, published = false where versions = '{3}'",
         )
         .execute(&app.pool)
         .await

@@ -116,7 +116,7 @@ async fn what_was_sent_in_one_form_is_found_again_in_the_other() {
     for (form, codec) in [(false, "zstd"), (true, "none")] {
         app.stop();
         // Sent and confirmed, and nobody knows.
-        let forget = "update outbox set processed_at = null, published = false";
+        let forget = "update outbox_batches set processed_at = null, published = false";
         sqlx::query(forget).execute(&app.pool).await.unwrap();
         let forget = "update partition_leases set last_offset = -1 where role = 'publisher'";
         sqlx::query(forget).execute(&app.pool).await.unwrap();
@@ -128,6 +128,29 @@ async fn what_was_sent_in_one_form_is_found_again_in_the_other() {
     }
     let found = topic::assert_same(&servers::kafka().bootstrap, &app).await;
     assert_eq!(found.duplicates, 0);
+    app.assert_reconciled();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_larger_than_a_request_goes_in_parts_each_event_once_and_in_order() {
+    let app = Setup::shared()
+        .with("DEFAULT_PARTITIONS", 1)
+        .with("PRODUCER_MAX_REQUEST_BYTES", 5000)
+        .start()
+        .await;
+    app.open("a", "10").await;
+    app.open("b", "10").await;
+    let wallet = |n: usize| if n.is_multiple_of(2) { "a" } else { "b" };
+    let one = |n: usize| json!({"op": "credit", "walletId": wallet(n), "amount": "1"});
+    let body = json!({"atomic": true, "operations": (0..100).map(one).collect::<Vec<_>>()});
+    let answer = app.post("/bulk", body).await;
+    assert!(answer.status < 300, "{}", answer.text);
+    app.drain().await;
+    let parts = "select max(part)::bigint from outbox_batches";
+    let parts: i64 = sqlx::query_scalar(parts).fetch_one(&app.pool).await.unwrap();
+    assert!((5..100).contains(&parts), "{parts}");
+    let found = topic::assert_same(&servers::kafka().bootstrap, &app).await;
+    assert_eq!((found.records, found.duplicates), (104, 0));
     app.assert_reconciled();
 }
 
@@ -161,7 +184,7 @@ async fn events_linger_for_more_until_there_are_enough_bytes() {
     let mut waited = Vec::new();
     // A busy machine may take as long as the linger; without an end by bytes none is ever shorter.
     while waited.len() < 5 && !waited.iter().any(|first| *first < linger) {
-        sqlx::query("delete from outbox").execute(&app.pool).await.unwrap();
+        sqlx::query("delete from outbox_batches").execute(&app.pool).await.unwrap();
         for _ in 0..20 {
             let body = json!({"amount": "1", "reference": reference});
             assert_eq!(app.post("/wallets/w/credit", body).await.status, 201);

@@ -65,7 +65,7 @@ async fn the_outbox_levels_off_and_the_books_still_agree() {
         for batch in commands.chunks(500) {
             books.write(batch).await;
         }
-        sqlx::query("update outbox set processed_at = now(), published = true")
+        sqlx::query("update outbox_batches set processed_at = now(), published = true")
             .execute(&books.pool)
             .await
             .unwrap();
@@ -83,7 +83,10 @@ async fn the_outbox_levels_off_and_the_books_still_agree() {
         books.project(kind).await;
     }
     books.assert_clean().await;
-    sqlx::query("delete from outbox where aggregate_id = 'w1'").execute(&books.pool).await.unwrap();
+    sqlx::query("delete from outbox_batches where wallets = '{w1}'")
+        .execute(&books.pool)
+        .await
+        .unwrap();
     let wrong: i64 = books.report().await.equations.iter().map(|equation| equation.count).sum();
     assert_eq!(wrong, 1, "a row that was not purged is missed");
 }
@@ -99,13 +102,14 @@ async fn only_old_processed_rows_go_and_those_that_wait_hide_none_behind_them() 
         books.write(&commands).await;
     }
     books.write(&[create("old", "USD", Some("1")), create("young", "USD", Some("1"))]).await;
+    books.scatter().await;
     // All of it happened long ago; 'waits' still waits, 'young' was sent just now.
     for sql in [
         "update events set created_at = created_at - interval '3 days'",
-        "update outbox set created_at = created_at - interval '3 days'",
-        "update outbox set processed_at = now() - interval '2 days', published = true \
-         where aggregate_id = 'old'",
-        "update outbox set processed_at = now(), published = true where aggregate_id = 'young'",
+        "update outbox_batches set created_at = created_at - interval '3 days'",
+        "update outbox_batches set processed_at = now() - interval '2 days', published = true \
+         where wallets = '{old}'",
+        "update outbox_batches set processed_at = now(), published = true where wallets = '{young}'",
     ] {
         sqlx::query(sql).execute(&books.pool).await.unwrap();
     }
@@ -117,10 +121,12 @@ async fn only_old_processed_rows_go_and_those_that_wait_hide_none_behind_them() 
     // A transaction that commits late brings an event older than the mark: its row is there.
     let mut late = books.pool.clone().begin().await.unwrap();
     books.write_in(&mut late, &[credit("old", "1")]).await;
-    sqlx::query("update outbox set processed_at = now() - interval '2 days', published = true")
-        .execute(&books.pool)
-        .await
-        .unwrap();
+    sqlx::query(
+        "update outbox_batches set processed_at = now() - interval '2 days', published = true",
+    )
+    .execute(&books.pool)
+    .await
+    .unwrap();
     assert_eq!(purge(&mut retention).await.outbox, 2403);
     late.commit().await.unwrap();
     assert_eq!(books.count("select count(*) from outbox").await, 1);
@@ -133,13 +139,16 @@ async fn what_was_purged_without_having_been_sent_can_still_be_sent() {
     let mut books = Books::open().await;
     let mut retention = Retention::new(books.pool.clone(), at_once());
     books.write(&some_history()).await;
-    sqlx::query("update outbox set processed_at = now(), published = true")
+    sqlx::query("update outbox_batches set processed_at = now(), published = true")
         .execute(&books.pool)
         .await
         .unwrap();
     purge(&mut retention).await;
     let unsent = books.write(&[credit("w1", "1"), credit("w2", "1"), credit("w2", "1")]).await;
-    sqlx::query("update outbox set processed_at = now()").execute(&books.pool).await.unwrap();
+    sqlx::query("update outbox_batches set processed_at = now()")
+        .execute(&books.pool)
+        .await
+        .unwrap();
     purge(&mut retention).await;
     assert_eq!(books.count("select count(*) from outbox").await, 0);
     let awaits =

@@ -10,6 +10,9 @@ use super::rows::{Parameters, Rows};
 use crate::store::{Connection, Error, Result};
 use crate::wallet::{Event, Metadata, SCHEMA_VERSION, TenantId, Wallet};
 
+/// Events of one outbox row, at most: the publisher claims rows whole.
+const OUTBOX_BATCH_MAX: usize = 1000;
+
 /// A key and the outcome that it has from now on.
 #[derive(Debug, Clone)]
 pub struct KeyWrite {
@@ -47,15 +50,22 @@ impl Writes {
         self.keys.append(&mut other.keys);
     }
 
-    /// The one lock order: keys by tenant and scope, new wallets by tenant and id, outbox rows by
-    /// tenant, wallet and version.
+    /// The one lock order: keys by tenant and scope, new wallets by tenant and id. Events stand as the
+    /// outbox has them: by tenant, partition and time, in there by wallet and version. (A wallet's later
+    /// versions are never of an earlier time.) They and the outbox wait for no other transaction.
     fn sort(&mut self) {
         let wallet = |a: &WalletWrite, b: &WalletWrite| (&a.0, &a.1.id).cmp(&(&b.0, &b.1.id));
         self.keys.sort_by(|a, b| (&a.tenant, a.scope).cmp(&(&b.tenant, b.scope)));
         self.inserted.sort_by(wallet);
         self.updated.sort_by(wallet);
+        let place = |e: &'_ Event| (e.partition, e.created_at);
         self.events.sort_by(|a, b| {
-            (&a.tenant, &a.wallet_id, a.version).cmp(&(&b.tenant, &b.wallet_id, b.version))
+            (&a.tenant, place(a), &a.wallet_id, a.version).cmp(&(
+                &b.tenant,
+                place(b),
+                &b.wallet_id,
+                b.version,
+            ))
         });
     }
 }
@@ -162,7 +172,7 @@ fn updated(p: &mut Parameters, wallets: &[WalletWrite]) -> Result<String> {
     ))
 }
 
-/// The events, and an outbox row for each.
+/// The events, and an outbox row for those of each tenant, partition and time: a slice of the same arrays.
 fn recorded(p: &mut Parameters, topic: &str, events: &[Event]) -> Result<(String, String)> {
     // As text: a json parameter would travel as jsonb and lose its bytes.
     let payloads = events.iter().map(|e| e.body.to_data(&e.wallet_id, e.transaction_id));
@@ -190,13 +200,48 @@ fn recorded(p: &mut Parameters, topic: &str, events: &[Event]) -> Result<(String
         rows.values(),
         rows.table("e")
     );
-    let columns = ["tenant_id", "wallet_id", "event_type", "version", "partition", "created_at"];
+    let batches = outbox_batches(events);
+    let mut batch = Rows::new(&batches);
+    batch.column(p, ("tenant_id", "text"), |b| b.of.tenant.as_str())?;
+    batch.column(p, ("partition", "int4"), |b| b.of.partition)?;
+    batch.column(p, ("created_at", "timestamptz"), |b| b.of.created_at)?;
+    batch.column(p, ("first", "int4"), |b| b.first)?;
+    batch.column(p, ("last", "int4"), |b| b.last)?;
     let boxed = format!(
-        "insert into outbox (tenant_id, aggregate_id, event_type, event_version, topic, \
-             partition, created_at) \
-         select o.tenant_id, o.wallet_id, o.event_type, o.version, {topic}, o.partition, \
-             o.created_at from {}",
-        rows.part("o", &columns)
+        "insert into outbox_batches (tenant_id, topic, partition, created_at, wallets, versions) \
+         select b.tenant_id, {topic}, b.partition, b.created_at, \
+             ({})[b.first:b.last], ({})[b.first:b.last] from {}",
+        rows.array("wallet_id"),
+        rows.array("version"),
+        batch.table("b")
     );
     Ok((recorded, boxed))
 }
+
+/// Neighbours among the events that share an outbox row: their places, from 1 on.
+#[derive(Debug)]
+struct OutboxBatch<'e> {
+    /// The first of them: all are of its tenant, partition and time.
+    of: &'e Event,
+    first: i32,
+    last: i32,
+}
+
+/// Cuts events, sorted as they are written, into the outbox's rows.
+fn outbox_batches(events: &[Event]) -> Vec<OutboxBatch<'_>> {
+    let together = |a: &Event, b: &Event| {
+        (&a.tenant, a.partition, a.created_at) == (&b.tenant, b.partition, b.created_at)
+    };
+    let chunks = events.chunk_by(together).flat_map(|same| same.chunks(OUTBOX_BATCH_MAX));
+    let mut first = 1;
+    let cut = chunks.filter_map(|chunk| {
+        let of = chunk.first()?;
+        let begin = first;
+        first += i32::try_from(chunk.len()).unwrap_or(i32::MAX);
+        Some(OutboxBatch { of, first: begin, last: first - 1 })
+    });
+    cut.collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 use uuid::Uuid;
 
 use super::{DUAL_PUBLISHER, clear};
+use crate::store::connect::OVER_ALL;
 use crate::store::leases::PUBLISHER;
 use crate::store::{Connection, Pool, Result};
 use crate::wallet::TenantId;
@@ -66,6 +67,7 @@ pub async fn cut_over(
     };
     // Whole tables are looked at, once.
     sqlx::raw_sql("set local statement_timeout = '30min'").execute(&mut *connection).await?;
+    sqlx::raw_sql(OVER_ALL).execute(&mut *connection).await?;
     let progress = progress(connection, tenant, &before).await?;
     let missing = take_over_rows(connection, tenant, topic).await?;
     take_over_positions(connection, tenant, &before, topic).await?;
@@ -83,7 +85,7 @@ pub async fn cut_over(
 /// first's again.
 pub async fn take_back(pool: &Pool, tenant: &TenantId, first: &str, second: &str) -> Result<()> {
     sqlx::query(
-        "update outbox set topic = $2 \
+        "update outbox_batches set topic = $2 \
          where tenant_id = $1 and processed_at is null and topic = $3",
     )
     .bind(tenant.as_str())
@@ -101,8 +103,10 @@ async fn progress(
     before: &str,
 ) -> Result<Progress> {
     let rows: Vec<(i64, Option<String>, Option<i64>)> = sqlx::query_as(
-        "with unsent as materialized (select aggregate_id as id, min(event_version) as version \
-             from outbox where tenant_id = $1 and processed_at is null group by aggregate_id), \
+        "with unsent as materialized (select u.wallet_id as id, min(u.version) as version \
+             from outbox_batches b cross join lateral unnest(b.wallets, b.versions) \
+                 as u(wallet_id, version) \
+             where b.tenant_id = $1 and b.processed_at is null group by u.wallet_id), \
          place as materialized (select least(min(e.commit_xid), \
                  pg_snapshot_xmin(pg_current_snapshot())) as from_xid \
              from unsent u join events e on e.tenant_id = $1 and e.wallet_id = u.id \
@@ -133,11 +137,14 @@ async fn take_over_rows(
 ) -> Result<u64> {
     // A wallet's processed rows come before those that wait: so do these, by their ids.
     let missing = sqlx::query(
-        "insert into outbox (id, tenant_id, aggregate_id, event_type, event_version, topic, \
-             partition, created_at) overriding system value \
-         select nextval('outbox_republished'), $1, e.wallet_id, e.event_type, e.version, $2, \
-             e.partition, e.created_at \
-         from (select e.wallet_id, e.event_type, e.version, e.partition, e.created_at \
+        "with waiting as materialized (select u.wallet_id, u.version from outbox_batches b \
+             cross join lateral unnest(b.wallets, b.versions) as u(wallet_id, version) \
+             where b.tenant_id = $1 and b.processed_at is null) \
+         insert into outbox_batches (id, tenant_id, topic, partition, created_at, wallets, \
+             versions) overriding system value \
+         select nextval('outbox_republished'), $1, $2, e.partition, e.created_at, \
+             array[e.wallet_id], array[e.version] \
+         from (select e.wallet_id, e.version, e.partition, e.created_at \
              from projector_checkpoints c \
              join events e on e.tenant_id = $1 and e.partition = c.partition \
                  and e.commit_xid >= case when c.feed_xid > pg_snapshot_xmax(pg_current_snapshot()) \
@@ -146,9 +153,8 @@ async fn take_over_rows(
                  and v.projector = $3 and v.wallet_id = e.wallet_id \
              where c.tenant_id = $1 and c.projector = $3 \
                and e.version > coalesce(v.version, 0) \
-               and not exists (select from outbox o where o.tenant_id = $1 \
-                   and o.aggregate_id = e.wallet_id and o.event_version = e.version \
-                   and o.processed_at is null) \
+               and not exists (select from waiting w where w.wallet_id = e.wallet_id \
+                   and w.version = e.version) \
              order by e.wallet_id, e.version) e",
     )
     .bind(tenant.as_str())
@@ -157,23 +163,60 @@ async fn take_over_rows(
     .execute(&mut *connection)
     .await?
     .rows_affected();
+    take_over_waiting(connection, tenant, topic).await?;
+    Ok(missing)
+}
+
+/// Marks what the topic holds of the batches that wait, and gives it the rest: another part where a batch has
+/// both.
+async fn take_over_waiting(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    topic: &str,
+) -> Result<()> {
     sqlx::query(
-        "update outbox o set topic = $2, processed_at = held.processed_at, \
-             published = held.processed_at is not null \
-         from (select w.id, case when w.event_version <= v.version then clock_timestamp() end \
-                 as processed_at \
-             from outbox w left join projected_versions v on v.tenant_id = $1 \
-                 and v.projector = $3 and v.wallet_id = w.aggregate_id \
-             where w.tenant_id = $1 and w.processed_at is null) held \
-         where o.tenant_id = $1 and o.id = held.id \
-           and (o.topic <> $2 or held.processed_at is not null)",
+        "with judged as materialized (select b.id, b.part, cardinality(b.versions) as events, \
+                 array_agg(u.place) filter (where u.version <= v.version) as places \
+             from outbox_batches b cross join lateral unnest(b.wallets, b.versions) \
+                 with ordinality as u(wallet_id, version, place) \
+             left join projected_versions v on v.tenant_id = $1 \
+                 and v.projector = $3 and v.wallet_id = u.wallet_id \
+             where b.tenant_id = $1 and b.processed_at is null \
+             group by b.tenant_id, b.id, b.part), \
+         rest as (insert into outbox_batches (tenant_id, id, part, topic, partition, created_at, \
+                 wallets, versions) overriding system value \
+             select b.tenant_id, b.id, (select max(part) + 1 from outbox_batches \
+                     where tenant_id = $1 and id = b.id), $2, b.partition, b.created_at, \
+                 outbox_without(b.wallets, j.places), outbox_without(b.versions, j.places) \
+             from judged j join outbox_batches b on b.tenant_id = $1 and b.id = j.id \
+                 and b.part = j.part \
+             where cardinality(j.places) < j.events) \
+         update outbox_batches b set topic = $2, \
+             processed_at = case when j.places is not null then clock_timestamp() end, \
+             published = j.places is not null, \
+             wallets = case when cardinality(j.places) < j.events \
+                 then outbox_at(b.wallets, j.places) else b.wallets end, \
+             versions = case when cardinality(j.places) < j.events \
+                 then outbox_at(b.versions, j.places) else b.versions end \
+         from judged j where b.tenant_id = $1 and b.id = j.id and b.part = j.part \
+           and b.processed_at is null and (b.topic <> $2 or j.places is not null)",
     )
     .bind(tenant.as_str())
     .bind(topic)
     .bind(DUAL_PUBLISHER)
+    .execute(&mut *connection)
+    .await?;
+    // What it holds was refused by the other broker, if at all.
+    sqlx::query(
+        "delete from outbox_refusals r using projected_versions v \
+         where r.tenant_id = $1 and v.tenant_id = $1 and v.projector = $2 \
+           and v.wallet_id = r.wallet_id and r.version <= v.version",
+    )
+    .bind(tenant.as_str())
+    .bind(DUAL_PUBLISHER)
     .execute(connection)
     .await?;
-    Ok(missing)
+    Ok(())
 }
 
 /// Publisher and projectors go on in the new topic; the old one's positions are forgotten.

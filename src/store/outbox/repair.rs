@@ -54,11 +54,12 @@ pub struct PartitionBacklog {
     pub oldest_ms: i64,
 }
 
-/// A row that the broker refused.
+/// An event that the broker refused.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = RefusedRow)]
 pub struct Refused {
+    /// Of the batch that it is in.
     pub id: i64,
     pub wallet_id: String,
     pub version: i64,
@@ -118,10 +119,11 @@ pub async fn backlog_by_partition(
     tenant: &TenantId,
 ) -> Result<Vec<PartitionBacklog>> {
     Ok(sqlx::query_as(
-        "select topic, partition, count(*) as events, count(*) filter (where id < 0) \
-             as republished, min(created_at) as oldest_at, (greatest(0, \
+        "select topic, partition, sum(cardinality(versions)) as events, \
+             coalesce(sum(cardinality(versions)) filter (where id < 0), 0) as republished, \
+             min(created_at) as oldest_at, (greatest(0, \
              extract(epoch from clock_timestamp() - min(created_at))) * 1000)::bigint as oldest_ms \
-         from outbox where tenant_id = $1 and processed_at is null \
+         from outbox_batches where tenant_id = $1 and processed_at is null \
          group by topic, partition order by topic, partition",
     )
     .bind(tenant.as_str())
@@ -136,13 +138,18 @@ pub async fn refused(
     limit: i64,
 ) -> Result<Vec<Refused>> {
     Ok(sqlx::query_as(
-        "select o.id, o.aggregate_id as wallet_id, o.event_version as version, o.topic, \
-             o.partition, o.attempts, o.attempts >= $3 as held, o.last_error, o.created_at, \
-             (select count(*) from outbox b where b.tenant_id = o.tenant_id \
-                and b.topic = o.topic and b.partition = o.partition and b.processed_at is null \
-                and b.aggregate_id = o.aggregate_id and b.id > o.id) as waiting \
-         from (select * from outbox where tenant_id = $1 and processed_at is null \
-             and last_error is not null order by id limit $2) o order by o.id",
+        "select r.id, r.wallet_id, r.version, b.topic, b.partition, r.attempts, \
+             r.attempts >= $3 as held, r.last_error, b.created_at, \
+             (select count(*) from outbox_batches l cross join lateral \
+                    unnest(l.wallets, l.versions) as e(wallet_id, version) \
+                where l.tenant_id = r.tenant_id and l.topic = b.topic \
+                  and l.partition = b.partition and l.processed_at is null \
+                  and l.wallets @> array[r.wallet_id] and e.wallet_id = r.wallet_id \
+                  and (l.id, e.version) > (b.id, r.version)) as waiting \
+         from outbox_refusals r cross join lateral (select w.id, w.topic, w.partition, w.created_at \
+             from outbox_batches w where w.tenant_id = r.tenant_id and w.id = r.id \
+               and w.processed_at is null and w.wallets @> array[r.wallet_id] limit 1) b \
+         where r.tenant_id = $1 order by r.id, r.wallet_id, r.version limit $2",
     )
     .bind(tenant.as_str())
     .bind(limit)
@@ -154,7 +161,7 @@ pub async fn refused(
 /// Counts the rows that were applied without Kafka and never sent, purged ones aside.
 pub async fn unpublished(connection: &mut Connection, tenant: &TenantId) -> Result<i64> {
     Ok(sqlx::query_scalar(
-        "select count(*) from outbox \
+        "select coalesce(sum(cardinality(versions)), 0) from outbox_batches \
          where tenant_id = $1 and processed_at is not null and not published",
     )
     .bind(tenant.as_str())
@@ -164,11 +171,11 @@ pub async fn unpublished(connection: &mut Connection, tenant: &TenantId) -> Resu
 
 /// Whether the topic lacks events that `outbox republish` has yet to send. Cheap: for health pages.
 pub async fn awaits_republication(pool: &Pool) -> Result<bool> {
-    // In the order of the index of such rows: without statistics the planner would take half of the
+    // In the order of the index of such batches: without statistics the planner would take half of the
     // outbox for unpublished, and read all of it to find none.
     Ok(sqlx::query_scalar(
-        "select (select true from outbox where processed_at is not null and not published \
-                 order by tenant_id, aggregate_id, event_version limit 1) is not null \
+        "select (select true from outbox_batches where processed_at is not null and not published \
+                 order by tenant_id, partition, created_at limit 1) is not null \
              or exists (select from outbox_purges where unpublished_from is not null) \
              or exists (select from outbox_republications)",
     )
@@ -199,10 +206,11 @@ pub async fn retry(
         RetrySelector::All => (None, None),
     };
     Ok(sqlx::query_scalar(
-        "with again as (update outbox set attempts = 0, last_error = null \
-             where tenant_id = $1 and processed_at is null and last_error is not null \
-               and ($2::bigint[] is null or id = any($2)) \
-               and ($3::text is null or aggregate_id = $3) \
+        "with again as (delete from outbox_refusals r where r.tenant_id = $1 \
+               and ($2::bigint[] is null or r.id = any($2)) \
+               and ($3::text is null or r.wallet_id = $3) \
+               and exists (select from outbox_batches b where b.tenant_id = r.tenant_id \
+                   and b.id = r.id and b.processed_at is null) \
              returning 1) \
          select count(*) from again",
     )

@@ -71,8 +71,9 @@ pub async fn ask(
         }
         RepublishSelector::Unpublished => {
             "select id, min(version) from ( \
-                select aggregate_id as id, event_version as version from outbox \
-                where tenant_id = $1 and processed_at is not null and not published \
+                select e.wallet_id as id, e.version from outbox_batches b \
+                cross join lateral unnest(b.wallets, b.versions) as e(wallet_id, version) \
+                where b.tenant_id = $1 and b.processed_at is not null and not b.published \
                 union all \
                 select w.id, (select min(e.version) from events e where e.tenant_id = $1 \
                     and e.wallet_id = w.id and e.created_at >= p.unpublished_from) \
@@ -138,10 +139,11 @@ pub async fn outstanding(
     topic: &str,
 ) -> Result<i64> {
     let rows: i64 = sqlx::query_scalar(
-        "select count(*) from topics t \
+        "select coalesce(sum(o.events), 0) from topics t \
          cross join lateral generate_series(0, t.partitions - 1) as p(partition) \
-         cross join lateral (select from outbox o where o.topic = t.name \
-             and o.partition = p.partition and o.processed_at is null and o.id < 0 limit $3) o \
+         cross join lateral (select cardinality(o.versions) as events from outbox_batches o \
+             where o.topic = t.name and o.partition = p.partition and o.processed_at is null \
+               and o.id < 0 limit $3) o \
          where t.tenant_id = $1 and t.name = $2",
     )
     .bind(tenant.as_str())
@@ -230,30 +232,50 @@ async fn lock(connection: &mut Connection, tenant: &TenantId) -> Result<Vec<List
         .collect())
 }
 
-/// Writes the rows of some stretches; what they stand for was never sent so far is forgotten.
+/// Writes the rows of some stretches, one for each event: their times differ. What is known to have been
+/// applied without Kafka of these events is forgotten, and with it the batches that have no others.
 async fn write(
     connection: &mut Connection,
     tenant: &TenantId,
     topic: &str,
     parts: &[Part],
 ) -> Result<()> {
+    // Locked before it is read: another instance may be taking other wallets out of the same batch.
     sqlx::query(
         "with part as (select * from unnest($3::text[], $4::bigint[], $5::bigint[]) \
                 p(wallet_id, first, up_to)), \
-         superseded as (delete from outbox o where o.tenant_id = $1 and o.id = any(array( \
-             select s.id from part cross join lateral (select id from outbox s \
-                where s.tenant_id = $1 and s.aggregate_id = part.wallet_id \
-                  and s.event_version between part.first and part.up_to \
-                  and s.processed_at is not null and not s.published limit 1000000) s))) \
-         insert into outbox (id, tenant_id, aggregate_id, event_type, event_version, topic, \
-             partition, created_at) overriding system value \
-         select nextval('outbox_republished'), $1, e.wallet_id, e.event_type, e.version, $2, \
-             e.partition, e.created_at \
-         from (select e.* from part cross join lateral (select wallet_id, event_type, version, \
+         again as materialized (select e.* from part cross join lateral (select wallet_id, version, \
                     partition, created_at from events where tenant_id = $1 \
                     and wallet_id = part.wallet_id and version between part.first and part.up_to \
-                    order by version limit 1000000) e \
-                order by e.wallet_id, e.version) e",
+                    order by version limit 1000000) e), \
+         found as (select distinct b.id, b.part from again cross join lateral ( \
+             select id, part from outbox_batches where tenant_id = $1 \
+               and partition = again.partition and created_at = again.created_at \
+               and processed_at is not null and not published \
+               and wallets @> array[again.wallet_id] limit 1000) b), \
+         locked as materialized (select b.* \
+             from (select id, part from found order by id, part) f \
+             cross join lateral (select id, part, wallets, versions from outbox_batches \
+                 where tenant_id = $1 and id = f.id and part = f.part for update) b), \
+         superseded as materialized (select l.id, l.part, cardinality(l.versions) as events, \
+                 array_agg(e.place) as places \
+             from locked l cross join lateral unnest(l.wallets, l.versions) with ordinality \
+                 as e(wallet_id, version, place) \
+             where exists (select from part where part.wallet_id = e.wallet_id \
+                 and e.version between part.first and part.up_to) \
+             group by l.id, l.part, l.versions), \
+         gone as (delete from outbox_batches b using superseded s where b.tenant_id = $1 \
+             and b.id = s.id and b.part = s.part and s.events = cardinality(s.places)), \
+         shortened as (update outbox_batches b \
+             set wallets = outbox_without(b.wallets, s.places), \
+                 versions = outbox_without(b.versions, s.places) \
+             from superseded s where b.tenant_id = $1 and b.id = s.id and b.part = s.part \
+               and s.events > cardinality(s.places)) \
+         insert into outbox_batches (id, tenant_id, topic, partition, created_at, wallets, versions) \
+             overriding system value \
+         select nextval('outbox_republished'), $1, $2, e.partition, e.created_at, \
+             array[e.wallet_id], array[e.version] \
+         from (select * from again order by wallet_id, version) e",
     )
     .bind(tenant.as_str())
     .bind(topic)

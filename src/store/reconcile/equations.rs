@@ -238,23 +238,26 @@ const READ_MODEL: &str = concat!(
        or r.updated_at is distinct from x.changed"
 );
 
-// Processed rows are purged by age: what is younger than the purge mark must have its row. Rows that
-// send an event again (their ids are negative) may stand beside the first one.
+// Processed batches are purged by age: what is younger than the purge mark must be in one. Batches that
+// send events again (their ids are negative) may stand beside the first ones.
 const OUTBOX: &str = "
     select case when o.id is null
         then format('event %s (wallet %s version %s) has no outbox row', e.event_id, e.wallet_id,
             e.version)
-        else format('outbox row %s (wallet %s version %s, %s, partition %s) is not its event',
-            o.id, o.aggregate_id, o.event_version, o.event_type, o.partition) end as finding
+        else format('outbox row %s (wallet %s version %s, partition %s) is not its event',
+            o.id, o.wallet_id, o.version, o.partition) end as finding
     from (select * from events where tenant_id = $1) e
-    full join (select * from outbox where tenant_id = $1) o
-        on o.aggregate_id = e.wallet_id and o.event_version = e.version
+    full join (select b.id, u.wallet_id, u.version, b.partition, b.created_at
+            from outbox_batches b cross join lateral unnest(b.wallets, b.versions)
+                as u(wallet_id, version)
+            where b.tenant_id = $1) o
+        on o.wallet_id = e.wallet_id and o.version = e.version
     where (o.id is null and e.created_at > coalesce((select purged_through from outbox_purges
             where tenant_id = $1), '-infinity'))
-       or (o.id is not null and (o.event_type is distinct from e.event_type
-            or o.partition is distinct from e.partition
+       or (o.id is not null and (o.partition is distinct from e.partition
             or o.created_at is distinct from e.created_at))
     union all
-    select format('wallet %s version %s has %s outbox rows', aggregate_id, event_version, count(*))
-    from outbox where tenant_id = $1 and id > 0
-    group by aggregate_id, event_version having count(*) > 1";
+    select format('wallet %s version %s has %s outbox rows', u.wallet_id, u.version, count(*))
+    from outbox_batches b cross join lateral unnest(b.wallets, b.versions) as u(wallet_id, version)
+    where b.tenant_id = $1 and b.id > 0
+    group by u.wallet_id, u.version having count(*) > 1";

@@ -122,12 +122,12 @@ async fn an_event_that_the_topic_lacks_is_read_from_the_books_when_the_next_one_
     app.drain().await;
     let skip = "create function skip() returns trigger language plpgsql as \
                 'begin return null; end'; \
-                create trigger skip before insert on outbox for each row execute function skip()";
+                create trigger skip before insert on outbox_batches for each row execute function skip()";
     sqlx::raw_sql(skip).execute(&app.pool).await.unwrap();
     for amount in ["1.00", "2.00"] {
         app.post("/wallets/w/credit", json!({"amount": amount})).await;
     }
-    sqlx::raw_sql("drop trigger skip on outbox").execute(&app.pool).await.unwrap();
+    sqlx::raw_sql("drop trigger skip on outbox_batches").execute(&app.pool).await.unwrap();
     let last = app.post("/wallets/w/credit", json!({"amount": "4.00"})).await;
     assert_eq!(last.json()["version"], 5);
     app.drain().await;

@@ -89,6 +89,8 @@ async fn a_topic_made_anew_while_nobody_looked_is_read_from_its_beginning() {
     let wallets = wallets_in(4, "w", 3);
     for wallet in &wallets {
         app.open(wallet, "10.00").await;
+        let path = format!("/wallets/{wallet}/credit");
+        assert_eq!(app.post(&path, serde_json::json!({"amount": "1.00"})).await.status, 201);
     }
     app.drain().await;
     let key = Some(wallets[0].as_bytes());
@@ -107,7 +109,7 @@ async fn a_topic_made_anew_while_nobody_looked_is_read_from_its_beginning() {
         controller.create_topic(&app.topic, PARTITIONS, 1, 30_000).await.ok()
     })
     .await;
-    let pending = "update outbox set processed_at = null, published = false \
+    let pending = "update outbox_batches set processed_at = null, published = false \
                    where id in (select max(id) from outbox group by aggregate_id) returning id";
     let pending: Vec<i64> = sqlx::query_scalar(pending).fetch_all(&app.pool).await.unwrap();
     assert_eq!(pending.len(), 3);
@@ -153,7 +155,7 @@ async fn a_topic_made_anew_while_nobody_looked_is_read_from_its_beginning() {
         })
         .collect();
     let wanted: BTreeSet<(String, i64)> =
-        wallets.iter().flat_map(|wallet| [(wallet.clone(), 2), (wallet.clone(), 3)]).collect();
+        wallets.iter().flat_map(|wallet| [(wallet.clone(), 3), (wallet.clone(), 4)]).collect();
     assert_eq!(found, wanted, "what waited and what came since");
     tokio::time::timeout(Duration::from_secs(30), async { app.assert_reconciled() }).await.unwrap();
 }

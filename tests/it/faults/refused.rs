@@ -44,7 +44,7 @@ async fn a_record_that_is_refused_is_set_aside_and_holds_back_its_own_wallet_onl
         eventually("all others sent, one set aside", Duration::from_secs(60), async || {
             let waiting: Vec<(String, i64, i32, Option<String>)> = sqlx::query_as(
                 "select aggregate_id, event_version, attempts, last_error from outbox \
-             where processed_at is null order by id",
+             where processed_at is null order by id, event_version",
             )
             .fetch_all(&app.pool)
             .await

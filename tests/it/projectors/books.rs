@@ -22,7 +22,7 @@ use wallex::projector::chunk::{Chunk, Feed};
 use wallex::projector::{Job, LEDGER, OpenPartition, Projection, Projector, READ_MODEL, Wiring};
 use wallex::status::Status;
 use wallex::store::checkpoints::{Subscription, load};
-use wallex::store::reconcile::Report;
+use wallex::store::reconcile::{Checked, Report};
 use wallex::store::{self, Pool};
 use wallex::wallet::{
     Amount, Command, CreateWallet, Currency, Details, IdOrigin, Metadata, Movement, NewEvent,
@@ -104,6 +104,7 @@ impl Books {
             let record = record(event, *event_id, *transaction, at);
             self.unpublished.push((partition(&event.wallet_id), record));
         }
+        insert_batches(connection, rows.iter().map(|(event, ..)| event), at).await;
         let touched: BTreeSet<&WalletId> = rows.iter().map(|row| &row.0.wallet_id).collect();
         for wallet in touched {
             upsert_wallet(connection, &self.wallets[wallet]).await;
@@ -172,6 +173,22 @@ impl Books {
         total
     }
 
+    /// Gives each event that waits an outbox row of its own.
+    pub async fn scatter(&self) {
+        sqlx::query(
+            "with taken as (delete from outbox_batches where processed_at is null returning *) \
+             insert into outbox_batches (tenant_id, topic, partition, created_at, wallets, versions) \
+             select t.tenant_id, t.topic, t.partition, t.created_at, array[e.wallet_id], \
+                 array[e.version] \
+             from taken t cross join lateral unnest(t.wallets, t.versions) with ordinality \
+                 as e(wallet_id, version, place) \
+             order by t.id, t.part, e.place",
+        )
+        .execute(&self.pool)
+        .await
+        .unwrap();
+    }
+
     pub async fn count(&self, sql: &'static str) -> i64 {
         sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
     }
@@ -183,6 +200,14 @@ impl Books {
         let report = store::reconcile::report(&mut connection, LEDGER, READ_MODEL).await;
         store::rollback(&mut connection).await.unwrap();
         report.unwrap()
+    }
+
+    /// Every event is in the outbox, once and as it is.
+    pub async fn assert_events_have_rows(&self) {
+        let report = self.report().await;
+        let of = |equation: &&Checked| equation.name.contains("outbox row");
+        let found: Vec<_> = report.equations.iter().filter(of).collect();
+        assert!(found.len() == 1 && found[0].holds, "{found:?}");
     }
 
     /// The books are right, and all of them are projected.
@@ -382,11 +407,9 @@ async fn insert_event(
     at: DateTime<Utc>,
 ) {
     sqlx::query(
-        "with e as (insert into events (tenant_id, wallet_id, version, event_id, event_type, \
-             payload, transaction_id, partition, created_at) \
-             values ('default', $1, $2, $3, $4, $5::json, $6, $7, $8)) \
-         insert into outbox (tenant_id, aggregate_id, event_version, event_type, topic, \
-             partition, created_at) values ('default', $1, $2, $4, $9, $7, $8)",
+        "insert into events (tenant_id, wallet_id, version, event_id, event_type, payload, \
+             transaction_id, partition, created_at) \
+         values ('default', $1, $2, $3, $4, $5::json, $6, $7, $8)",
     )
     .bind(event.wallet_id.as_str())
     .bind(event.version)
@@ -396,10 +419,37 @@ async fn insert_event(
     .bind(transaction)
     .bind(partition(&event.wallet_id))
     .bind(at)
-    .bind(TOPIC)
     .execute(connection)
     .await
     .unwrap();
+}
+
+/// The outbox's rows of a batch of commands: one for each partition.
+async fn insert_batches(
+    connection: &mut PgConnection,
+    events: impl Iterator<Item = &NewEvent>,
+    at: DateTime<Utc>,
+) {
+    let mut batches: BTreeMap<i32, Vec<(&str, i64)>> = BTreeMap::new();
+    for event in events {
+        let batch = batches.entry(partition(&event.wallet_id)).or_default();
+        batch.push((event.wallet_id.as_str(), event.version));
+    }
+    for (partition, mut events) in batches {
+        events.sort_unstable();
+        sqlx::query(
+            "insert into outbox_batches (tenant_id, topic, partition, created_at, wallets, versions) \
+             values ('default', $1, $2, $3, $4, $5)",
+        )
+        .bind(TOPIC)
+        .bind(partition)
+        .bind(at)
+        .bind(events.iter().map(|(wallet, _)| *wallet).collect::<Vec<_>>())
+        .bind(events.iter().map(|(_, version)| *version).collect::<Vec<_>>())
+        .execute(&mut *connection)
+        .await
+        .unwrap();
+    }
 }
 
 async fn upsert_wallet(connection: &mut PgConnection, wallet: &Wallet) {

@@ -44,9 +44,12 @@ const ALTERATIONS: &[&str] = &[
     "update events set payload = jsonb_set(payload::jsonb, '{changeAmount}', '\"spoilt\"')::json where wallet_id = 'w1' and version = 3",
     "update events set payload = '{}' where wallet_id = 'w1' and version = 1",
     "delete from projected_versions where wallet_id = 'w1'",
-    "delete from outbox where aggregate_id = 'w1' and event_version = 5",
-    "insert into outbox (tenant_id, aggregate_id, event_type, event_version, topic, partition, created_at) values ('default', 'w1', 'WalletCredited', 99, 'wallet-events', 1, now())",
-    "insert into outbox (tenant_id, aggregate_id, event_type, event_version, topic, partition, created_at) select tenant_id, aggregate_id, event_type, event_version, topic, partition, created_at from outbox where id = 30",
+    "update outbox_batches set wallets = wallets[2:], versions = versions[2:] where cardinality(versions) > 1 and not 'oldest' = any(wallets)",
+    "insert into outbox_batches (tenant_id, topic, partition, created_at, wallets, versions) values ('default', 'wallet-events', 1, now(), '{w1}', '{99}')",
+    "insert into outbox_batches (tenant_id, topic, partition, created_at, wallets, versions) select tenant_id, topic, partition, created_at, wallets, versions from outbox_batches where id = 3",
+    "update outbox_batches set partition = partition + 1 where id = 3",
+    "update outbox_batches set created_at = created_at + interval '1 us' where id = 3",
+    "update outbox_batches set versions = (select array_agg(v + 1) from unnest(versions) v) where id = 3",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -129,7 +129,7 @@ async fn a_count_that_postgres_does_not_finish_is_a_reason_and_never_healthy() {
     app.open("w", "5").await;
     app.drain().await;
     for (table, what, field) in [
-        ("outbox", "the outbox's backlog is not known", "/publisher/unprocessedEvents"),
+        ("outbox_batches", "the outbox's backlog is not known", "/publisher/unprocessedEvents"),
         ("projector_checkpoints", "the projections' lag is not known", ""),
     ] {
         let mut held = app.pool.begin().await.unwrap();
@@ -159,10 +159,10 @@ async fn a_long_backlog_is_counted_no_further_than_it_helps() {
     let app = Setup::shared().with("PROJECTOR_FEEDS", "outbox").start().await;
     app.open("w", "5").await;
     app.drain().await;
-    let rows = "insert into outbox (tenant_id, aggregate_id, event_type, event_version, topic, \
-            partition, created_at) \
-        select 'default', 'nobody', 'WalletCredited', g, 'another-topic', g % 10, \
-            now() - interval '90 s' from generate_series(1, 150000) g";
+    // As after requests that came one at a time: each event has a row of its own.
+    let rows = "insert into outbox_batches (tenant_id, topic, partition, created_at, wallets, versions) \
+        select 'default', 'another-topic', g % 10, now() - interval '90 s', '{nobody}', array[g] \
+        from generate_series(1, 150000) g";
     sqlx::query(rows).execute(&app.pool).await.unwrap();
     let (page, took) = page(&app, "/health/kafka").await;
     println!("150,000 rows wait: {took:?}");

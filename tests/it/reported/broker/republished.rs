@@ -98,7 +98,7 @@ async fn republished_after_retention_the_records_stay_and_keep_the_events_times(
     run(
         &app,
         "update events set created_at = created_at - interval '30 days'; \
-         update outbox set created_at = created_at - interval '30 days'; \
+         update outbox_batches set created_at = created_at - interval '30 days'; \
          insert into dead_letters (tenant_id, projectors, topic, partition, \"offset\", \
              record_hash, error_class, error_message, failed_at) \
          values ('default', '{ledger-projector}', 'x', 0, 0, '', 'undecodable', 'a test', \
