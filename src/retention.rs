@@ -3,7 +3,7 @@
 //! | table | what goes | when |
 //! |---|---|---|
 //! | `outbox_batches` | processed batches | `OUTBOX_RETENTION_HOURS` after they were processed |
-//! | `idempotency_keys` | the stored answer | `IDEMPOTENCY_RETENTION_HOURS` |
+//! | `idempotency_keys` | the text of a refusal or of a whole request | `IDEMPOTENCY_RETENTION_HOURS` |
 //! | `idempotency_keys` | the key itself | `IDEMPOTENCY_KEY_RETENTION_DAYS` |
 //! | `dead_letters` | what is settled, or was replayed and has not failed since | `DEAD_LETTER_RETENTION_DAYS` |
 //! | `command_batches` | ids of batches | an hour |

@@ -63,6 +63,9 @@ settings! {
         COMMAND_BATCH_MAX = "256" => batch_max: usize = within(1, 1000);
         /// commands waiting in one lane, at most; more are answered 429
         COMMAND_QUEUE_MAX = "4096" => queue_max: usize = within(1, 1_000_000);
+    } with {
+        /// How long the first answers of keys count.
+        answers: Duration = |reader| reader.hours(name::IDEMPOTENCY_RETENTION_HOURS, 1);
     }
 
     pub struct KafkaSettings {

@@ -108,7 +108,8 @@ impl Session {
         store::begin(&mut self.connection).await?;
         let connection = &mut self.connection;
         let (wallets, keys) = (wallets_of(requests), keys_of(requests));
-        let start = batch_start(connection, id, &wallets, &keys, locking).await?;
+        let start =
+            batch_start(connection, id, &wallets, &keys, shared.settings.answers, locking).await?;
         let BatchStart { now, server, mut tenants } = start;
         let absent = |(tenant, id): &(&TenantId, &WalletId)| {
             tenants.get(*tenant).is_none_or(|loaded| loaded.world.wallet(id).is_none())

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+use super::time::millis;
 use super::{Connection, Pool, Result};
 use crate::wallet::TenantId;
 
@@ -93,7 +94,7 @@ pub async fn claim(
     .bind(kinds)
     .bind(owner)
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-    .bind(milliseconds(claim))
+    .bind(millis(claim))
     .fetch_all(pool)
     .await?)
 }
@@ -130,7 +131,7 @@ pub async fn postpone(
     .bind(&job.kind)
     .bind(&job.key)
     .bind(job.epoch)
-    .bind(milliseconds(wait))
+    .bind(millis(wait))
     .bind(payload)
     .execute(connection)
     .await?;
@@ -155,7 +156,7 @@ pub async fn fail(
     .bind(&job.key)
     .bind(job.epoch)
     .bind(super::dead_letters::printable(error))
-    .bind(pause.map(milliseconds))
+    .bind(pause.map(millis))
     .execute(connection)
     .await?;
     Ok(failed.rows_affected() > 0)
@@ -211,8 +212,4 @@ pub async fn counts(pool: &Pool, kinds: &[&str]) -> Result<Vec<JobCounts>> {
     .bind(kinds)
     .fetch_all(pool)
     .await?)
-}
-
-fn milliseconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::time::millis;
 use super::{Connection, PIPELINE, Result};
 
 /// Among the advisory locks of the database: one instance purges at a time.
@@ -20,7 +21,7 @@ pub struct Step<K> {
     pub young: bool,
 }
 
-/// Stored answers and keys, purged in one walk.
+/// Stored texts and keys, purged in one walk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyStep {
     pub answers: i64,
@@ -128,8 +129,10 @@ pub async fn batches(connection: &mut Connection, age: Duration, limit: i64) -> 
     Ok(Step { seen, purged, last: None, young: purged < limit })
 }
 
-/// Drops the answers of keys older than `answers`, and keys older than `keys`, among the next
-/// `limit` keys behind `after`. The narrow row that stays tells a retry that it had its effect.
+/// Drops the texts of answers older than `answers`, which are those of refusals and of whole requests, and
+/// keys older than `keys`, among the next `limit` keys behind `after`. The narrow row that stays tells a
+/// retry that it had its effect; that of a success is narrow from the start, and is not written again:
+/// its age is judged when it is read.
 pub async fn keys(
     connection: &mut Connection,
     after: Option<&(String, Vec<u8>)>,
@@ -139,8 +142,7 @@ pub async fn keys(
     let (seen, dropped, purged, tenant, scope): (i64, i64, i64, Option<String>, Option<Vec<u8>>) =
         sqlx::query_as(
             "with looked as materialized ( \
-            select tenant_id, scope_hash, created_at, \
-                status is not null or answer is not null as kept \
+            select tenant_id, scope_hash, created_at, answer is not null as kept \
             from idempotency_keys where (tenant_id, scope_hash) > ($1, $2) \
             order by tenant_id, scope_hash limit $5), \
          purged as (delete from idempotency_keys k using looked l \
@@ -196,8 +198,4 @@ pub async fn letters(
     .fetch_one(connection)
     .await?;
     Ok(Step { seen, purged, last, young: seen < limit })
-}
-
-fn millis(age: Duration) -> i64 {
-    i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
 }

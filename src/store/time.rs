@@ -1,4 +1,6 @@
-//! Times in answers that are made of rows: as every time that leaves the service.
+//! Times as answers and statements have them.
+
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serializer;
@@ -17,4 +19,9 @@ pub(super) fn optional_time<S: Serializer>(
         Some(at) => time(at, to),
         None => to.serialize_none(),
     }
+}
+
+/// As a statement's parameter: `$1 * interval '1 ms'`.
+pub(super) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

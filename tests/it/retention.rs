@@ -182,6 +182,12 @@ async fn answers_go_before_their_keys_and_batches_after_an_hour() {
         .await
         .unwrap();
     }
+    // A success has no text: its row is never written again.
+    let successes = "insert into idempotency_keys (tenant_id, scope_hash, fingerprint, \
+             transaction_id, status, version, created_at) \
+         select 'default', decode(md5('success' || n), 'hex'), '\\x00', gen_random_uuid(), 201, 1, \
+             now() - interval '3 days' from generate_series(1, 500) n";
+    sqlx::query(successes).execute(&books.pool).await.unwrap();
     sqlx::query(
         "insert into command_batches (id, created_at) select ( \
              '00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, \
@@ -199,6 +205,8 @@ async fn answers_go_before_their_keys_and_batches_after_an_hour() {
     assert_eq!(books.count(kept).await, 1200);
     let narrow = "select count(*) from idempotency_keys where answer is null and status is null";
     assert_eq!(books.count(narrow).await, 2500);
+    let successes = "select count(*) from idempotency_keys where status = 201 and version = 1";
+    assert_eq!(books.count(successes).await, 500);
 }
 
 #[tokio::test(flavor = "multi_thread")]

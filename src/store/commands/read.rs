@@ -1,6 +1,7 @@
 //! The first half of a batch: claim, lock, look up.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::Row as _;
@@ -8,6 +9,7 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::{Locking, StoredKey, StoredKeys};
+use crate::store::time::millis;
 use crate::store::{Connection, Error, Result, server};
 use crate::wallet::{Currency, EventBody, Metadata, Status, TenantId, Wallet, WalletId, World};
 
@@ -50,11 +52,14 @@ pub async fn batch_claim(connection: &mut Connection, id: Uuid) -> Result<()> {
 /// statement's begin: a twin that commits while a wallet is waited for is not seen, and meets the
 /// key's unique index instead, which has the batch run again. Whatever else a command needs is read
 /// by statements after this one, under the locks.
+///
+/// A first answer that is older than `answers` is told as dropped: no key is written again to forget it.
 pub async fn batch_start(
     connection: &mut Connection,
     id: Uuid,
     wallets: &[(&TenantId, &WalletId)],
     keys: &[(&TenantId, &[u8])],
+    answers: Duration,
     locking: Locking,
 ) -> Result<BatchStart> {
     // One look-up an id, in their order, which is the order of the locks. (With "id = any" a plan
@@ -79,13 +84,14 @@ pub async fn batch_start(
                  union all \
                  select k.tenant_id, null, null, null, null, null, null, null, null, null, null, \
                      null, date_trunc('milliseconds', clock_timestamp()), k.scope_hash, \
-                     k.fingerprint, k.transaction_id, k.status, k.answer, k.version, \
+                     k.fingerprint, k.transaction_id, case when k.created_at >= clock_timestamp() \
+                         - $6 * interval '1 ms' then k.status end, k.answer, k.version, \
                      k.other_versions, k.wallet_id, ",
                 server!(),
                 " from (select 1) as always left join ( \
                      unnest($4::text[], $5::bytea[]) as wanted(tenant, scope) cross join lateral ( \
                          select tenant_id, scope_hash, fingerprint, transaction_id, status, answer, \
-                             version, other_versions, wallet_id from idempotency_keys \
+                             version, other_versions, wallet_id, created_at from idempotency_keys \
                          where tenant_id = wanted.tenant and scope_hash = wanted.scope limit 1) k) \
                      on true"
             )
@@ -101,6 +107,7 @@ pub async fn batch_start(
         .bind(wallets.iter().map(|(_, id)| id.as_str()).collect::<Vec<_>>())
         .bind(keys.iter().map(|(tenant, _)| tenant.as_str()).collect::<Vec<_>>())
         .bind(keys.iter().map(|(_, scope)| *scope).collect::<Vec<_>>())
+        .bind(millis(answers))
         .fetch_all(connection)
         .await?;
     started(&rows)

@@ -1,7 +1,8 @@
 //! The second half of a batch: one statement writes all of it.
 
+use std::sync::OnceLock;
+
 use chrono::{DateTime, Utc};
-use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgArguments;
 use uuid::Uuid;
 
@@ -80,7 +81,7 @@ pub async fn write_batch(
 ) -> Result<()> {
     writes.sort();
     let (statement, arguments) = statement(topic, now, writes)?;
-    let query = sqlx::query_scalar_with::<_, i64, _>(AssertSqlSafe(statement), arguments);
+    let query = sqlx::query_scalar_with::<_, i64, _>(statement, arguments);
     let updated = query.fetch_one(connection).await?;
     // Checked before COMMIT: a wallet that was not updated would be money out of nowhere.
     if usize::try_from(updated).ok() != Some(writes.updated.len()) {
@@ -90,26 +91,54 @@ pub async fn write_batch(
     Ok(())
 }
 
-/// The statement, the same text for every batch, and its arguments.
+/// Which parts a statement has: keys, new wallets, changed wallets, events. Its text is the same for
+/// every batch that has the same ones, and is made once: for a small batch that would cost more than the
+/// rest of its statement, and so would parts without rows.
+static TEXTS: [OnceLock<String>; 16] = [const { OnceLock::new() }; 16];
+
+/// The statement's text and its arguments.
 ///
 /// Postgres runs the parts that modify: `updated` first, because the main query reads it, then the
 /// others in the order they are written down. That order matters only between keys and new
 /// wallets, the two parts that can wait for another transaction.
-fn statement(topic: &str, now: DateTime<Utc>, writes: &Writes) -> Result<(String, PgArguments)> {
+fn statement(
+    topic: &str,
+    now: DateTime<Utc>,
+    writes: &Writes,
+) -> Result<(&'static str, PgArguments)> {
     let mut parameters = Parameters::default();
     let p = &mut parameters;
-    let keyed = keyed(p, now, &writes.keys)?;
-    let inserted = inserted(p, &writes.inserted)?;
-    let updated = updated(p, &writes.updated)?;
-    let (recorded, boxed) = recorded(p, topic, &writes.events)?;
-    let statement = format!(
-        "with keyed as ({keyed}), inserted as ({inserted}), updated as ({updated}), \
-         recorded as ({recorded}), boxed as ({boxed}) select count(*) from updated"
-    );
-    Ok((statement, parameters.into_arguments()))
+    let keyed = some(&writes.keys).map(|keys| keyed(p, now, keys)).transpose()?;
+    let inserted = some(&writes.inserted).map(|wallets| inserted(p, wallets)).transpose()?;
+    let updated = some(&writes.updated).map(|wallets| updated(p, wallets)).transpose()?;
+    let recorded = some(&writes.events).map(|events| recorded(p, topic, events)).transpose()?;
+    let kind = [keyed.is_some(), inserted.is_some(), updated.is_some(), recorded.is_some()];
+    let kind = kind.iter().fold(0, |kind, part| kind * 2 + usize::from(*part));
+    let text = TEXTS.get(kind).ok_or_else(|| Error::corrupt("a statement of no kind"))?;
+    let text = text.get_or_init(|| {
+        let parts = [
+            keyed.map(|text| text()),
+            inserted.map(|text| text()),
+            updated.as_ref().map(|text| text()),
+            recorded.map(|text| text()),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        let count = if updated.is_some() { "count(*) from updated" } else { "0::int8" };
+        format!("with {} select {count}", parts.join(", "))
+    });
+    Ok((text, parameters.into_arguments()))
 }
 
-fn keyed(p: &mut Parameters, now: DateTime<Utc>, keys: &[KeyWrite]) -> Result<String> {
+/// Rows, if there are any.
+fn some<R>(rows: &[R]) -> Option<&[R]> {
+    (!rows.is_empty()).then_some(rows)
+}
+
+fn keyed(
+    p: &mut Parameters,
+    now: DateTime<Utc>,
+    keys: &[KeyWrite],
+) -> Result<impl FnOnce() -> String + use<>> {
     let at = p.value(now)?;
     let mut rows = Rows::new(keys);
     rows.column(p, ("tenant_id", "text"), |k| k.tenant.as_str())?;
@@ -122,15 +151,20 @@ fn keyed(p: &mut Parameters, now: DateTime<Utc>, keys: &[KeyWrite]) -> Result<St
     // As text: an array of arrays has no rows.
     rows.column(p, ("other_versions", "text"), |k| k.answer.other_versions())?.stored_as("int8[]");
     rows.column(p, ("wallet_id", "text"), |k| k.answer.wallet_id())?;
-    Ok(format!(
-        "insert into idempotency_keys ({}, created_at) select {}, {at} from {}",
-        rows.names(),
-        rows.values(),
-        rows.table("k")
-    ))
+    let rows = rows.into_columns();
+    Ok(move || {
+        let (names, values, table) = (rows.names(), rows.values(), rows.table("k"));
+        format!(
+            "keyed as (insert into idempotency_keys ({names}, created_at) \
+             select {values}, {at} from {table})"
+        )
+    })
 }
 
-fn inserted(p: &mut Parameters, wallets: &[WalletWrite]) -> Result<String> {
+fn inserted(
+    p: &mut Parameters,
+    wallets: &[WalletWrite],
+) -> Result<impl FnOnce() -> String + use<>> {
     let mut rows = Rows::new(wallets);
     rows.column(p, ("tenant_id", "text"), |(tenant, _)| tenant.as_str())?;
     rows.column(p, ("id", "text"), |(_, w)| w.id.as_str())?;
@@ -145,12 +179,13 @@ fn inserted(p: &mut Parameters, wallets: &[WalletWrite]) -> Result<String> {
         .stored_as("json");
     rows.column(p, ("created_at", "timestamptz"), |(_, w)| w.created_at)?;
     rows.column(p, ("updated_at", "timestamptz"), |(_, w)| w.updated_at)?;
-    Ok(rows.insert_into("wallets"))
+    let rows = rows.into_columns();
+    Ok(move || format!("inserted as ({})", rows.insert_into("wallets")))
 }
 
 /// Rows are found by their ctid, which stays while they are locked: joined by their ids, a plan made
 /// while the table is small would compare every wallet with every change.
-fn updated(p: &mut Parameters, wallets: &[WalletWrite]) -> Result<String> {
+fn updated(p: &mut Parameters, wallets: &[WalletWrite]) -> Result<impl Fn() -> String + use<>> {
     let mut rows = Rows::new(wallets);
     rows.column(p, ("tenant_id", "text"), |(tenant, _)| tenant.as_str())?;
     rows.column(p, ("id", "text"), |(_, w)| w.id.as_str())?;
@@ -160,20 +195,27 @@ fn updated(p: &mut Parameters, wallets: &[WalletWrite]) -> Result<String> {
     rows.column(p, ("overdraft_limit", "numeric"), |(_, w)| w.overdraft_limit)?;
     rows.column(p, ("version", "int8"), |(_, w)| w.version)?;
     rows.column(p, ("updated_at", "timestamptz"), |(_, w)| w.updated_at)?;
-    Ok(format!(
-        "update wallets w set status = r.status, balance = r.balance, \
-             held_balance = r.held_balance, overdraft_limit = r.overdraft_limit, \
-             version = r.version, updated_at = r.updated_at \
-         from (select r.*, found.row from {} cross join lateral ( \
-             select ctid as row from wallets where tenant_id = r.tenant_id and id = r.id limit 1) \
-             found) r \
-         where w.ctid = r.row returning 1",
-        rows.table("r")
-    ))
+    let rows = rows.into_columns();
+    Ok(move || {
+        format!(
+            "updated as (update wallets w set status = r.status, balance = r.balance, \
+                 held_balance = r.held_balance, overdraft_limit = r.overdraft_limit, \
+                 version = r.version, updated_at = r.updated_at \
+             from (select r.*, found.row from {} cross join lateral ( \
+                 select ctid as row from wallets \
+                 where tenant_id = r.tenant_id and id = r.id limit 1) found) r \
+             where w.ctid = r.row returning 1)",
+            rows.table("r")
+        )
+    })
 }
 
 /// The events, and an outbox row for those of each tenant, partition and time: a slice of the same arrays.
-fn recorded(p: &mut Parameters, topic: &str, events: &[Event]) -> Result<(String, String)> {
+fn recorded(
+    p: &mut Parameters,
+    topic: &str,
+    events: &[Event],
+) -> Result<impl FnOnce() -> String + use<>> {
     // As text: a json parameter would travel as jsonb and lose its bytes.
     let payloads = events.iter().map(|e| e.body.to_data(&e.wallet_id, e.transaction_id));
     let payloads = payloads.collect::<serde_json::Result<Vec<_>>>().map_err(Error::corrupt)?;
@@ -194,12 +236,6 @@ fn recorded(p: &mut Parameters, topic: &str, events: &[Event]) -> Result<(String
     rows.column(p, ("traceparent", "text"), |(e, _)| e.origin.traceparent.as_deref())?;
     rows.column(p, ("partition", "int4"), |(e, _)| e.partition)?;
     rows.column(p, ("created_at", "timestamptz"), |(e, _)| e.created_at)?;
-    let recorded = format!(
-        "insert into events ({}, schema_version) select {}, {schema_version} from {}",
-        rows.names(),
-        rows.values(),
-        rows.table("e")
-    );
     let batches = outbox_batches(events);
     let mut batch = Rows::new(&batches);
     batch.column(p, ("tenant_id", "text"), |b| b.of.tenant.as_str())?;
@@ -207,15 +243,20 @@ fn recorded(p: &mut Parameters, topic: &str, events: &[Event]) -> Result<(String
     batch.column(p, ("created_at", "timestamptz"), |b| b.of.created_at)?;
     batch.column(p, ("first", "int4"), |b| b.first)?;
     batch.column(p, ("last", "int4"), |b| b.last)?;
-    let boxed = format!(
-        "insert into outbox_batches (tenant_id, topic, partition, created_at, wallets, versions) \
-         select b.tenant_id, {topic}, b.partition, b.created_at, \
-             ({})[b.first:b.last], ({})[b.first:b.last] from {}",
-        rows.array("wallet_id"),
-        rows.array("version"),
-        batch.table("b")
-    );
-    Ok((recorded, boxed))
+    let (rows, batch) = (rows.into_columns(), batch.into_columns());
+    Ok(move || {
+        let (names, values, table) = (rows.names(), rows.values(), rows.table("e"));
+        let (wallets, versions) = (rows.array("wallet_id"), rows.array("version"));
+        format!(
+            "recorded as (insert into events ({names}, schema_version) \
+                 select {values}, {schema_version} from {table}), \
+             boxed as (insert into outbox_batches \
+                     (tenant_id, topic, partition, created_at, wallets, versions) \
+                 select b.tenant_id, {topic}, b.partition, b.created_at, \
+                     ({wallets})[b.first:b.last], ({versions})[b.first:b.last] from {})",
+            batch.table("b")
+        )
+    })
 }
 
 /// Neighbours among the events that share an outbox row: their places, from 1 on.
