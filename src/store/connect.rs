@@ -1,18 +1,19 @@
 //! Connections: the pools and what each is for, the lanes' own sessions, and the schema's version.
 
+mod migrations;
 mod reads;
 mod roles;
 mod session;
 pub(super) mod stale;
 mod way;
 
-use std::str::FromStr as _;
 use std::time::Duration;
 
 use sqlx::Connection as _;
-use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::PgPoolOptions;
 
+pub use migrations::migrate;
+pub(super) use migrations::missing;
 pub use reads::Reads;
 pub(super) use session::{OVER_ALL, Session};
 pub use way::{SHARED, Way};
@@ -22,8 +23,6 @@ use crate::config::DatabaseSettings;
 
 /// Connections that tasks and requests share.
 pub type Pool = sqlx::PgPool;
-
-static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 /// Waiting for a connection longer than this is overload.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -140,26 +139,10 @@ pub fn check_settings(settings: &DatabaseSettings) -> std::result::Result<(), St
     Ok(())
 }
 
-/// Brings the schema up to date as the owner, and lets the service's login work as the
-/// application's role where the owner may. Returns what an administrator has to do for that.
-pub async fn migrate(settings: &DatabaseSettings) -> Result<Option<String>> {
-    let session =
-        Session::new("wallex-migrate").with("statement_timeout", "0").with("lock_timeout", "0");
-    let mut connection = open(&Way::new(&settings.migration_url), &session).await?;
-    MIGRATIONS.run(&mut connection).await.map_err(sqlx::Error::from)?;
-    let service = PgConnectOptions::from_str(settings.url.expose())?;
-    roles::prepare(&mut connection, service.get_username(), &MIGRATIONS).await
-}
-
 /// A session of the owner, for work that takes long.
 pub async fn connect_owner(settings: &DatabaseSettings) -> Result<Connection> {
     let session = Session::new("wallex-owner").by_index().with("statement_timeout", "0");
     open(&Way::new(&settings.migration_url), &session).await
-}
-
-/// How many of the migrations in `applied` are missing.
-pub(super) fn missing(applied: &[i64]) -> usize {
-    MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version)).count()
 }
 
 /// A cancelled BEGIN may have left the session inside a transaction: such a one is not used again,

@@ -38,6 +38,7 @@ mod jobs;
 mod leases;
 mod load_tools;
 mod logs;
+mod migrations;
 mod openapi;
 mod outbox;
 mod producing;

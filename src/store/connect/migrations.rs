@@ -1,0 +1,85 @@
+//! The schema, brought up to date by its owner while instances work on it.
+//!
+//! A statement that changes a table waits for every transaction that has the table, and all later ones
+//! wait behind it: a migration waits no longer than commands may, lets them go on, and tries again. A schema
+//! of a later release is left as it is: of two releases that run beside each other either may migrate.
+
+use std::str::FromStr as _;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::postgres::PgConnectOptions;
+
+use super::session::Session;
+use super::{Way, open, roles};
+use crate::backoff::Backoff;
+use crate::config::DatabaseSettings;
+use crate::store::{Error, Result};
+
+/// For so long commands may wait behind a migration that waits for its lock.
+const LOCK_TIMEOUT: &str = "2s";
+const PAUSE_FIRST: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// The lock is tried for so long: a dump of a large database keeps it for minutes.
+const PATIENCE: Duration = Duration::from_mins(10);
+const LOCK_NOT_AVAILABLE: &str = "55P03";
+
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    let mut migrations = sqlx::migrate!("./migrations");
+    migrations.set_ignore_missing(true);
+    migrations
+});
+
+/// Brings the schema up to date as the owner, and lets the service's login work as the
+/// application's role where the owner may. Returns what an administrator has to do for that.
+pub async fn migrate(settings: &DatabaseSettings) -> Result<Option<String>> {
+    let begun = Instant::now();
+    let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
+    loop {
+        match attempt(settings).await {
+            Err(error) if error.sqlstate().as_deref() == Some(LOCK_NOT_AVAILABLE) => {
+                if begun.elapsed() > PATIENCE {
+                    return Err(Error::refused(
+                        "other sessions keep what the migration has to lock: end them (pg_stat_activity \
+                         lists them by xact_start), and migrate again",
+                    ));
+                }
+                tracing::warn!("a migration waits for a lock of another session; trying on");
+                tokio::time::sleep(backoff.fail()).await;
+            }
+            ended => return ended,
+        }
+    }
+}
+
+async fn attempt(settings: &DatabaseSettings) -> Result<Option<String>> {
+    let session = Session::new("wallex-migrate")
+        .with("statement_timeout", "0")
+        .with("lock_timeout", LOCK_TIMEOUT);
+    let mut connection = open(&Way::new(&settings.migration_url), &session).await?;
+    MIGRATIONS.run(&mut connection).await.map_err(cause)?;
+    let service = PgConnectOptions::from_str(settings.url.expose())?;
+    roles::prepare(&mut connection, service.get_username(), &MIGRATIONS).await
+}
+
+/// A lock timeout as the error that it is; others name their migration.
+fn cause(error: MigrateError) -> sqlx::Error {
+    let is_lock = |error: &sqlx::Error| {
+        let code = error.as_database_error().and_then(|error| error.code());
+        code.as_deref() == Some(LOCK_NOT_AVAILABLE)
+    };
+    match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)
+            if is_lock(&error) =>
+        {
+            error
+        }
+        error => error.into(),
+    }
+}
+
+/// How many of the migrations in `applied` are missing.
+pub(in crate::store) fn missing(applied: &[i64]) -> usize {
+    MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version)).count()
+}
