@@ -1,4 +1,4 @@
-//! Double entry, pure: one event → entries that sum to zero.
+//! Double entry, pure: one event → postings, each of two entries that sum to zero.
 //!
 //! Wallets are what we owe their owners, so a credit raises a wallet with a CREDIT entry and takes
 //! a DEBIT on `external`, the outside world. Between the two events of a transfer the money stands
@@ -7,26 +7,16 @@
 use rust_decimal::Decimal;
 use uuid::Uuid;
 
-use crate::wallet::{ChangeType, Event, EventKind, Metadata, WalletId};
+use crate::wallet::{ChangeType, Event, EventKind, Metadata};
 
-/// Where money stands. System accounts have no row: no command queues for them.
+/// Where a wallet's money comes from and goes to. System accounts have no row: no command queues for
+/// them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Account {
-    /// The wallet of the event.
-    Wallet,
-    /// The outside world, where money comes from and goes to.
+pub enum CounterAccount {
+    /// The outside world.
     External,
     /// Transfers between their two events.
     TransfersInFlight,
-}
-
-/// One movement of an event's money; those of an event sum to zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Posting {
-    pub account: Account,
-    pub side: Side,
-    /// Greater than zero, in the event's currency.
-    pub amount: Decimal,
 }
 
 /// The side of the books that an entry stands on.
@@ -45,33 +35,33 @@ pub enum TransactionType {
     TransferIn,
 }
 
-/// One immutable line of the books; those of an event sum to zero.
+/// One immutable row of the books: an amount moves between the event's wallet and a counter account. It
+/// stands for two entries, of the same amount on opposite sides; so those of an event sum to zero.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
-    /// Derived from event and leg: a rebuilt ledger has the same ids.
+pub struct Posting {
+    /// Of the wallet's entry. Derived from event and leg: a rebuilt ledger has the same ids.
     pub id: Uuid,
-    pub account: Account,
-    /// Set on the wallet's own leg only.
-    pub wallet_id: Option<WalletId>,
+    /// Among the postings of its event, from 0 on. Its entries are the legs 2 * pair and 2 * pair + 1.
+    pub pair: i16,
+    pub counter_account: CounterAccount,
     pub related_wallet_id: Option<String>,
     pub transaction_type: TransactionType,
+    /// The wallet's.
     pub side: Side,
     /// Greater than zero.
     pub amount: Decimal,
     pub currency: &'static str,
-    /// Before and after, on the wallet's own leg only.
-    pub balances: Option<(Decimal, Decimal)>,
+    pub balance_before: Decimal,
+    pub balance_after: Decimal,
     pub description: Option<String>,
     /// The caller's reference, else the transaction's or transfer's id.
     pub reference_id: String,
     pub metadata: Option<Metadata>,
-    pub leg: i16,
 }
 
-impl Account {
+impl CounterAccount {
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Wallet => "wallet",
             Self::External => "external",
             Self::TransfersInFlight => "transfers_in_flight",
         }
@@ -89,15 +79,15 @@ pub struct Totals {
 impl Totals {
     const DECIMALS: u32 = 8;
 
-    /// Counts an entry that is the wallet's own.
-    pub fn add(&mut self, entry: &Entry) {
-        let (mantissa, scale) = (entry.amount.mantissa(), entry.amount.scale());
+    /// Counts the wallet's entry of a posting.
+    pub fn add(&mut self, posting: &Posting) {
+        let (mantissa, scale) = (posting.amount.mantissa(), posting.amount.scale());
         let units = match Self::DECIMALS.checked_sub(scale) {
             Some(missing) => mantissa.saturating_mul(10_i128.pow(missing)),
             // Postgres keeps no more of them either.
             None => mantissa / 10_i128.pow(scale - Self::DECIMALS),
         };
-        match entry.side {
+        match posting.side {
             Side::Credit => self.credits = self.credits.saturating_add(units),
             Side::Debit => self.debits = self.debits.saturating_add(units),
         }
@@ -116,13 +106,6 @@ impl Side {
         match self {
             Self::Debit => "DEBIT",
             Self::Credit => "CREDIT",
-        }
-    }
-
-    fn opposite(self) -> Self {
-        match self {
-            Self::Debit => Self::Credit,
-            Self::Credit => Self::Debit,
         }
     }
 }
@@ -144,57 +127,41 @@ impl TransactionType {
     }
 }
 
-/// How an event moves money: none for a creation, else the wallet's posting and its counterpart.
+/// The postings of one event, numbered as pairs: none for a creation.
 pub fn postings(event: &Event) -> Vec<Posting> {
-    let counterpart = match event.body.kind {
+    use {CounterAccount as To, TransactionType as Type};
+    let body = &event.body;
+    let (transaction_type, counter_account, related) = match &body.kind {
         EventKind::Created { .. } => return Vec::new(),
-        EventKind::Credited | EventKind::Debited => Account::External,
-        EventKind::TransferInitiated { .. } | EventKind::TransferCompleted { .. } => {
-            Account::TransfersInFlight
+        EventKind::Credited => (Type::Credit, To::External, None),
+        EventKind::Debited => (Type::Debit, To::External, None),
+        EventKind::TransferInitiated { to } => (Type::TransferOut, To::TransfersInFlight, Some(to)),
+        EventKind::TransferCompleted { from } => {
+            (Type::TransferIn, To::TransfersInFlight, Some(from))
         }
     };
-    let amount = event.body.change.amount;
-    let side = match event.body.change.direction {
+    let side = match body.change.direction {
         ChangeType::Credit => Side::Credit,
         ChangeType::Debit => Side::Debit,
     };
-    vec![
-        Posting { account: Account::Wallet, side, amount },
-        Posting { account: counterpart, side: side.opposite(), amount },
-    ]
-}
-
-/// The entries of one event: a line for each of its postings, numbered as legs.
-pub fn entries(event: &Event) -> Vec<Entry> {
-    let body = &event.body;
-    let (transaction_type, related) = match &body.kind {
-        EventKind::Created { .. } => return Vec::new(),
-        EventKind::Credited => (TransactionType::Credit, None),
-        EventKind::Debited => (TransactionType::Debit, None),
-        EventKind::TransferInitiated { to } => (TransactionType::TransferOut, Some(to)),
-        EventKind::TransferCompleted { from } => (TransactionType::TransferIn, Some(from)),
-    };
     let reference = || event.transaction_id.to_string();
-    let entry = |(leg, posting): (i16, Posting)| {
-        // What the caller noted stands on the wallet's own line only.
-        let own = posting.account == Account::Wallet;
-        Entry {
-            id: Uuid::new_v5(&event.event_id, &leg.to_be_bytes()),
-            account: posting.account,
-            wallet_id: own.then(|| event.wallet_id.clone()),
-            related_wallet_id: related.filter(|_| own).map(|id| id.as_str().to_owned()),
-            transaction_type,
-            side: posting.side,
-            amount: posting.amount,
-            currency: body.currency.code(),
-            balances: own.then_some((body.change.previous_balance, body.after.balance)),
-            description: body.reason.clone().filter(|_| own),
-            reference_id: body.reference.clone().unwrap_or_else(reference),
-            metadata: body.metadata.clone().filter(|_| own),
-            leg,
-        }
-    };
-    (0..).zip(postings(event)).map(entry).collect()
+    // So far each event moves its money at once: one posting.
+    let pair: i16 = 0;
+    vec![Posting {
+        id: Uuid::new_v5(&event.event_id, &(2 * pair).to_be_bytes()),
+        pair,
+        counter_account,
+        related_wallet_id: related.map(|id| id.as_str().to_owned()),
+        transaction_type,
+        side,
+        amount: body.change.amount,
+        currency: body.currency.code(),
+        balance_before: body.change.previous_balance,
+        balance_after: body.after.balance,
+        description: body.reason.clone(),
+        reference_id: body.reference.clone().unwrap_or_else(reference),
+        metadata: body.metadata.clone(),
+    }]
 }
 
 #[cfg(test)]
@@ -204,22 +171,24 @@ mod tests {
     use super::*;
     use chrono::DateTime;
 
-    use crate::wallet::{Change, Currency, EventBody, Origin, Status, TenantId, WalletState};
+    use crate::wallet::{
+        Change, Currency, EventBody, Origin, Status, TenantId, WalletId, WalletState,
+    };
 
     const TRANSACTION: Uuid = Uuid::from_u128(7);
 
     #[test]
     fn totals_are_exact_in_every_scale_and_beyond_what_an_amount_may_be() {
-        let entry = |kind: EventKind, amount: &str| {
-            entries(&recorded(moved(kind, Decimal::ZERO, amount.parse().unwrap(), None))).remove(0)
+        let posting = |kind: EventKind, amount: &str| {
+            postings(&recorded(moved(kind, Decimal::ZERO, amount.parse().unwrap(), None))).remove(0)
         };
         let mut totals = Totals::default();
         for amount in
             ["0.1", "12", "99999999999999999999.99999999", "99999999999999999999.00000001"]
         {
-            totals.add(&entry(EventKind::Credited, amount));
+            totals.add(&posting(EventKind::Credited, amount));
         }
-        totals.add(&entry(EventKind::Debited, "0.00000001"));
+        totals.add(&posting(EventKind::Debited, "0.00000001"));
         assert_eq!(Totals::text(totals.credits), "200000000000000000011.10000000");
         assert_eq!((Totals::text(totals.debits).as_str(), totals.entries), ("0.00000001", 5));
     }
@@ -283,95 +252,78 @@ mod tests {
     }
 
     #[test]
-    fn each_type_of_event_has_its_type_of_entry_sides_and_counterpart() {
+    fn each_type_of_event_has_its_type_of_entry_its_side_and_its_counter_account() {
         use {Side::Credit as Cr, Side::Debit as Dr};
         let [credited, debited, out, into] = moving();
         let table = [
-            (credited, TransactionType::Credit, Cr, Account::External, None),
-            (debited, TransactionType::Debit, Dr, Account::External, None),
-            (out, TransactionType::TransferOut, Dr, Account::TransfersInFlight, Some("b")),
-            (into, TransactionType::TransferIn, Cr, Account::TransfersInFlight, Some("b")),
+            (credited, TransactionType::Credit, Cr, CounterAccount::External, None),
+            (debited, TransactionType::Debit, Dr, CounterAccount::External, None),
+            (out, TransactionType::TransferOut, Dr, CounterAccount::TransfersInFlight, Some("b")),
+            (into, TransactionType::TransferIn, Cr, CounterAccount::TransfersInFlight, Some("b")),
         ];
-        for (event, transaction_type, side, counterpart, related) in table {
+        for (event, transaction_type, side, counter_account, related) in table {
             let event = recorded(moved(event, cents(1000), cents(250), Some("r-1")));
-            let after = event.body.after.balance;
-            let own = Entry {
+            let posting = Posting {
                 id: Uuid::new_v5(&event.event_id, &[0, 0]),
-                account: Account::Wallet,
-                wallet_id: Some(WalletId::stored("a")),
+                pair: 0,
+                counter_account,
                 related_wallet_id: related.map(str::to_owned),
                 transaction_type,
                 side,
                 amount: cents(250),
                 currency: "USD",
-                balances: Some((cents(1000), after)),
+                balance_before: cents(1000),
+                balance_after: event.body.after.balance,
                 description: Some("rent".to_owned()),
                 reference_id: "r-1".to_owned(),
                 metadata: metadata(),
-                leg: 0,
             };
-            let other = Entry {
-                id: Uuid::new_v5(&event.event_id, &[0, 1]),
-                account: counterpart,
-                wallet_id: None,
-                related_wallet_id: None,
-                side: if side == Dr { Cr } else { Dr },
-                balances: None,
-                description: None,
-                metadata: None,
-                leg: 1,
-                ..own.clone()
-            };
-            assert_eq!(entries(&event), [own, other]);
+            assert_eq!(postings(&event), [posting]);
         }
     }
 
     #[test]
-    fn a_creation_has_no_entries() {
+    fn a_creation_has_no_postings() {
         let kind = EventKind::Created { owner_id: "ann".into(), overdraft_limit: Decimal::ZERO };
         let event = moved(kind, Decimal::ZERO, Decimal::ZERO, None);
-        assert_eq!(entries(&recorded(event)), []);
+        assert_eq!(postings(&recorded(event)), []);
     }
 
     #[test]
     fn without_a_reference_both_sides_of_a_transfer_share_its_id() {
         for kind in moving() {
-            let entries = entries(&recorded(moved(kind, cents(900), cents(1), None)));
-            assert!(entries.iter().all(|e| e.reference_id == TRANSACTION.to_string()));
+            let postings = postings(&recorded(moved(kind, cents(900), cents(1), None)));
+            assert!(postings.iter().all(|p| p.reference_id == TRANSACTION.to_string()));
         }
     }
 
     /// Pinned: a ledger rebuilt by any later version must have the ids that callers have seen.
     #[test]
     fn ids_of_entries_never_change() {
-        let ids = entries(&recorded(moved(EventKind::Credited, cents(0), cents(1), None)));
-        let ids: Vec<String> = ids.iter().map(|entry| entry.id.to_string()).collect();
-        assert_eq!(
-            ids,
-            ["51f45e80-21e4-5621-84c6-44707666318f", "f9ae3b5c-353c-52c0-b49b-d40d8666d519"]
-        );
+        let postings = postings(&recorded(moved(EventKind::Credited, cents(0), cents(1), None)));
+        let ids: Vec<String> = postings.iter().map(|posting| posting.id.to_string()).collect();
+        assert_eq!(ids, ["51f45e80-21e4-5621-84c6-44707666318f"]);
     }
 
     proptest! {
         #[test]
-        fn the_entries_of_every_event_sum_to_zero(
+        fn the_postings_of_every_event_lead_from_its_balance_before_to_the_one_after(
             kind in prop::sample::select(moving().to_vec()),
             before in -1_000_000_000_000_i64..1_000_000_000_000,
             amount in 1_i64..=1_000_000_000_000,
         ) {
             let event = recorded(moved(kind, cents(before), cents(amount), None));
-            let entries = entries(&event);
-            let signed = |entry: &Entry| match entry.side {
-                Side::Credit => entry.amount,
-                Side::Debit => -entry.amount,
-            };
-            prop_assert_eq!(entries.iter().map(signed).sum::<Decimal>(), Decimal::ZERO);
-            prop_assert!(entries.iter().all(|entry| entry.amount > Decimal::ZERO));
-            let own: Vec<&Entry> = entries.iter().filter(|e| e.wallet_id.is_some()).collect();
-            prop_assert_eq!(own.len(), 1);
-            let (from, to) = own[0].balances.unwrap();
-            prop_assert_eq!(to - from, signed(own[0]));
-            prop_assert_eq!((from, to), (cents(before), event.body.after.balance));
+            let mut balance = cents(before);
+            for (pair, posting) in (0..).zip(postings(&event)) {
+                prop_assert!(posting.amount > Decimal::ZERO);
+                prop_assert_eq!((posting.pair, posting.balance_before), (pair, balance));
+                balance += match posting.side {
+                    Side::Credit => posting.amount,
+                    Side::Debit => -posting.amount,
+                };
+                prop_assert_eq!(posting.balance_after, balance);
+            }
+            prop_assert_eq!(balance, event.body.after.balance);
         }
     }
 }

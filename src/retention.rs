@@ -8,7 +8,7 @@
 //! | `dead_letters` | what is settled, or was replayed and has not failed since | `DEAD_LETTER_RETENTION_DAYS` |
 //! | `command_batches` | ids of batches | an hour |
 //!
-//! `events` and `ledger_entries` are kept for ever. Only one instance purges at a time. After each
+//! `events` and `postings` are kept for ever. Only one instance purges at a time. After each
 //! step comes a pause that is longer than the step: the slower Postgres is, the less is purged.
 
 use std::time::{Duration, Instant};

@@ -50,7 +50,7 @@ impl Projection {
     pub const LEDGER: &'static Self = &Self {
         name: LEDGER,
         word: "ledger",
-        table: "ledger_entries",
+        table: "postings",
         offsets_role: "ledger-offsets",
         write: |connection, events| ledger::write(connection, events).boxed(),
     };

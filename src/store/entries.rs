@@ -1,4 +1,5 @@
-//! The ledger's entries: added by the ledger projector, read by HTTP. Never changed, never deleted.
+//! The ledger: postings, added by the ledger projector, and read by HTTP as the wallets' entries. Never
+//! changed, never deleted. People see both entries of each in the view `ledger_entries`.
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
@@ -8,7 +9,7 @@ use uuid::Uuid;
 
 use super::checkpoints::Subscription;
 use super::{Connection, Error, Result, columns};
-use crate::ledger::{Entry, TransactionType};
+use crate::ledger::{Posting, TransactionType};
 use crate::wallet::{Currency, Event, Metadata, TenantId, WalletId, WalletKey};
 
 /// A wallet's own side of one event, as callers read it. Amounts are in the currency's scale.
@@ -82,44 +83,44 @@ const COLUMNS: &str = "id, wallet_id, transaction_type, amount, currency, balanc
     balance_after, description, reference_id, related_wallet_id, metadata::text as metadata, \
     event_id, version, created_at";
 const NEWEST_FIRST: &str = " order by created_at desc, event_id desc";
-const OF_TENANT: &str = " from ledger_entries where wallet_id is not null and tenant_id = ";
+const OF_TENANT: &str = " from postings where tenant_id = ";
 
-/// Adds entries. Those of an event that is in the books already are left as they are.
-pub async fn insert(connection: &mut Connection, entries: &[(&Event, Entry)]) -> Result<()> {
+/// Adds postings. Those of an event that is in the books already are left as they are.
+pub async fn insert(connection: &mut Connection, postings: &[(&Event, Posting)]) -> Result<()> {
     macro_rules! column {
-        (|$event:ident, $entry:ident| $value:expr) => {
-            entries.iter().map(|($event, $entry)| $value).collect::<Vec<_>>()
+        (|$event:ident, $posting:ident| $value:expr) => {
+            postings.iter().map(|($event, $posting)| $value).collect::<Vec<_>>()
         };
     }
     sqlx::query(
-        "insert into ledger_entries (tenant_id, id, transaction_id, account, wallet_id, \
-             related_wallet_id, transaction_type, side, amount, currency, balance_before, \
-             balance_after, description, reference_id, metadata, event_id, leg, version, created_at) \
-         select e.* from unnest($1::text[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], \
-             $7::text[], $8::text[], $9::numeric[], $10::text[], $11::numeric[], $12::numeric[], \
-             $13::text[], $14::text[], $15::json[], $16::uuid[], $17::smallint[], $18::bigint[], \
-             $19::timestamptz[]) e \
-         on conflict (tenant_id, event_id, leg) do nothing",
+        "insert into postings (tenant_id, wallet_id, version, pair, id, event_id, transaction_id, \
+             created_at, transaction_type, side, amount, currency, counter_account, \
+             related_wallet_id, balance_before, balance_after, reference_id, description, metadata) \
+         select p.* from unnest($1::text[], $2::text[], $3::bigint[], $4::smallint[], $5::uuid[], \
+             $6::uuid[], $7::uuid[], $8::timestamptz[], $9::text[], $10::text[], $11::numeric[], \
+             $12::text[], $13::text[], $14::text[], $15::numeric[], $16::numeric[], $17::text[], \
+             $18::text[], $19::json[]) p \
+         on conflict (tenant_id, wallet_id, version, pair) do nothing",
     )
-    .bind(column!(|event, _e| event.tenant.as_str()))
-    .bind(column!(|_event, e| e.id))
-    .bind(column!(|event, _e| event.transaction_id))
-    .bind(column!(|_event, e| e.account.as_str()))
-    .bind(column!(|_event, e| e.wallet_id.as_ref().map(WalletId::as_str)))
-    .bind(column!(|_event, e| e.related_wallet_id.as_deref()))
-    .bind(column!(|_event, e| e.transaction_type.as_str()))
-    .bind(column!(|_event, e| e.side.as_str()))
-    .bind(column!(|_event, e| e.amount))
-    .bind(column!(|_event, e| e.currency))
-    .bind(column!(|_event, e| e.balances.map(|(before, _)| before)))
-    .bind(column!(|_event, e| e.balances.map(|(_, after)| after)))
-    .bind(column!(|_event, e| e.description.as_deref()))
-    .bind(column!(|_event, e| e.reference_id.as_str()))
-    .bind(column!(|_event, e| e.metadata.as_ref().map(Metadata::as_str)))
-    .bind(column!(|event, _e| event.event_id))
-    .bind(column!(|_event, e| e.leg))
-    .bind(column!(|event, _e| event.version))
-    .bind(column!(|event, _e| event.created_at))
+    .bind(column!(|event, _p| event.tenant.as_str()))
+    .bind(column!(|event, _p| event.wallet_id.as_str()))
+    .bind(column!(|event, _p| event.version))
+    .bind(column!(|_event, p| p.pair))
+    .bind(column!(|_event, p| p.id))
+    .bind(column!(|event, _p| event.event_id))
+    .bind(column!(|event, _p| event.transaction_id))
+    .bind(column!(|event, _p| event.created_at))
+    .bind(column!(|_event, p| p.transaction_type.as_str()))
+    .bind(column!(|_event, p| p.side.as_str()))
+    .bind(column!(|_event, p| p.amount))
+    .bind(column!(|_event, p| p.currency))
+    .bind(column!(|_event, p| p.counter_account.as_str()))
+    .bind(column!(|_event, p| p.related_wallet_id.as_deref()))
+    .bind(column!(|_event, p| p.balance_before))
+    .bind(column!(|_event, p| p.balance_after))
+    .bind(column!(|_event, p| p.reference_id.as_str()))
+    .bind(column!(|_event, p| p.description.as_deref()))
+    .bind(column!(|_event, p| p.metadata.as_ref().map(Metadata::as_str)))
     .execute(connection)
     .await?;
     Ok(())
@@ -138,7 +139,7 @@ pub async fn of_wallet(
     if let Some(version) = before {
         query.push(" and version < ").push_bind(version);
     }
-    page(connection, query, " order by version desc", filter).await
+    page(connection, query, " order by version desc, pair desc", filter).await
 }
 
 /// A page of all wallets' entries, newest first, behind `after`.
@@ -196,7 +197,7 @@ pub async fn total(
                      + coalesce(sum(amount) filter (where side = 'DEBIT'), 0) as debits, \
                  case when p.upto is null then 0 else p.transaction_count end \
                      + count(*) as entries \
-             from (select side, amount from ledger_entries \
+             from (select side, amount from postings \
                  where tenant_id = wanted.tenant and wallet_id = wanted.id \
                    and version > case when p.upto is null then 0 else p.upto end \
                    and version <= p.version \
@@ -234,7 +235,7 @@ pub async fn summary(
          cross join lateral (select coalesce(sum(amount) filter (where side = 'CREDIT'), 0) as credits, \
                  coalesce(sum(amount) filter (where side = 'DEBIT'), 0) as debits, \
                  count(*) as entries \
-             from (select side, amount from ledger_entries \
+             from (select side, amount from postings \
                  where tenant_id = $1 and wallet_id = $2 and version > case when p.totals_at is null then 0 else p.totals_at end \
                  order by version limit 1000000000) l) t",
     )

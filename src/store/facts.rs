@@ -79,7 +79,7 @@ pub async fn look(pool: &Pool) -> Result<Facts> {
         "select current_setting('server_version') as version, session_user::text as login, \
             current_user::text as role, \
             (select not bool_or(has_table_privilege(to_regclass(t), 'update, delete, truncate')) \
-                from unnest(array['events', 'ledger_entries']) t) as protected, \
+                from unnest(array['events', 'postings']) t) as protected, \
             pg_is_in_recovery() as standby, \
             current_setting('transaction_read_only') = 'on' as read_only, \
             current_setting('fsync') = 'on' as fsync, \

@@ -126,7 +126,7 @@ impl Table {
 
     pub fn name(self) -> &'static str {
         match self {
-            Self::Ledger => "ledger_entries",
+            Self::Ledger => "postings",
             Self::ReadModel => "wallets_read_model",
         }
     }
@@ -250,15 +250,7 @@ pub async fn clear(
     let (_, wallets) = columns(wallets.iter().copied());
     let wallets = &wallets;
     let rows = match table {
-        // An event's other side has no wallet, and a row of the wallet need not be of its events.
-        Table::Ledger => {
-            "with gone as (select event_id from events \
-                 where tenant_id = $1 and wallet_id = any($2) \
-                 union select event_id from ledger_entries \
-                 where tenant_id = $1 and wallet_id = any($2)) \
-             delete from ledger_entries l using gone \
-             where l.tenant_id = $1 and l.event_id = gone.event_id"
-        }
+        Table::Ledger => "delete from postings where tenant_id = $1 and wallet_id = any($2)",
         Table::ReadModel => "delete from wallets_read_model where tenant_id = $1 and id = any($2)",
     };
     sqlx::query(rows).bind(tenant.as_str()).bind(wallets).execute(&mut *connection).await?;
@@ -322,13 +314,13 @@ pub async fn remove_orphans(
     table: Table,
     projector: &str,
 ) -> Result<()> {
-    // No index leads from an entry to its event: both are read whole, once.
+    // Both are read whole, once.
     let settings = "set enable_seqscan = on; set enable_hashjoin = on; set enable_mergejoin = on";
     sqlx::raw_sql(settings).execute(&mut *connection).await?;
     let rows = match table {
         Table::Ledger => {
-            "delete from ledger_entries l where not exists (select from events e \
-                 where e.tenant_id = l.tenant_id and e.event_id = l.event_id)"
+            "delete from postings p where not exists (select from wallets w \
+                 where w.tenant_id = p.tenant_id and w.id = p.wallet_id)"
         }
         Table::ReadModel => {
             "delete from wallets_read_model m where not exists (select from wallets w \

@@ -154,7 +154,7 @@ pub async fn report(connection: &mut Connection, ledger: &str, read_model: &str)
 async fn tenants(connection: &mut Connection) -> Result<Vec<String>> {
     Ok(sqlx::query_scalar(
         "select tenant_id from wallets union select tenant_id from events \
-         union select tenant_id from ledger_entries union select tenant_id from wallets_read_model \
+         union select tenant_id from postings union select tenant_id from wallets_read_model \
          order by tenant_id",
     )
     .fetch_all(connection)

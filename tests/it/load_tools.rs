@@ -37,7 +37,7 @@ fn json(output: &Output) -> Value {
 
 /// Changes one entry as the database's owner can, behind the service's back.
 async fn alter(app: &App, wallet: &str, change: &str) {
-    let sql = format!("update ledger_entries set {change} where wallet_id = $1 and version = 2");
+    let sql = format!("update postings set {change} where wallet_id = $1 and version = 2");
     let done = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(wallet).execute(&app.pool).await.unwrap();
     assert_eq!(done.rows_affected(), 1);
 }

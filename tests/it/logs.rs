@@ -48,7 +48,7 @@ async fn hide(app: &App, table: &str) {
 #[tokio::test]
 async fn a_read_that_fails_is_found_by_its_request_id_and_correlation_id() {
     let app = logging("info").await;
-    hide(&app, "ledger_entries").await;
+    hide(&app, "postings").await;
     let answer = send(&app, Method::GET, "/ledger/wallet/w-1?reference=canary-query", None).await;
     assert_eq!(answer.status, 500, "{}", answer.text);
     let id = answer.json()["requestId"].as_str().unwrap().to_owned();
@@ -58,7 +58,7 @@ async fn a_read_that_fails_is_found_by_its_request_id_and_correlation_id() {
     assert_eq!(cause["level"], "ERROR", "{cause}");
     assert_eq!(cause["span"]["request_id"], json!(id), "{cause}");
     assert_eq!(cause["span"]["correlation_id"], CORRELATION, "{cause}");
-    assert!(cause["error"].as_str().unwrap().contains("ledger_entries"), "{cause}");
+    assert!(cause["error"].as_str().unwrap().contains("postings"), "{cause}");
 
     let line = line_of(&app, "answered", &id).await;
     assert_eq!(line["level"], "INFO", "{line}");

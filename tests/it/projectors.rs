@@ -2,6 +2,7 @@
 
 pub mod books;
 mod feeds;
+mod postings;
 mod reads;
 mod reconcile;
 mod third;

@@ -169,8 +169,7 @@ const SUMS: &str = r"
         where v.tenant_id = $1 and v.projector = $2 and v.version > 0) b
     full join (select wallet_id,
             sum(case side when 'CREDIT' then amount else -amount end) as total
-        from ledger_entries where tenant_id = $1 and wallet_id is not null
-        group by wallet_id) s on s.wallet_id = b.wallet_id
+        from postings where tenant_id = $1 group by wallet_id) s on s.wallet_id = b.wallet_id
     where coalesce(s.total, 0)::numeric(38,8)::text is distinct from case
         when b.closing ~ '^-?[0-9]+(\.[0-9]+)?$' then b.closing::numeric(38,8)::text end";
 
@@ -183,7 +182,7 @@ const TOTALS: &str = "
     from projected_versions v
     left join (select l.wallet_id, sum(l.amount) filter (where l.side = 'CREDIT') as credits,
             sum(l.amount) filter (where l.side = 'DEBIT') as debits, count(*) as entries
-        from ledger_entries l
+        from postings l
         join projected_versions p on p.tenant_id = l.tenant_id and p.projector = $2
             and p.wallet_id = l.wallet_id and l.version <= p.totals_at
         where l.tenant_id = $1 group by l.wallet_id) s on s.wallet_id = v.wallet_id
@@ -192,6 +191,8 @@ const TOTALS: &str = "
         or v.total_debits is distinct from coalesce(s.debits, 0)
         or v.transaction_count is distinct from coalesce(s.entries, 0))";
 
+// A posting has one amount for both of its entries: these two hold by how the books are laid out, and are
+// asked of what people read all the same.
 const EVENT_BALANCE: &str = "
     select format('event %s: debits %s, credits %s, currencies %s', event_id,
         coalesce(sum(amount) filter (where side = 'DEBIT'), 0),

@@ -154,7 +154,7 @@ async fn a_wallet_that_cannot_be_projected_delays_no_other_wallet_of_its_partiti
         "create function spoil() returns trigger language plpgsql as $$ begin \
          if new.wallet_id = '{victim}' then raise check_violation; end if; \
          return new; end $$; \
-         create trigger spoil before insert on ledger_entries for each row \
+         create trigger spoil before insert on postings for each row \
          execute function spoil()"
     );
     sqlx::raw_sql(sqlx::AssertSqlSafe(spoil)).execute(&app.pool).await.unwrap();
@@ -187,7 +187,7 @@ async fn a_wallet_that_cannot_be_projected_delays_no_other_wallet_of_its_partiti
     let said = String::from_utf8_lossy(&again.stdout).into_owned();
     assert_eq!(again.status.code(), Some(1), "{said}");
     assert!(said.contains("1 wallet failed again"), "{said}");
-    sqlx::raw_sql("drop trigger spoil on ledger_entries").execute(&app.pool).await.unwrap();
+    sqlx::raw_sql("drop trigger spoil on postings").execute(&app.pool).await.unwrap();
     let mended = app.wallex(&["dlq", "replay", "--wallet", victim]);
     let said = String::from_utf8_lossy(&mended.stdout).into_owned();
     assert!(mended.status.success() && said.contains("released: 1 wallet"), "{said}");

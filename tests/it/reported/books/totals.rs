@@ -108,15 +108,15 @@ async fn the_summary_of_a_wallet_with_a_long_history_is_read_in_constant_time() 
     app.open("long", "1").await;
     app.drain().await;
     let sql = format!(
-        "insert into ledger_entries (tenant_id, id, transaction_id, account, wallet_id, \
-             transaction_type, side, amount, currency, balance_before, balance_after, \
-             reference_id, event_id, leg, version, created_at) \
-         select 'default', gen_random_uuid(), gen_random_uuid(), 'wallet', 'long', 'CREDIT', \
-             'CREDIT', 1.5, 'USD', 0, 1, 'r', gen_random_uuid(), 0, v, now() \
+        "insert into postings (tenant_id, wallet_id, version, id, event_id, transaction_id, \
+             created_at, transaction_type, side, amount, currency, counter_account, balance_before, \
+             balance_after, reference_id) \
+         select 'default', 'long', v, gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), \
+             now(), 'CREDIT', 'CREDIT', 1.5, 'USD', 'external', 0, 1, 'r' \
          from generate_series(3, {ENTRIES}) v; \
          update projected_versions set version = {ENTRIES}, totals_at = {ENTRIES}, \
              total_credits = 1 + ({ENTRIES} - 2) * 1.5, transaction_count = {ENTRIES} - 1 \
-         where projector = 'ledger-projector'; analyze ledger_entries"
+         where projector = 'ledger-projector'; analyze postings"
     );
     run(&app.pool, sql).await;
     let mut best = Duration::MAX;

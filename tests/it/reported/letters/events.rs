@@ -20,9 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 async fn refuse(pool: &sqlx::PgPool, wallet: &str, state: &str, deferred: bool) {
     let (kind, when) = match deferred {
         true => {
-            ("constraint trigger", "after insert on ledger_entries deferrable initially deferred")
+            ("constraint trigger", "after insert on postings deferrable initially deferred")
         }
-        false => ("trigger", "before insert on ledger_entries"),
+        false => ("trigger", "before insert on postings"),
     };
     let sql = format!(
         "create function refuse() returns trigger language plpgsql as $$ begin \
@@ -241,7 +241,7 @@ async fn a_rebuild_parks_the_wallet_that_a_rule_of_the_table_refuses_and_no_othe
     books.write(&some_history()).await;
     let rule = "create function fits(wallet text) returns boolean language plpgsql as $$ begin \
              if wallet = 'w7' then raise exception 'not this wallet'; end if; return true; end $$; \
-         alter table ledger_entries add constraint fits check (public.fits(wallet_id))";
+         alter table postings add constraint fits check (public.fits(wallet_id))";
     sqlx::raw_sql(rule).execute(&books.pool).await.unwrap();
     let owner = database(&books);
     let rebuild = Rebuild::open(&owner, TOPIC, Projection::LEDGER).await.unwrap();

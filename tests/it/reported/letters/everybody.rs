@@ -39,8 +39,8 @@ async fn a_missing_table_or_right_parks_nobody_and_is_named_at_once() {
     app.drain().await;
     for (harm, mend, projector, cause) in [
         (
-            "revoke insert on ledger_entries from wallex_app",
-            "grant insert on ledger_entries to wallex_app",
+            "revoke insert on postings from wallex_app",
+            "grant insert on postings to wallex_app",
             "ledger-projector",
             "permission denied",
         ),
@@ -76,7 +76,7 @@ async fn a_missing_table_or_right_parks_nobody_and_is_named_at_once() {
 
 const REFUSE_ALL: &str = "create function refuse() returns trigger language plpgsql as $$ begin \
      raise exception 'nobody at all'; end $$; \
-     create trigger refuse before insert on ledger_entries for each row execute function refuse()";
+     create trigger refuse before insert on postings for each row execute function refuse()";
 
 /// Steps a few times, whatever comes of it.
 async fn try_steps(projector: &mut Projector, times: usize) -> Option<String> {
@@ -142,7 +142,7 @@ async fn an_event_from_the_future_waits_for_the_version_that_knows_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_kafka_a_projection_that_cannot_go_on_is_told_as_well() {
     let app = Setup::without_kafka().start().await;
-    run(&app, "revoke insert on ledger_entries from wallex_app").await;
+    run(&app, "revoke insert on postings from wallex_app").await;
     app.post("/wallets", json!({"walletId": "w", "ownerId": "o", "initialBalance": "1"})).await;
     eventually("its error is told", Duration::from_secs(8), async || {
         let page = app.get("/health/kafka").await.json();

@@ -13,8 +13,8 @@ const RUNNING: &str = "select count(*) from pg_stat_activity where datname = cur
      and application_name like 'wallex%' and state = 'active'";
 
 /// Reading the entries of the wallet `slow` takes a minute, or until somebody ends it.
-const SLOW: &str = "create policy slowly on ledger_entries as restrictive for select using \
-        (wallet_id is distinct from 'slow' or pg_sleep(60) is not null)";
+const SLOW: &str = "create policy slowly on postings as restrictive for select using \
+        (wallet_id <> 'slow' or pg_sleep(60) is not null)";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_slow_reads_leave_readiness_commands_and_projections_alone_and_end_with_their_callers()

@@ -39,7 +39,7 @@ async fn a_column_that_changes_its_type_under_the_service_costs_a_retry_and_no_r
     for change in [
         "alter table wallets alter column owner_id type varchar(300)",
         "alter table events alter column correlation_id type varchar(300)",
-        "alter table ledger_entries alter column description type varchar(2000)",
+        "alter table postings alter column description type varchar(2000)",
         "alter table wallets_read_model alter column owner_id type varchar(300)",
     ] {
         sqlx::raw_sql(change).execute(&app.pool).await.unwrap();
