@@ -13,7 +13,7 @@ use super::chunk::{Chunk, EventRef, Feed, dead_letter, of_another, unknown};
 use super::narrow::{Reason, give_up, narrow};
 use super::project::{AtHand, Known, Projected, Targets, project};
 use crate::event_cache::EventCache;
-use crate::store::checkpoints::{Advance, Checkpoint};
+use crate::store::checkpoints::{Advance, Checkpoint, version_of};
 use crate::store::dead_letters::{DeadLetter, Source, letter};
 use crate::store::recorded::{Claim, Recorded, Unreadable};
 use crate::store::{self, Blame, Connection};
@@ -325,7 +325,7 @@ impl Tally {
         let mut outcome = Outcome::default();
         let mut fresh = HashSet::new();
         for seen in chunks.iter().flat_map(|chunk| &chunk.records) {
-            let before = projected.before.get(&seen.wallet).copied().unwrap_or(0);
+            let before = version_of(&projected.before, &seen.wallet);
             if seen.version <= before || !fresh.insert((&seen.wallet, seen.version)) {
                 outcome.duplicates += 1;
             } else if projected.parked.contains(&seen.wallet) {

@@ -4,11 +4,16 @@ use std::collections::HashMap;
 
 use super::projection::Written;
 use crate::ledger::{Totals, postings};
+use crate::store::checkpoints::Standing;
 use crate::store::{self, Connection};
 use crate::wallet::{Event, WalletKey};
 
 /// Adds the postings of some events. Must run in the transaction that notes them as applied.
-pub async fn write(connection: &mut Connection, events: &[Event]) -> store::Result<Written> {
+pub async fn write(
+    connection: &mut Connection,
+    events: &[Event],
+    _before: &Standing,
+) -> store::Result<Written> {
     let lines: Vec<_> = events
         .iter()
         .flat_map(|event| postings(event).into_iter().map(move |posting| (event, posting)))

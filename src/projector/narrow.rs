@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use super::apply::EVENTS_MAX;
 use super::project::{AtHand, Projected, Targets, project};
 use super::{Job, report};
+use crate::store::checkpoints::{Standing, version_of};
 use crate::store::parked::Cause;
 use crate::store::{self, Blame, Connection, Error};
 use crate::wallet::WalletKey;
@@ -83,10 +84,10 @@ pub async fn probe(connection: &mut Connection, job: &Job) -> store::Result<()> 
 
 async fn statements(connection: &mut Connection, job: &Job) -> store::Result<()> {
     let of = &job.subscription;
-    store::checkpoints::versions_lock(connection, of, &[]).await?;
+    store::checkpoints::unparked_lock(connection, of, &job.kind.table, &[]).await?;
     store::parked::parked_of(connection, of, &[]).await?;
     store::recorded::recorded(connection, &[]).await?;
-    (job.kind.write)(connection, &[]).await?;
+    (job.kind.write)(connection, &[], &Standing::new()).await?;
     store::checkpoints::note(connection, of, &[], &[]).await.map(drop)
 }
 
@@ -98,8 +99,9 @@ async fn missing(
     targets: Targets,
 ) -> store::Result<Vec<Wanted>> {
     let ids: Vec<&WalletKey> = targets.keys().collect();
-    let stands = store::checkpoints::versions(connection, &job.subscription, &ids).await?;
-    let behind = |(wallet, target): &Wanted| stands.get(wallet).copied().unwrap_or(0) < *target;
+    let (of, table) = (&job.subscription, &job.kind.table);
+    let stands = store::checkpoints::versions(connection, of, table, &ids).await?;
+    let behind = |(wallet, target): &Wanted| version_of(&stands, wallet) < *target;
     let mut wanted: Vec<Wanted> = targets.into_iter().filter(behind).collect();
     let order = RandomState::new();
     wanted.sort_by_cached_key(|(wallet, _)| order.hash_one(wallet));
@@ -231,8 +233,9 @@ impl Search<'_> {
                 continue;
             }
             room -= 1;
-            let stands = store::checkpoints::versions(connection, of, &[&wallet]).await?;
-            let version = stands.get(&wallet).copied().unwrap_or(0) + 1;
+            let table = &self.job.kind.table;
+            let stands = store::checkpoints::versions(connection, of, table, &[&wallet]).await?;
+            let version = version_of(&stands, &wallet) + 1;
             let text = error.told();
             report::parked(self.job, &wallet, version, error.cause(), &text);
             let cause = Cause { text: &text, newer: false };

@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Job, report};
-use crate::store::checkpoints::{Advance, Reached};
+use crate::store::checkpoints::{Advance, Reached, Standing, version_of};
 use crate::store::parked::Cause;
+use crate::store::projected::Versions;
 use crate::store::recorded::{Range, Recorded, Unreadable};
 use crate::store::{self, Connection};
 use crate::wallet::{Event, WalletKey};
@@ -30,8 +31,8 @@ pub struct AtHand<'a> {
 /// What a stretch did.
 #[derive(Debug)]
 pub struct Projected {
-    /// Each wallet's version before; absent where it was never seen.
-    pub before: HashMap<WalletKey, i64>,
+    /// Each wallet as it stood before; absent where it was never seen, and some that are parked.
+    pub before: Standing,
     pub applied: u64,
     /// Wallets of which rows were written.
     pub written: usize,
@@ -63,7 +64,8 @@ pub async fn project(
 ) -> store::Result<Projected> {
     let of = &job.subscription;
     let wallets: Vec<&WalletKey> = targets.keys().collect();
-    let before = store::checkpoints::versions_lock(connection, of, &wallets).await?;
+    let before =
+        store::checkpoints::unparked_lock(connection, of, &job.kind.table, &wallets).await?;
     // A statement after the locks: it sees who was parked or released while they were waited for.
     let mut parked = store::parked::parked_of(connection, of, &wallets).await?;
     let (ranges, complete) = ranges(targets, &before, &parked, budget);
@@ -88,7 +90,7 @@ pub async fn apply_ranges(
     job: &Job,
     ranges: &[Range],
     at_hand: &AtHand<'_>,
-    before: &HashMap<WalletKey, i64>,
+    before: &Standing,
 ) -> store::Result<Applied> {
     let of = &job.subscription;
     if ranges.is_empty() {
@@ -99,9 +101,9 @@ pub async fn apply_ranges(
     }
     let found = read(connection, ranges, at_hand.events).await?;
     let (mut events, mut refused) = readable(ranges, found);
-    let written = (job.kind.write)(connection, &events).await?;
+    let written = (job.kind.write)(connection, &events, before).await?;
     for (wallet, cause) in written.refused {
-        let version = before.get(&wallet).copied().unwrap_or(0) + 1;
+        let version = version_of(before, &wallet) + 1;
         events.retain(|event| event.wallet() != wallet);
         refused.retain(|found| found.wallet != wallet);
         let cause = cause.to_owned();
@@ -109,15 +111,16 @@ pub async fn apply_ranges(
     }
     let reached: BTreeMap<WalletKey, i64> =
         events.iter().map(|event| (event.wallet(), event.version)).collect();
-    if !reached.is_empty() || !at_hand.moves.is_empty() {
+    let noted = if job.kind.table.versions == Versions::Apart { reached.len() } else { 0 };
+    if noted > 0 || !at_hand.moves.is_empty() {
         let added =
             |wallet| written.totals.as_ref().map(|of| of.get(wallet).copied().unwrap_or_default());
-        let noted = |(wallet, version): (_, &i64)| {
+        let note = |(wallet, version): (_, &i64)| {
             let totals = added(wallet);
             Reached { wallet, version: *version, totals }
         };
-        let reached: Vec<_> = reached.iter().map(noted).collect();
-        store::checkpoints::note(connection, of, &reached, at_hand.moves).await?;
+        let noted: Vec<_> = reached.iter().take(noted).map(note).collect();
+        store::checkpoints::note(connection, of, &noted, at_hand.moves).await?;
     }
     let applied = u64::try_from(events.len()).unwrap_or(0);
     Ok(Applied { applied, written: written.wallets, reached, refused })
@@ -149,14 +152,14 @@ async fn read(
 /// What to read within the budget, in wallet order; false where the budget cut it.
 pub fn ranges(
     targets: &Targets,
-    before: &HashMap<WalletKey, i64>,
+    before: &Standing,
     parked: &HashSet<WalletKey>,
     budget: i64,
 ) -> (Vec<Range>, bool) {
     let mut left = budget;
     let mut ranges = Vec::new();
     for (wallet, target) in targets.iter().filter(|(wallet, _)| !parked.contains(*wallet)) {
-        let after = before.get(wallet).copied().unwrap_or(0);
+        let after = version_of(before, wallet);
         let missing = target - after;
         if missing <= 0 {
             continue;

@@ -1,6 +1,5 @@
-//! The list of projections. A further one is an entry here, a table (a migration), a writer, and how
-//! its rows are taken away (`store::rebuild`); what works for each of them asks this list: feeds,
-//! leases, checkpoints, rebuild, groups, health.
+//! The list of projections. A further one is an entry here, a table (a migration) and a writer; what works
+//! for each of them asks this list: feeds, leases, checkpoints, rebuild, groups, health.
 
 use std::collections::HashMap;
 
@@ -9,6 +8,8 @@ use futures_util::future::BoxFuture;
 
 use super::{ledger, read_model};
 use crate::ledger::Totals;
+use crate::store::checkpoints::Standing;
+use crate::store::projected::{Table, Versions};
 use crate::store::{self, Connection};
 use crate::wallet::{Event, WalletKey};
 
@@ -22,16 +23,16 @@ pub struct Projection {
     pub name: &'static str,
     /// As commands and routes name it.
     pub word: &'static str,
-    pub table: &'static str,
+    pub table: Table,
     /// The role of the lease for its group's offsets.
     pub offsets_role: &'static str,
-    /// Writes what some events say, which are in order by wallet, in the transaction that notes
-    /// them as applied. Without events it runs its statements all the same, as a probe: it fails
+    /// Writes what some events say, which are in order by wallet, in the transaction that has locked the
+    /// wallets as they stood before, and notes the events as applied. Without events it runs its statements all the same, as a probe: it fails
     /// where they would for every wallet.
     pub write: Write,
 }
 
-pub type Write = for<'a> fn(&'a mut Connection, &'a [Event]) -> BoxFuture<'a, Result>;
+pub type Write = for<'a> fn(&'a mut Connection, &'a [Event], &'a Standing) -> BoxFuture<'a, Result>;
 
 type Result = store::Result<Written>;
 
@@ -50,16 +51,16 @@ impl Projection {
     pub const LEDGER: &'static Self = &Self {
         name: LEDGER,
         word: "ledger",
-        table: "postings",
+        table: Table { name: "postings", wallet: "wallet_id", versions: Versions::Apart },
         offsets_role: "ledger-offsets",
-        write: |connection, events| ledger::write(connection, events).boxed(),
+        write: |connection, events, before| ledger::write(connection, events, before).boxed(),
     };
     pub const READ_MODEL: &'static Self = &Self {
         name: READ_MODEL,
         word: "read-model",
-        table: "wallets_read_model",
+        table: Table { name: "wallets_read_model", wallet: "id", versions: Versions::InTable },
         offsets_role: "read-model-offsets",
-        write: |connection, events| read_model::write(connection, events).boxed(),
+        write: |connection, events, before| read_model::write(connection, events, before).boxed(),
     };
     pub const ALL: [&'static Self; 2] = [Self::LEDGER, Self::READ_MODEL];
 

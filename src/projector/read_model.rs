@@ -3,47 +3,62 @@
 use std::collections::BTreeMap;
 
 use super::projection::Written;
+use crate::store::checkpoints::Standing;
 use crate::store::read_model::Change;
 use crate::store::{self, Connection};
 use crate::wallet::{Event, TenantId, Wallet, WalletKey};
 
-const MISSING: &str = "the wallet is missing in wallets_read_model";
+const UNOPENED: &str = "the wallet's first event does not open it";
 
-/// Folds events, which are in (wallet, version) order, and writes what they left. Must run in the
-/// transaction that notes them as applied. Refuses wallets that should be in the table and are not.
-pub async fn write(connection: &mut Connection, events: &[Event]) -> store::Result<Written> {
-    let (opened, changes) = fold(events);
-    let probes = events.is_empty();
-    if !opened.is_empty() || probes {
-        store::read_model::open(connection, &opened).await?;
-    }
-    let mut written = Written { wallets: opened.len(), ..Written::default() };
-    if !changes.is_empty() || probes {
-        let changed = store::read_model::change(connection, &changes).await?;
-        written.wallets += changed.len();
-        let wallets = changes.into_iter().map(|change| change.wallet);
-        let missing = wallets.filter(|wallet| !changed.contains(wallet));
-        written.refused = missing.map(|wallet| (wallet, MISSING)).collect();
-    }
-    Ok(written)
+/// What some events left of wallets.
+#[derive(Debug, Default)]
+struct Folded {
+    opened: BTreeMap<WalletKey, Wallet>,
+    changes: BTreeMap<WalletKey, Change>,
+    /// Wallets that are not in the table, and that none of the events opens.
+    unopened: Vec<WalletKey>,
 }
 
-/// Wallets that these events opened, and what they left of others.
-fn fold(events: &[Event]) -> (Vec<(TenantId, Wallet)>, Vec<Change>) {
-    let mut opened: BTreeMap<WalletKey, Wallet> = BTreeMap::new();
-    let mut changes: BTreeMap<WalletKey, Change> = BTreeMap::new();
+/// Folds events, which are in (wallet, version) order, and writes what they left. Must run in the
+/// transaction that has locked the wallets as they stood `before`.
+pub async fn write(
+    connection: &mut Connection,
+    events: &[Event],
+    before: &Standing,
+) -> store::Result<Written> {
+    let Folded { opened, changes, unopened } = fold(events, before);
+    let probes = events.is_empty();
+    let wallets = opened.len() + changes.len();
+    if !opened.is_empty() || probes {
+        let opened: Vec<(TenantId, Wallet)> =
+            opened.into_iter().map(|((tenant, _), wallet)| (tenant, wallet)).collect();
+        store::read_model::open(connection, &opened).await?;
+    }
+    if !changes.is_empty() || probes {
+        let changes: Vec<Change> = changes.into_values().collect();
+        store::read_model::change(connection, &changes).await?;
+    }
+    let refused = unopened.into_iter().map(|wallet| (wallet, UNOPENED)).collect();
+    Ok(Written { wallets, totals: None, refused })
+}
+
+fn fold(events: &[Event], before: &Standing) -> Folded {
+    let mut folded = Folded::default();
     for event in events {
         let (wallet_id, after, at) = (&event.wallet_id, event.body.after, event.created_at);
-        if let Some(wallet) = Wallet::opened(wallet_id.clone(), &event.body, at) {
-            opened.insert(event.wallet(), wallet);
-        } else if let Some(wallet) = opened.get_mut(&event.wallet()) {
-            wallet.apply(event.version, &after, at);
-        } else {
-            let (wallet, version) = (event.wallet(), event.version);
-            let change = Change { wallet, version, after, updated_at: at };
-            changes.insert(event.wallet(), change);
+        let (wallet, version) = (event.wallet(), event.version);
+        if version == 1
+            && let Some(opened) = Wallet::opened(wallet_id.clone(), &event.body, at)
+        {
+            folded.opened.insert(wallet, opened);
+        } else if let Some(opened) = folded.opened.get_mut(&wallet) {
+            opened.apply(version, &after, at);
+        } else if let Some(place) = before.get(&wallet).and_then(|stands| stands.place.clone()) {
+            let change = Change { version, after, updated_at: at, place };
+            folded.changes.insert(wallet, change);
+        } else if folded.unopened.last() != Some(&wallet) {
+            folded.unopened.push(wallet);
         }
     }
-    let opened = opened.into_iter().map(|((tenant, _), wallet)| (tenant, wallet));
-    (opened.collect(), changes.into_values().collect())
+    folded
 }

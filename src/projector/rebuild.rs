@@ -2,7 +2,7 @@
 //!
 //! | step | transaction |
 //! |---|---|
-//! | a few wallets: lock their versions, delete their rows, apply their events from the first | one |
+//! | a few wallets: lock their versions, clear their rows, apply their events from the first | one |
 //! | a wallet that this fails for: delete its rows and park it; its release applies what it can | one, then the release's |
 //! | rows that no event and no wallet stands behind | one |
 //!
@@ -20,7 +20,7 @@ use super::{Job, Projection};
 use crate::config::DatabaseSettings;
 use crate::event_cache::EventCache;
 use crate::store::checkpoints::{self, Subscription};
-use crate::store::rebuild::{self as tables, Part, Table};
+use crate::store::rebuild::{self as tables, Part};
 use crate::store::{self, Blame, Connection, Error};
 use crate::wallet::{TenantId, WalletKey};
 
@@ -64,7 +64,6 @@ pub struct Filled {
 /// A rebuild that may begin: it has the right and is the only one.
 pub struct Rebuild {
     connection: Connection,
-    table: Table,
     kind: &'static Projection,
     topic: String,
     /// Wallets of which rows were written.
@@ -81,15 +80,15 @@ impl Rebuild {
         kind: &'static Projection,
     ) -> Result<Self, RebuildError> {
         let mut connection = store::connect_owner(database).await?;
-        let table = Table::named(kind.table)?;
+        let table = kind.table.name;
         if !tables::is_allowed(&mut connection, table).await? {
-            return Err(RebuildError::NotOwner { table: table.name() });
+            return Err(RebuildError::NotOwner { table });
         }
         if !tables::claim(&mut connection).await? {
             return Err(RebuildError::Running);
         }
         let topic = topic.to_owned();
-        Ok(Self { connection, table, kind, topic, written: 0, failed: Vec::new() })
+        Ok(Self { connection, kind, topic, written: 0, failed: Vec::new() })
     }
 
     /// Counts the events that there are to apply.
@@ -139,7 +138,7 @@ impl Rebuild {
                 return Err(error.into());
             }
         }
-        tables::remove_orphans(&mut self.connection, self.table, projector).await?;
+        tables::remove_orphans(&mut self.connection, &self.kind.table, projector).await?;
         tables::finish(&mut self.connection, projector).await?;
         filled.elapsed = begun.elapsed();
         progress(filled);
@@ -182,7 +181,8 @@ impl Rebuild {
     /// Replaces some wallets in one transaction, again after a conflict or a time-out.
     async fn patiently(&mut self, job: &Job, wallets: &[WalletKey]) -> store::Result<i64> {
         let ids: Vec<&WalletKey> = wallets.iter().collect();
-        checkpoints::versions_open(&mut self.connection, &job.subscription, &ids).await?;
+        let (of, table) = (&job.subscription, &self.kind.table);
+        checkpoints::versions_open(&mut self.connection, of, table, &ids).await?;
         let mut tries = TRIES;
         loop {
             checkpoints::begin(&mut self.connection).await?;
@@ -210,9 +210,9 @@ impl Rebuild {
 
     /// One transaction's worth: events applied, and wallets of which rows were written.
     async fn pass(&mut self, job: &Job, wallets: &[&WalletKey]) -> store::Result<(i64, usize)> {
-        let (connection, of) = (&mut self.connection, &job.subscription);
-        checkpoints::versions_lock(connection, of, wallets).await?;
-        let cleared = tables::clear(connection, of, self.table, wallets).await?;
+        let (connection, of, table) = (&mut self.connection, &job.subscription, &self.kind.table);
+        checkpoints::versions_lock(connection, of, table, wallets).await?;
+        let cleared = tables::clear(connection, of, table, wallets).await?;
         let targets: Targets = cleared.into_iter().collect();
         let (mut applied, mut written) = (0, 0);
         loop {
@@ -221,6 +221,7 @@ impl Rebuild {
             applied += i64::try_from(projected.applied).unwrap_or(0);
             written += projected.written;
             if projected.complete {
+                tables::remove_cleared(connection, table, wallets).await?;
                 return Ok((applied, written));
             }
         }
@@ -254,10 +255,12 @@ impl Rebuild {
     /// Takes a wallet's rows away and parks it, due at once.
     async fn park(&mut self, job: &Job, wallet: &WalletKey, cause: &str) -> store::Result<()> {
         let (connection, of, ids) = (&mut self.connection, &job.subscription, [wallet]);
+        let table = &self.kind.table;
         store::begin(connection).await?;
         let parked = async {
-            checkpoints::versions_lock(connection, of, &ids).await?;
-            tables::clear(connection, of, self.table, &ids).await?;
+            checkpoints::versions_lock(connection, of, table, &ids).await?;
+            tables::clear(connection, of, table, &ids).await?;
+            tables::remove_cleared(connection, table, &ids).await?;
             tables::park_due(connection, of, wallet, cause).await
         };
         if let Err(error) = parked.await {

@@ -1,15 +1,16 @@
 //! Parked wallets whose time has come: what they lack is read from `events` and applied.
 //!
-//! Each in transactions of its own, under the lock of its row in `projected_versions`. A projector
+//! Each in transactions of its own, under the lock of the row that has its version. A projector
 //! that applies new events of the wallet takes the same lock first: until the release commits they are
 //! left to it, and it has seen them all; from then on the wallet is fed like the others.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::Job;
 use super::narrow::{give_up, probe};
 use super::project::{AtHand, Targets, apply_ranges, ranges};
+use crate::store::checkpoints::{Standing, version_of};
 use crate::store::parked::Cause;
 use crate::store::{self, Blame, Connection};
 use crate::wallet::WalletKey;
@@ -67,7 +68,7 @@ pub(super) async fn one(
     released: &mut Released,
 ) -> store::Result<()> {
     let of = &job.subscription;
-    store::checkpoints::versions_open(connection, of, &[wallet]).await?;
+    store::checkpoints::versions_open(connection, of, &job.kind.table, &[wallet]).await?;
     let (mut budget, mut tries) = (STRETCH, TRIES);
     loop {
         store::checkpoints::begin_apart(connection).await?;
@@ -132,7 +133,8 @@ async fn pass(
     budget: i64,
 ) -> store::Result<Ended> {
     let of = &job.subscription;
-    let before = store::checkpoints::versions_lock(connection, of, &[wallet]).await?;
+    let before =
+        store::checkpoints::versions_lock(connection, of, &job.kind.table, &[wallet]).await?;
     if !store::parked::claim(connection, of, wallet).await? {
         return Ok(Ended::Taken);
     }
@@ -165,7 +167,7 @@ async fn failed(
     cause: &str,
 ) -> store::Result<()> {
     let of = &job.subscription;
-    let before = store::checkpoints::versions(connection, of, &[wallet]).await?;
+    let before = store::checkpoints::versions(connection, of, &job.kind.table, &[wallet]).await?;
     let version = next(&before, wallet, None);
     stays(job, wallet, version, cause);
     let cause = Cause { text: cause, newer: false };
@@ -177,6 +179,6 @@ fn stays(job: &Job, (tenant, wallet): &WalletKey, version: i64, cause: &str) {
     tracing::error!(projector, %tenant, %wallet, version, cause, "wallet stays parked");
 }
 
-fn next(before: &HashMap<WalletKey, i64>, wallet: &WalletKey, reached: Option<i64>) -> i64 {
-    reached.or_else(|| before.get(wallet).copied()).unwrap_or(0) + 1
+fn next(before: &Standing, wallet: &WalletKey, reached: Option<i64>) -> i64 {
+    reached.unwrap_or_else(|| version_of(before, wallet)) + 1
 }

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use super::projected::{Table, Versions};
 use super::{Connection, PIPELINE, Result, columns, server, wallet_key};
 use crate::ledger::Totals;
 use crate::wallet::WalletKey;
@@ -27,6 +28,22 @@ pub struct Checkpoint {
     pub feed_xid: i64,
     /// The server that says so, as [`super::commands::Begun`] has it.
     pub server: i64,
+}
+
+/// How far a projector is with a wallet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stands {
+    pub version: i64,
+    /// Where the wallet's row lies in a table that has the versions itself. It stays there while it is locked.
+    pub place: Option<String>,
+}
+
+/// The wallets that a projector has a version of.
+pub type Standing = HashMap<WalletKey, Stands>;
+
+/// The version that a wallet has reached; 0 where nothing of it is applied.
+pub fn version_of(standing: &Standing, wallet: &WalletKey) -> i64 {
+    standing.get(wallet).map_or(0, |stands| stands.version)
 }
 
 /// The version that a wallet has reached, and what its entries up to there add to its totals; none where
@@ -134,7 +151,7 @@ pub async fn note(
     let (tenants, wallets) = columns(reached.iter().map(|reached| reached.wallet));
     let rows: Vec<(Option<i32>, Option<String>, Option<String>)> = sqlx::query_as(
         "with noted as ( \
-             insert into projected_versions as held (tenant_id, projector, wallet_id, version, \
+             insert into projected_wallets as held (tenant_id, projector, wallet_id, version, \
                  totals_at, total_credits, total_debits, transaction_count) \
              select v.tenant_id, $2, v.wallet_id, v.version, \
                  case when v.entries is not null then v.version end, \
@@ -210,59 +227,97 @@ pub async fn begin_apart(connection: &mut Connection) -> Result<()> {
     Ok(sqlx::raw_sql(bounds).execute(connection).await.map(drop)?)
 }
 
-/// The last version that the projector applied of each wallet, locked in the order given. A wallet
-/// that it never saw is not in the answer.
+/// How far the projector is with each wallet, locked in the order given. A wallet that has no row to lock is
+/// not in the answer.
 pub async fn versions_lock(
     connection: &mut Connection,
     of: &Subscription,
+    table: &Table,
     wallets: &[&WalletKey],
-) -> Result<HashMap<WalletKey, i64>> {
-    versions_where(connection, of, wallets, "for no key update").await
+) -> Result<Standing> {
+    standing(connection, of, table, wallets, ALL, "for no key update").await
+}
+
+/// The same without parked wallets of a table that has the versions itself: their rows may be why they are
+/// parked, such as one that another session has locked, and no other wallet is to wait for it.
+pub async fn unparked_lock(
+    connection: &mut Connection,
+    of: &Subscription,
+    table: &Table,
+    wallets: &[&WalletKey],
+) -> Result<Standing> {
+    let whom = if table.versions == Versions::InTable { UNPARKED } else { ALL };
+    standing(connection, of, table, wallets, whom, "for no key update").await
 }
 
 /// Reads the same as it stands, without waiting for a transaction that has it locked.
 pub async fn versions(
     connection: &mut Connection,
     of: &Subscription,
+    table: &Table,
     wallets: &[&WalletKey],
-) -> Result<HashMap<WalletKey, i64>> {
-    versions_where(connection, of, wallets, "limit 1").await
+) -> Result<Standing> {
+    standing(connection, of, table, wallets, ALL, "limit 1").await
 }
 
-async fn versions_where(
+const ALL: &str = "unnest($2::text[], $3::text[]) as wanted(tenant, id)";
+const UNPARKED: &str = "(select w.tenant, w.id from unnest($2::text[], $3::text[]) as w(tenant, id) \
+     where (select true from parked_wallets p where p.tenant_id = w.tenant and p.projector = $1 \
+         and p.wallet_id = w.id limit 1) is null offset 0) as wanted";
+
+async fn standing(
     connection: &mut Connection,
     of: &Subscription,
+    table: &Table,
     wallets: &[&WalletKey],
+    whom: &'static str,
     how: &'static str,
-) -> Result<HashMap<WalletKey, i64>> {
+) -> Result<Standing> {
     let (tenants, ids) = columns(wallets.iter().copied());
+    let found = match table.versions {
+        Versions::Apart => format!(
+            "select tenant_id, wallet_id, version, null as place from projected_wallets \
+             where tenant_id = wanted.tenant and projector = given.projector \
+               and wallet_id = wanted.id {how}"
+        ),
+        Versions::InTable => format!(
+            "select tenant_id, {wallet} as wallet_id, version, ctid::text as place from {name} \
+             where tenant_id = wanted.tenant and {wallet} = wanted.id {how}",
+            wallet = table.wallet,
+            name = table.name
+        ),
+    };
     let sql = format!(
-        "select v.tenant_id, v.wallet_id, v.version from unnest($2::text[], $3::text[]) \
-             as wanted(tenant, id) cross join lateral ( \
-             select tenant_id, wallet_id, version from projected_versions \
-             where tenant_id = wanted.tenant and projector = $1 and wallet_id = wanted.id {how}) v"
+        "select v.* from (select $1::text) as given(projector) \
+         cross join {whom} cross join lateral ({found}) v"
     );
-    let rows: Vec<(String, String, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+    let rows: Vec<(String, String, i64, Option<String>)> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
         .bind(of.projector)
         .bind(tenants)
         .bind(ids)
         .fetch_all(connection)
         .await?;
-    let version =
-        |(tenant, id, version): (String, String, i64)| (wallet_key(&tenant, &id), version);
-    Ok(rows.into_iter().map(version).collect())
+    let stands = |(tenant, id, version, place): (String, String, i64, Option<String>)| {
+        (wallet_key(&tenant, &id), Stands { version, place })
+    };
+    Ok(rows.into_iter().map(stands).collect())
 }
 
 /// Makes sure that wallets have rows for [`versions_lock`] to lock. Outside a transaction: projectors
-/// must see the rows before the lock is worth anything. Version 0: nothing is applied yet.
+/// must see the rows before the lock is worth anything. Version 0: nothing is applied yet. A table that has
+/// the versions itself cannot have such rows: there the first writer of a wallet is the only one.
 pub async fn versions_open(
     connection: &mut Connection,
     of: &Subscription,
+    table: &Table,
     wallets: &[&WalletKey],
 ) -> Result<()> {
+    if table.versions == Versions::InTable {
+        return Ok(());
+    }
     let (tenants, ids) = columns(wallets.iter().copied());
     sqlx::query(
-        "insert into projected_versions (tenant_id, projector, wallet_id, version) \
+        "insert into projected_wallets (tenant_id, projector, wallet_id, version) \
          select tenant, $2, id, 0 from unnest($1::text[], $3::text[]) as wanted(tenant, id) \
          order by tenant, id on conflict do nothing",
     )

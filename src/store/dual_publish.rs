@@ -156,7 +156,7 @@ pub async fn open(
 
 /// Forgets all progress. Leases stay, and their owners lose them.
 async fn clear(connection: &mut Connection, tenant: &TenantId) -> Result<()> {
-    sqlx::query("delete from projected_versions where projector = $1")
+    sqlx::query("delete from projected_wallets where projector = $1")
         .bind(DUAL_PUBLISHER)
         .execute(&mut *connection)
         .await?;
@@ -184,7 +184,7 @@ pub async fn seed_versions(
 ) -> Result<()> {
     let (tenants, ids) = columns(wallets.iter().copied());
     sqlx::query(
-        "insert into projected_versions (tenant_id, projector, wallet_id, version) \
+        "insert into projected_wallets (tenant_id, projector, wallet_id, version) \
          select w.tenant, $2, w.id, e.version from second_destinations d \
          cross join unnest($4::text[], $3::text[]) as w(tenant, id) \
          cross join lateral (select version from events \
@@ -220,7 +220,7 @@ pub async fn unsent_rows(
              e.traceparent, e.created_at \
          from unnest($1::text[], $3::text[], $4::bigint[]) with ordinality \
              as w(tenant, id, up_to, place) \
-         cross join lateral (select coalesce((select version from projected_versions \
+         cross join lateral (select coalesce((select version from projected_wallets \
              where tenant_id = w.tenant and projector = $2 and wallet_id = w.id), 0) as version) sent \
          cross join lateral (select * from events \
              where tenant_id = w.tenant and wallet_id = w.id and version > sent.version \
@@ -289,7 +289,7 @@ pub async fn mark(
              set feed_xid = fenced.xid_to::text::xid8, updated_at = clock_timestamp() \
              from fenced where c.tenant_id = $1 and c.projector = $2 and c.topic = $3 \
                and c.partition = fenced.partition and c.feed_xid = fenced.xid_from::text::xid8), \
-         noted as (insert into projected_versions as held (tenant_id, projector, wallet_id, version) \
+         noted as (insert into projected_wallets as held (tenant_id, projector, wallet_id, version) \
              select v.tenant_id, $2, v.wallet_id, v.version \
              from unnest($9::int[], $10::text[], $11::bigint[], $12::text[]) \
                  v(partition, wallet_id, version, tenant_id) \

@@ -183,12 +183,12 @@ pub async fn total(
 ) -> Result<()> {
     let (tenants, ids) = columns(wallets);
     sqlx::query(
-        "update projected_versions v set totals_at = v.version, total_credits = t.credits, \
+        "update projected_wallets v set totals_at = v.version, total_credits = t.credits, \
              total_debits = t.debits, transaction_count = t.entries \
          from unnest($1::text[], $3::text[]) wanted(tenant, id) cross join lateral ( \
              select case when p.totals_at <= p.version then p.totals_at end as upto, p.version, \
                  p.total_credits, p.total_debits, p.transaction_count \
-             from projected_versions p where p.tenant_id = wanted.tenant and p.projector = $2 \
+             from projected_wallets p where p.tenant_id = wanted.tenant and p.projector = $2 \
                and p.wallet_id = wanted.id limit 1) p \
          cross join lateral ( \
              select case when p.upto is null then 0 else p.total_credits end \
@@ -230,7 +230,7 @@ pub async fn summary(
              (select currency from wallets where tenant_id = $1 and id = $2) \
          from (select 1) always left join lateral ( \
              select totals_at, total_credits, total_debits, transaction_count \
-             from projected_versions where tenant_id = $1 and projector = $3 \
+             from projected_wallets where tenant_id = $1 and projector = $3 \
                and wallet_id = $2 and totals_at <= version limit 1) p on true \
          cross join lateral (select coalesce(sum(amount) filter (where side = 'CREDIT'), 0) as credits, \
                  coalesce(sum(amount) filter (where side = 'DEBIT'), 0) as debits, \
@@ -262,16 +262,15 @@ pub async fn projected_version(
     projector: &str,
     wallet: &WalletId,
 ) -> Result<i64> {
-    let version: Option<i64> = sqlx::query_scalar(
-        "select version from projected_versions \
+    Ok(sqlx::query_scalar(
+        "select coalesce(max(version), 0) from projected_versions \
          where tenant_id = $1 and projector = $2 and wallet_id = $3",
     )
     .bind(tenant.as_str())
     .bind(projector)
     .bind(wallet.as_str())
-    .fetch_optional(connection)
-    .await?;
-    Ok(version.unwrap_or(0))
+    .fetch_one(connection)
+    .await?)
 }
 
 // The conditions are spelled out only where they are set: one statement for all of them would get

@@ -16,6 +16,11 @@ pub struct Error(sqlx::Error);
 #[error("{0}")]
 struct Refused(&'static str);
 
+/// What another transaction was faster with, where Postgres sees no conflict.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Overtaken(&'static str);
+
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What to do about an error.
@@ -106,7 +111,8 @@ impl Error {
 
     pub fn class(&self) -> Class {
         let Some(state) = self.sqlstate() else {
-            return match self.0 {
+            return match &self.0 {
+                sqlx::Error::Configuration(cause) if cause.is::<Overtaken>() => Class::Conflict,
                 sqlx::Error::ColumnDecode { .. }
                 | sqlx::Error::Decode(_)
                 | sqlx::Error::Encode(_)
@@ -159,6 +165,8 @@ impl Error {
                 CAUSES.into_iter().find(|class| state.starts_with(class)).unwrap_or("other")
             }
             None if self.class() == Class::Unavailable => "connection",
+            // As Postgres' own conflicts.
+            None if self.class() == Class::Conflict => "40",
             None => "unreadable",
         }
     }
@@ -195,6 +203,11 @@ impl Error {
     /// See [`Error::is_refusal`].
     pub(super) fn refused(why: &'static str) -> Self {
         Self(sqlx::Error::Configuration(Box::new(Refused(why))))
+    }
+
+    /// The same again finds what another transaction wrote meanwhile.
+    pub(super) fn overtaken(by: &'static str) -> Self {
+        Self(sqlx::Error::Configuration(Box::new(Overtaken(by))))
     }
 
     /// Work that was begun on one server would go on on another, which may lack what it builds on.

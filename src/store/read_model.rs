@@ -1,24 +1,21 @@
 //! The wallets as lists show them: written by the read-model projector, read by HTTP.
 
-use std::collections::HashSet;
-
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use serde_json::value::RawValue;
 use sqlx::{Postgres, QueryBuilder};
 
-use super::{Connection, Error, Result, columns, wallet_key};
-use crate::wallet::{
-    Currency, Metadata, Status, TenantId, Wallet, WalletId, WalletKey, WalletState,
-};
+use super::{Connection, Error, Result};
+use crate::wallet::{Currency, Metadata, Status, TenantId, Wallet, WalletId, WalletState};
 
 /// What some events left of a wallet that is in the table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
-    pub wallet: WalletKey,
     pub version: i64,
     pub after: WalletState,
     pub updated_at: DateTime<Utc>,
+    /// Where its row lies, which is locked.
+    pub place: String,
 }
 
 /// Which wallets, newest first. All that is set must hold.
@@ -49,10 +46,11 @@ struct Stored {
     updated_at: DateTime<Utc>,
 }
 
-/// Writes wallets that were opened, as they stand by now.
+/// Writes wallets that were opened, as they stand by now. They have no row, or one of which nothing counts:
+/// where there is another, it came meanwhile, and this transaction knows nothing of it.
 pub async fn open(connection: &mut Connection, opened: &[(TenantId, Wallet)]) -> Result<()> {
     let wallets: Vec<&Wallet> = opened.iter().map(|(_, wallet)| wallet).collect();
-    sqlx::query(
+    let done = sqlx::query(
         "insert into wallets_read_model (tenant_id, id, owner_id, currency, status, balance, \
              held_balance, overdraft_limit, version, metadata, created_at, updated_at) \
          select w.* from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], \
@@ -63,7 +61,8 @@ pub async fn open(connection: &mut Connection, opened: &[(TenantId, Wallet)]) ->
              balance = excluded.balance, held_balance = excluded.held_balance, \
              overdraft_limit = excluded.overdraft_limit, version = excluded.version, \
              metadata = excluded.metadata, created_at = excluded.created_at, \
-             updated_at = excluded.updated_at",
+             updated_at = excluded.updated_at \
+             where wallets_read_model.version = 0",
     )
     .bind(opened.iter().map(|(tenant, _)| tenant.as_str()).collect::<Vec<_>>())
     .bind(wallets.iter().map(|w| w.id.as_str()).collect::<Vec<_>>())
@@ -79,36 +78,39 @@ pub async fn open(connection: &mut Connection, opened: &[(TenantId, Wallet)]) ->
     .bind(wallets.iter().map(|w| w.updated_at).collect::<Vec<_>>())
     .execute(connection)
     .await?;
-    Ok(())
+    match usize::try_from(done.rows_affected()) {
+        Ok(written) if written == opened.len() => Ok(()),
+        _ => Err(Error::overtaken("another transaction has opened a wallet in the read model")),
+    }
 }
 
-/// Writes what changed of wallets that are in the table; returns those that were.
-pub async fn change(connection: &mut Connection, changes: &[Change]) -> Result<HashSet<WalletKey>> {
-    let (tenants, ids) = columns(changes.iter().map(|change| &change.wallet));
-    let changed: Vec<(String, String)> = sqlx::query_as(
+/// Writes what changed of wallets whose rows are locked. They are found by their places: the lock has looked
+/// them up already. (A place is text no longer where it is compared: under row-level security Postgres looks
+/// rows up by a bare comparison only, and would read the table for each of them.)
+pub async fn change(connection: &mut Connection, changes: &[Change]) -> Result<()> {
+    let done = sqlx::query(
         "update wallets_read_model w set balance = c.balance, held_balance = c.held_balance, \
              overdraft_limit = coalesce(c.overdraft_limit, w.overdraft_limit), \
              status = c.status, version = c.version, \
              updated_at = greatest(w.updated_at, c.updated_at) \
-         from (select c.*, found.place \
-             from unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[], $5::numeric[], \
-                     $6::numeric[], $7::numeric[], $8::text[]) c(tenant_id, id, version, \
-                 updated_at, balance, held_balance, overdraft_limit, status) \
-             cross join lateral (select ctid as place from wallets_read_model \
-                 where tenant_id = c.tenant_id and id = c.id limit 1) found) c \
-         where w.ctid = c.place returning w.tenant_id, w.id",
+         from unnest($1::text[]::tid[], $2::bigint[], $3::timestamptz[], $4::numeric[], $5::numeric[], \
+                 $6::numeric[], $7::text[]) c(place, version, updated_at, balance, held_balance, \
+             overdraft_limit, status) \
+         where w.ctid = c.place",
     )
-    .bind(tenants)
-    .bind(ids)
+    .bind(changes.iter().map(|c| c.place.as_str()).collect::<Vec<_>>())
     .bind(changes.iter().map(|c| c.version).collect::<Vec<_>>())
     .bind(changes.iter().map(|c| c.updated_at).collect::<Vec<_>>())
     .bind(changes.iter().map(|c| c.after.balance).collect::<Vec<_>>())
     .bind(changes.iter().map(|c| c.after.held_balance).collect::<Vec<_>>())
     .bind(changes.iter().map(|c| c.after.overdraft_limit()).collect::<Vec<_>>())
     .bind(changes.iter().map(|c| c.after.status.as_str()).collect::<Vec<_>>())
-    .fetch_all(connection)
+    .execute(connection)
     .await?;
-    Ok(changed.iter().map(|(tenant, id)| wallet_key(tenant, id)).collect())
+    match usize::try_from(done.rows_affected()) {
+        Ok(written) if written == changes.len() => Ok(()),
+        _ => Err(Error::overtaken("a wallet's row in the read model could not be changed")),
+    }
 }
 
 /// A page of wallets, newest first.

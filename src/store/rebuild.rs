@@ -11,20 +11,14 @@ use utoipa::ToSchema;
 use super::checkpoints::Subscription;
 use super::dead_letters::printable;
 use super::dual_publish::DUAL_PUBLISHER;
+use super::projected::{Table, Versions};
 use super::time::{optional_time, time};
-use super::{Connection, Error, PIPELINE, Result, columns, lag, parked};
+use super::{Connection, PIPELINE, Result, columns, lag, parked};
 use crate::status::COMMANDS;
 use crate::wallet::{TenantId, WalletId, WalletKey};
 
 /// Among the advisory locks of the database: one rebuild at a time, as long as its session lives.
 const LOCK: i64 = 0x7761_6c6c_6578_0002;
-
-/// The table of a projection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Table {
-    Ledger,
-    ReadModel,
-}
 
 /// One tenant's part of a rebuild: from which wallet on, and how many events were applied before.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
@@ -115,30 +109,13 @@ async fn is_running(connection: &mut Connection) -> Result<bool> {
     .await?)
 }
 
-impl Table {
-    const ALL: [Self; 2] = [Self::Ledger, Self::ReadModel];
-
-    /// An error where it is not known how its rows are taken away.
-    pub fn named(name: &str) -> Result<Self> {
-        let found = Self::ALL.into_iter().find(|table| table.name() == name);
-        found.ok_or_else(|| Error::corrupt(format!("{name} has no rebuild")))
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ledger => "postings",
-            Self::ReadModel => "wallets_read_model",
-        }
-    }
-}
-
 /// Whether this session may replace rows of the table, and note that it does.
-pub async fn is_allowed(connection: &mut Connection, table: Table) -> Result<bool> {
+pub async fn is_allowed(connection: &mut Connection, table: &str) -> Result<bool> {
     Ok(sqlx::query_scalar(
         "select coalesce(has_table_privilege(to_regclass($1), 'delete') \
              and has_table_privilege(to_regclass('projection_rebuilds'), 'insert'), false)",
     )
-    .bind(table.name())
+    .bind(table)
     .fetch_one(connection)
     .await?)
 }
@@ -238,32 +215,41 @@ pub async fn wallets_after(
         .collect())
 }
 
-/// Removes all that is projected of some wallets of one tenant, whose versions are locked, and returns the versions
-/// that they are to be brought to: the projector has applied none above them.
+/// Has nothing count of what is projected of some wallets of one tenant, whose versions are locked, and
+/// returns the versions that they are to be brought to: the projector has applied none above them. A row
+/// that has its version itself stays, with version 0: a projector that waits for it finds what it becomes.
 pub async fn clear(
     connection: &mut Connection,
     of: &Subscription,
-    table: Table,
+    table: &Table,
     wallets: &[&WalletKey],
 ) -> Result<Vec<(WalletKey, i64)>> {
     let Some((tenant, _)) = wallets.first() else { return Ok(Vec::new()) };
     let (_, wallets) = columns(wallets.iter().copied());
     let wallets = &wallets;
-    let rows = match table {
-        Table::Ledger => "delete from postings where tenant_id = $1 and wallet_id = any($2)",
-        Table::ReadModel => "delete from wallets_read_model where tenant_id = $1 and id = any($2)",
+    let Table { name, wallet, versions } = table;
+    let rows = match versions {
+        Versions::Apart => {
+            format!("delete from {name} where tenant_id = $1 and {wallet} = any($2)")
+        }
+        Versions::InTable => {
+            format!("update {name} set version = 0 where tenant_id = $1 and {wallet} = any($2)")
+        }
     };
-    sqlx::query(rows).bind(tenant.as_str()).bind(wallets).execute(&mut *connection).await?;
+    sqlx::query(sqlx::AssertSqlSafe(rows))
+        .bind(tenant.as_str())
+        .bind(wallets)
+        .execute(&mut *connection)
+        .await?;
     sqlx::query(
-        "update projected_versions set version = 0, totals_at = case when $4 then 0 end, \
-             total_credits = case when $4 then 0 end, total_debits = case when $4 then 0 end, \
-             transaction_count = case when $4 then 0 end \
+        "update projected_wallets set version = 0, totals_at = 0 * totals_at, \
+             total_credits = 0 * total_credits, total_debits = 0 * total_debits, \
+             transaction_count = 0 * transaction_count \
          where tenant_id = $1 and projector = $2 and wallet_id = any($3)",
     )
     .bind(tenant.as_str())
     .bind(of.projector)
     .bind(wallets)
-    .bind(table == Table::Ledger)
     .execute(&mut *connection)
     .await?;
     sqlx::query(
@@ -287,6 +273,27 @@ pub async fn clear(
         .collect())
 }
 
+/// Takes away rows of which nothing counts: no event of their wallets could be applied.
+pub async fn remove_cleared(
+    connection: &mut Connection,
+    table: &Table,
+    wallets: &[&WalletKey],
+) -> Result<()> {
+    let (Versions::InTable, Some((tenant, _))) = (table.versions, wallets.first()) else {
+        return Ok(());
+    };
+    let (_, wallets) = columns(wallets.iter().copied());
+    let Table { name, wallet, .. } = table;
+    let rows =
+        format!("delete from {name} where tenant_id = $1 and {wallet} = any($2) and version = 0");
+    sqlx::query(sqlx::AssertSqlSafe(rows))
+        .bind(tenant.as_str())
+        .bind(wallets)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// Parks a wallet that was cleared, due at once: its release applies what can be applied.
 pub async fn park_due(
     connection: &mut Connection,
@@ -308,28 +315,23 @@ pub async fn park_due(
     Ok(())
 }
 
-/// Removes rows that no event and no wallet stands behind, of every tenant.
+/// Removes rows that no wallet stands behind, of every tenant.
 pub async fn remove_orphans(
     connection: &mut Connection,
-    table: Table,
+    table: &Table,
     projector: &str,
 ) -> Result<()> {
     // Both are read whole, once.
     let settings = "set enable_seqscan = on; set enable_hashjoin = on; set enable_mergejoin = on";
     sqlx::raw_sql(settings).execute(&mut *connection).await?;
-    let rows = match table {
-        Table::Ledger => {
-            "delete from postings p where not exists (select from wallets w \
-                 where w.tenant_id = p.tenant_id and w.id = p.wallet_id)"
-        }
-        Table::ReadModel => {
-            "delete from wallets_read_model m where not exists (select from wallets w \
-                 where w.tenant_id = m.tenant_id and w.id = m.id)"
-        }
-    };
-    sqlx::query(rows).execute(&mut *connection).await?;
+    let Table { name, wallet, .. } = table;
+    let rows = format!(
+        "delete from {name} p where not exists (select from wallets w \
+             where w.tenant_id = p.tenant_id and w.id = p.{wallet})"
+    );
+    sqlx::query(sqlx::AssertSqlSafe(rows)).execute(&mut *connection).await?;
     for sql in [
-        "delete from projected_versions v where projector = $1 and not exists (select from wallets w \
+        "delete from projected_wallets v where projector = $1 and not exists (select from wallets w \
              where w.tenant_id = v.tenant_id and w.id = v.wallet_id)",
         "delete from parked_wallets p where projector = $1 and not exists (select from wallets w \
              where w.tenant_id = p.tenant_id and w.id = p.wallet_id)",

@@ -14,7 +14,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::connect::OVER_ALL;
-use super::{Connection, Pool, Result};
+use super::{Connection, Pool, Result, clusters};
 use equations::EQUATIONS;
 
 /// Findings that an equation lists; the rest is counted.
@@ -116,13 +116,15 @@ pub async fn report(connection: &mut Connection, ledger: &str, read_model: &str)
             .fetch_one(&mut *connection)
             .await?;
     let tenants = tenants(connection).await?;
+    let cluster = clusters::identify(connection).await?;
     let mut equations = Vec::with_capacity(EQUATIONS.len());
     for equation in EQUATIONS {
-        // The text is a constant; values are bound. Every equation may use all three, and the types of
+        // The text is a constant; values are bound. Every equation may use all four, and the types of
         // unused ones must be known too.
         let sql = format!(
-            "with given as (select $1::text, $2::text, $3::text) select count(*) over (), finding \
-             from ({}) f order by finding collate \"C\" limit $4",
+            "with given as (select $1::text, $2::text, $3::text, $4::bigint) \
+             select count(*) over (), finding \
+             from ({}) f order by finding collate \"C\" limit $5",
             equation.sql
         );
         let (mut count, mut findings) = (0, Vec::new());
@@ -132,6 +134,7 @@ pub async fn report(connection: &mut Connection, ledger: &str, read_model: &str)
                 .bind(tenant)
                 .bind(ledger)
                 .bind(read_model)
+                .bind(cluster)
                 .bind(FINDINGS_MAX)
                 .fetch_all(&mut *connection)
                 .await?;

@@ -39,8 +39,18 @@ begin
     end if;
     return new;
 end $$;
-create trigger chaos_version before update on projected_versions
+create trigger chaos_version before update on projected_wallets
     for each row execute function chaos_version();
+create function chaos_read_version() returns trigger language plpgsql security definer as $$
+begin
+    if new.version < old.version then
+        insert into public.chaos_audit (what, detail) values ('versions-only-advance',
+            format('read model %s from %s to %s', new.id, old.version, new.version));
+    end if;
+    return new;
+end $$;
+create trigger chaos_read_version before update on wallets_read_model
+    for each row execute function chaos_read_version();
 create function chaos_lease() returns trigger language plpgsql security definer as $$
 begin
     -- -1 is for whoever has the partition: in a topic made anew nothing is known to be ours.

@@ -6,3 +6,4 @@ mod postings;
 mod reads;
 mod reconcile;
 mod third;
+mod versions;

@@ -24,7 +24,7 @@ fn owner(books: &Books) -> DatabaseSettings {
     DatabaseSettings { url: url.clone(), migration_url: url, max_connections: 10 }
 }
 
-async fn rebuild(books: &Books, kind: &'static Projection) -> Filled {
+pub async fn rebuild(books: &Books, kind: &'static Projection) -> Filled {
     let rebuild = Rebuild::open(&owner(books), TOPIC, kind).await.unwrap();
     rebuild.run(&CancellationToken::new(), |_| {}).await.unwrap()
 }
@@ -74,8 +74,8 @@ async fn spoilt_projections_are_made_anew_as_they_were() {
         "delete from postings where wallet_id in ('w2', 'w3')",
         "insert into parked_wallets (tenant_id, projector, wallet_id, version, cause) \
          values ('default', 'ledger-projector', 'w5', 9, 'long gone')",
-        "update projected_versions set version = version - 1 where wallet_id = 'w6'",
-        "insert into projected_versions values ('default', 'ledger-projector', 'nobody', 3)",
+        "update projected_wallets set version = version - 1 where wallet_id = 'w6'",
+        "insert into projected_wallets values ('default', 'ledger-projector', 'nobody', 3)",
         "truncate wallets_read_model",
         // Of wallets and events that never were.
         "insert into postings select (jsonb_populate_record(p, '{\"wallet_id\": \"nobody\"}')).* \

@@ -157,10 +157,7 @@ async fn one_pipeline_serves_two(setup: Setup) {
         sqlx::query_scalar("select count(*) from dead_letters").fetch_one(&app.pool).await.unwrap();
     assert_eq!(letters, 0);
     // Lost and made again, of both.
-    sqlx::query("delete from postings where wallet_id = 'w'")
-        .execute(&app.pool)
-        .await
-        .unwrap();
+    sqlx::query("delete from postings where wallet_id = 'w'").execute(&app.pool).await.unwrap();
     let (clean, said) = app.reconcile();
     assert!(!clean && said.contains("tenant b: ") && said.contains("tenant default: "), "{said}");
     for projection in ["ledger", "read-model"] {
@@ -183,7 +180,7 @@ async fn two_tenants_with_the_same_wallets_see_their_own_without_kafka() {
 
 /// The same rows as the default tenant has, of another one.
 async fn copy(app: &App, tenant: &str) {
-    for table in ["wallets", "events", "postings", "wallets_read_model", "projected_versions"] {
+    for table in ["wallets", "events", "postings", "wallets_read_model", "projected_wallets"] {
         let columns: String = sqlx::query_scalar(
             "select string_agg(quote_ident(column_name), ', ') from information_schema.columns \
              where table_schema = current_schema() and table_name = $1 and column_name <> 'tenant_id'",

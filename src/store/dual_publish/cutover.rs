@@ -149,7 +149,7 @@ async fn take_over_rows(
              join events e on e.tenant_id = $1 and e.partition = c.partition \
                  and e.commit_xid >= case when c.feed_xid > pg_snapshot_xmax(pg_current_snapshot()) \
                      then '0'::xid8 else c.feed_xid end \
-             left join projected_versions v on v.tenant_id = $1 \
+             left join projected_wallets v on v.tenant_id = $1 \
                  and v.projector = $3 and v.wallet_id = e.wallet_id \
              where c.tenant_id = $1 and c.projector = $3 \
                and e.version > coalesce(v.version, 0) \
@@ -179,7 +179,7 @@ async fn take_over_waiting(
                  array_agg(u.place) filter (where u.version <= v.version) as places \
              from outbox_batches b cross join lateral unnest(b.wallets, b.versions) \
                  with ordinality as u(wallet_id, version, place) \
-             left join projected_versions v on v.tenant_id = $1 \
+             left join projected_wallets v on v.tenant_id = $1 \
                  and v.projector = $3 and v.wallet_id = u.wallet_id \
              where b.tenant_id = $1 and b.processed_at is null \
              group by b.tenant_id, b.id, b.part), \
@@ -208,7 +208,7 @@ async fn take_over_waiting(
     .await?;
     // What it holds was refused by the other broker, if at all.
     sqlx::query(
-        "delete from outbox_refusals r using projected_versions v \
+        "delete from outbox_refusals r using projected_wallets v \
          where r.tenant_id = $1 and v.tenant_id = $1 and v.projector = $2 \
            and v.wallet_id = r.wallet_id and r.version <= v.version",
     )
@@ -308,7 +308,7 @@ async fn follow(
              select $1, $8, $2, p, $5::text::xid8 from topics t \
              cross join lateral generate_series(0, t.partitions - 1) p \
              where t.tenant_id = $1 and t.name = $4), \
-         noted as (insert into projected_versions (tenant_id, projector, wallet_id, version) \
+         noted as (insert into projected_wallets (tenant_id, projector, wallet_id, version) \
              select $1, $8, id, version \
              from unnest($6::text[], $7::bigint[]) v(id, version)) \
          update second_destinations set topic = $2, topic_id = $3, first_topic = $4, \

@@ -1,6 +1,6 @@
 //! The equations, one query each: every row is a contradiction, with its ids and numbers.
 //!
-//! $1 is the tenant, $2 the ledger projector, $3 the read-model projector. Amounts in payloads are
+//! $1 is the tenant, $2 the ledger projector, $3 the read-model projector, $4 this Postgres cluster. Amounts in payloads are
 //! read through a pattern, so that a spoilt payload is a finding instead of an error.
 
 /// What must hold, and the query for where it does not.
@@ -20,6 +20,7 @@ pub const EQUATIONS: &[Equation] = &[
     Equation { name: "debits equal credits in every event", sql: EVENT_BALANCE },
     Equation { name: "debits equal credits in every currency", sql: CURRENCY_BALANCE },
     Equation { name: "the read model is what its events left", sql: READ_MODEL },
+    Equation { name: "every event before a projector's place is applied", sql: APPLIED },
     Equation { name: "every recent event has its outbox row", sql: OUTBOX },
 ];
 
@@ -238,6 +239,23 @@ const READ_MODEL: &str = concat!(
        or r.created_at is distinct from x.opened
        or r.updated_at is distinct from x.changed"
 );
+
+// A row of the read model that is gone is no lag: no feed goes back for its events. Places of another cluster
+// say nothing here, and of several topics the one that is furthest counts.
+const APPLIED: &str = "
+    select format('%s: wallet %s is at version %s, and its event of version %s lies before the place of '
+        'partition %s', c.projector, w.id, coalesce(v.version, 0), e.version, c.partition) as finding
+    from (select projector, partition, max(feed_xid::text::bigint) as place from projector_checkpoints
+        where projector in ($2, $3) and cluster = $4
+          and feed_xid <= pg_snapshot_xmax(pg_current_snapshot()) group by projector, partition) c
+    join events e on e.tenant_id = $1 and e.partition = c.partition
+        and e.commit_xid::text::bigint < c.place
+    join wallets w on w.tenant_id = e.tenant_id and w.id = e.wallet_id and w.version = e.version
+    left join projected_versions v on v.tenant_id = e.tenant_id and v.projector = c.projector
+        and v.wallet_id = e.wallet_id
+    where e.version > coalesce(v.version, 0)
+      and not exists (select from parked_wallets p where p.tenant_id = e.tenant_id
+          and p.projector = c.projector and p.wallet_id = e.wallet_id)";
 
 // Processed batches are purged by age: what is younger than the purge mark must be in one. Batches that
 // send events again (their ids are negative) may stand beside the first ones.

@@ -20,9 +20,7 @@ const ENTRY: &str = "(select event_id from events e where event_type = 'WalletCr
 
 /// What is done to the books, and what the output must say of it.
 fn alterations() -> Vec<(&'static str, String, &'static [&'static str])> {
-    let entry = |change: &str| {
-        format!("update postings set {change} where event_id = {ENTRY}")
-    };
+    let entry = |change: &str| format!("update postings set {change} where event_id = {ENTRY}");
     let wallet = "(select wallet_id from events where version = 3 order by event_id limit 1)";
     vec![
         (

@@ -238,7 +238,7 @@ async fn a_cutover_takes_batches_apart_where_the_new_topic_holds_some_of_their_e
              values ('default', 'second', '00000000-0000-0000-0000-000000000001', 'wallet-events', '0'); \
          insert into projector_checkpoints (tenant_id, projector, topic, partition, feed_xid) \
              values ('default', 'second-publisher', 'second', 0, '0'); \
-         insert into projected_versions (tenant_id, projector, wallet_id, version) values \
+         insert into projected_wallets (tenant_id, projector, wallet_id, version) values \
              ('default', 'second-publisher', 'a', 2), ('default', 'second-publisher', 'b', 1); \
          insert into outbox_refusals select tenant_id, aggregate_id, event_version, id, 3, 'no' \
              from outbox where aggregate_id = 'a' and event_version = 1",

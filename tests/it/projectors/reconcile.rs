@@ -45,7 +45,7 @@ const ALTERATIONS: &[&str] = &[
     "update events set payload = jsonb_set(payload::jsonb, '{newBalance}', '\"7.00\"')::json where wallet_id = 'w1' and version = 3",
     "update events set payload = jsonb_set(payload::jsonb, '{changeAmount}', '\"spoilt\"')::json where wallet_id = 'w1' and version = 3",
     "update events set payload = '{}' where wallet_id = 'w1' and version = 1",
-    "delete from projected_versions where wallet_id = 'w1'",
+    "delete from projected_wallets where wallet_id = 'w1'",
     "update outbox_batches set wallets = wallets[2:], versions = versions[2:] where cardinality(versions) > 1 and not 'oldest' = any(wallets)",
     "insert into outbox_batches (tenant_id, topic, partition, created_at, wallets, versions) values ('default', 'wallet-events', 1, now(), '{w1}', '{99}')",
     "insert into outbox_batches (tenant_id, topic, partition, created_at, wallets, versions) select tenant_id, topic, partition, created_at, wallets, versions from outbox_batches where id = 3",
@@ -64,6 +64,9 @@ async fn every_kind_of_alteration_is_found() {
         books.project(kind).await;
     }
     books.assert_clean().await;
+    // All is applied, whichever transaction of another database holds the places back.
+    let ahead = "update projector_checkpoints set feed_xid = pg_current_xact_id()";
+    books.pool.execute(ahead).await.unwrap();
     let mut missed = Vec::new();
     for alteration in ALTERATIONS {
         let mut transaction = books.pool.begin().await.unwrap();

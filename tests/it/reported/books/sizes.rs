@@ -25,9 +25,11 @@ async fn fill(pool: &PgPool, topic: &str) {
          insert into wallets (tenant_id, id, owner_id, currency, status, balance, version, \
              created_at, updated_at) select 'default', id, 'it', 'USD', 'active', {versions}, \
              {versions}, now(), now() from filled; \
-         insert into projected_versions (tenant_id, projector, wallet_id, version) \
-             select 'default', p, id, {versions} from filled, \
-             (values ('ledger-projector'), ('read-model-projector')) p(p);"
+         insert into projected_wallets (tenant_id, projector, wallet_id, version) \
+             select 'default', 'ledger-projector', id, {versions} from filled; \
+         insert into wallets_read_model (tenant_id, id, owner_id, currency, status, balance, version, \
+             created_at, updated_at) select tenant_id, id, owner_id, currency, status, balance, \
+             version, created_at, updated_at from wallets where id like 'w%';"
     );
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(pool).await.unwrap();
     let sql = format!(

@@ -19,9 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Has a table refuse the rows of one wallet with this SQLSTATE, which stands in `state`.
 async fn refuse(pool: &sqlx::PgPool, wallet: &str, state: &str, deferred: bool) {
     let (kind, when) = match deferred {
-        true => {
-            ("constraint trigger", "after insert on postings deferrable initially deferred")
-        }
+        true => ("constraint trigger", "after insert on postings deferrable initially deferred"),
         false => ("trigger", "before insert on postings"),
     };
     let sql = format!(

@@ -161,7 +161,7 @@ async fn books_that_may_not_be_read_park_nobody() {
     app.drain().await;
     app.kill(Signal::SIGKILL);
     // All of it is to be applied again, from the topic, by a service that remembers nothing.
-    run(&app, "delete from projected_versions; update projector_checkpoints set next_offset = 0")
+    run(&app, "truncate projected_wallets, wallets_read_model; update projector_checkpoints set next_offset = 0")
         .await;
     run(&app, "revoke select on events from wallex_app").await;
     app.restart().await;

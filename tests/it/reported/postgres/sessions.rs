@@ -39,7 +39,11 @@ async fn a_column_that_changes_its_type_under_the_service_costs_a_retry_and_no_r
     for change in [
         "alter table wallets alter column owner_id type varchar(300)",
         "alter table events alter column correlation_id type varchar(300)",
-        "alter table postings alter column description type varchar(2000)",
+        "do $$ declare shown text := pg_get_viewdef('ledger_entries'); begin \
+             drop view ledger_entries; \
+             alter table postings alter column description type varchar(2000); \
+             execute 'create view ledger_entries with (security_invoker = true) as ' || shown; \
+             grant select on ledger_entries to wallex_app; end $$",
         "alter table wallets_read_model alter column owner_id type varchar(300)",
     ] {
         sqlx::raw_sql(change).execute(&app.pool).await.unwrap();

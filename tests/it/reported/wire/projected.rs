@@ -67,10 +67,13 @@ async fn a_token_of_versions_that_the_books_lack_asks_for_nothing() {
     let token = token.header("consistency-token").to_owned();
     app.drain().await;
     // As after a restore to an earlier moment: nobody will ever project what is gone.
-    sqlx::raw_sql("update wallets set version = 2; update projected_versions set version = 2")
-        .execute(&app.pool)
-        .await
-        .unwrap();
+    sqlx::raw_sql(
+        "update wallets set version = 2; update projected_wallets set version = 2; \
+         update wallets_read_model set version = 2",
+    )
+    .execute(&app.pool)
+    .await
+    .unwrap();
     let begun = Instant::now();
     assert_eq!(read(&app, "/ledger/wallet/w", &token).await.status, 200);
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
