@@ -5,6 +5,10 @@
 -- system accounts, as a conversion's rounding, needs one more column (the account in place of the wallet, null
 -- for the wallet itself) and one more branch of the view.
 
+-- A projector of an earlier version that still runs waits from here on, and then finds no table to write to:
+-- what it would have added behind the copy below would be gone with the table. Readers go on meanwhile.
+lock table ledger_entries in exclusive mode;
+
 create table postings (
     tenant_id         text collate "C" not null,
     -- Of the event, as its version.
