@@ -100,21 +100,19 @@ async fn run(command: Command) -> anyhow::Result<bool> {
         Command::Serve(args) => serve::run(args).await.map(|()| true),
         Command::Dev(args) => dev::run(args).await.map(|()| true),
         Command::Migrate => {
-            let asked = crate::store::migrate(&settings(&Overrides::new())?.database).await?;
+            let asked = crate::store::migrate(&settings()?.database).await?;
             println!("the schema is up to date");
             if let Some(asked) = asked {
                 eprintln!("wallex: {asked}");
             }
             Ok(true)
         }
-        Command::Reconcile(args) => reconcile::run(args, settings(&Overrides::new())?).await,
-        Command::Dlq(command) => dlq::run(command, settings(&Overrides::new())?).await,
-        Command::Outbox(command) => outbox::run(command, settings(&Overrides::new())?).await,
-        Command::Projections(command) => {
-            projections::run(command, settings(&Overrides::new())?).await
-        }
+        Command::Reconcile(args) => reconcile::run(args, settings()?).await,
+        Command::Dlq(command) => dlq::run(command, settings()?).await,
+        Command::Outbox(command) => outbox::run(command, settings()?).await,
+        Command::Projections(command) => projections::run(command, settings()?).await,
         Command::Topics(command) => topics::run(command).await,
-        Command::VerifyKafka(args) => verify_kafka::run(&args, settings(&Overrides::new())?).await,
+        Command::VerifyKafka(args) => verify_kafka::run(&args, settings()?).await,
         Command::Config(command) => settings::run(&command),
         Command::Completions { shell } => {
             let command = &mut <Arguments as clap::CommandFactory>::command();
@@ -124,17 +122,17 @@ async fn run(command: Command) -> anyhow::Result<bool> {
             Ok(true)
         }
         Command::Openapi => openapi::run(),
-        Command::Asyncapi => openapi::asyncapi(&settings(&Overrides::new())?),
-        Command::Schemas(command) => schemas::run(command, &settings(&Overrides::new())?).await,
-        Command::Healthcheck(args) => healthcheck::run(args, &settings(&Overrides::new())?).await,
+        Command::Asyncapi => openapi::asyncapi(&settings()?),
+        Command::Schemas(command) => schemas::run(command, &settings()?).await,
+        Command::Healthcheck(args) => healthcheck::run(args, &settings()?).await,
         // It speaks to any service, and needs no settings of this one.
         Command::Loadtest(args) => loadtest::run(args).await,
     }
 }
 
 /// The settings, with a warning for each name that is most likely misspelt.
-fn settings(flags: &Overrides) -> anyhow::Result<Settings> {
-    settings_and_notes(flags).map(|(settings, _)| settings)
+fn settings() -> anyhow::Result<Settings> {
+    settings_and_notes(&Overrides::new()).map(|(settings, _)| settings)
 }
 
 /// The same, with what else there is to tell of them. What the driver of the database would refuse

@@ -15,6 +15,7 @@ mod inbound;
 mod kafka;
 mod layers;
 mod names;
+mod own_topics;
 mod producer;
 mod read;
 mod registry;
@@ -31,6 +32,7 @@ pub use declared::{
     Settings, name,
 };
 pub use error::ConfigError;
+pub use own_topics::{EVENT_LETTERS, EVENTS, OWN_TOPICS, OwnTopic, Part};
 pub use registry::RegistrySettings;
 pub use topics_file::{DeclaredTopic, is_topic_part};
 

@@ -76,7 +76,7 @@ impl Envelope<'_> {
         vec![
             ("ce_specversion", b"1.0".to_vec()),
             ("ce_id", self.event_id.to_string().into_bytes()),
-            ("ce_source", format!("/wallex/{}", uri_segment(self.tenant_id)).into_bytes()),
+            ("ce_source", format!("/wallex/{}", percent_encoded(self.tenant_id)).into_bytes()),
             ("ce_type", self.event_type.as_bytes().to_vec()),
             ("ce_time", self.timestamp.as_bytes().to_vec()),
             ("ce_subject", self.aggregate_id.as_bytes().to_vec()),
@@ -88,17 +88,17 @@ impl Envelope<'_> {
     }
 }
 
-/// A text as one segment of a URI's path.
-fn uri_segment(text: &str) -> String {
-    let mut segment = String::with_capacity(text.len());
+/// A text as it may stand in any part of a URI.
+pub fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            segment.push(char::from(byte));
+            encoded.push(char::from(byte));
         } else {
-            segment.push_str(&format!("%{byte:02X}"));
+            encoded.push_str(&format!("%{byte:02X}"));
         }
     }
-    segment
+    encoded
 }
 
 /// RFC 3339 in UTC with milliseconds and `Z`, as every time that leaves the service.

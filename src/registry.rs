@@ -82,10 +82,10 @@ fn incompatible(registry: &str, subjects: &[Finding]) -> String {
 /// Every schema under its subject, for topics of these names.
 pub fn subjects(topics: &Topics) -> Vec<Subject> {
     let subject = |schema: schemas::Schema| {
-        let topic = topics.of(schema.channel).name.clone();
-        Subject { name: format!("{topic}-{}", schema.name), topic, schema: schema.value }
+        let topic = topics.of(schema.channel)?.name.clone();
+        Some(Subject { name: format!("{topic}-{}", schema.name), topic, schema: schema.value })
     };
-    schemas::all().into_iter().map(subject).collect()
+    schemas::all().into_iter().filter_map(subject).collect()
 }
 
 impl Subject {

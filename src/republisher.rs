@@ -56,14 +56,8 @@ impl Task for Republisher {
 pub async fn step(pool: &Pool, tenant: &TenantId, topic: &str) -> store::Result<Step> {
     let mut connection = store::acquire(pool).await?;
     store::begin(&mut connection).await?;
-    match republish::step(&mut connection, tenant, topic).await {
-        Ok(step) => store::commit(&mut connection).await.map(|()| step),
-        Err(error) => {
-            // The first error says more; the pool mends the session anyway.
-            let _ = store::rollback(&mut connection).await;
-            Err(error)
-        }
-    }
+    let step = republish::step(&mut connection, tenant, topic).await;
+    store::answered(&mut connection, step).await
 }
 
 /// Puts wallets on the list, or with `dry_run` only counts them.

@@ -77,14 +77,7 @@ impl Retention {
             Ok(false) => Ok(None),
             Err(error) => Err(error),
         };
-        match result {
-            Ok(purged) => store::commit(&mut connection).await.map(|()| purged),
-            Err(error) => {
-                // The first error says more; the pool mends the session anyway.
-                let _ = store::rollback(&mut connection).await;
-                Err(error)
-            }
-        }
+        store::answered(&mut connection, result).await
     }
 
     async fn purge(&mut self, connection: &mut store::Connection) -> store::Result<Purged> {

@@ -5,14 +5,14 @@
 //! cannot say whether two versions are compatible.
 
 mod asyncapi;
+mod channels;
 mod commands;
 mod events;
 
 use serde_json::Value;
 
-use crate::wallet::EventType;
-
 pub use asyncapi::{ChannelTopic, Topics, document};
+pub use channels::Channel;
 
 const DRAFT: &str = "http://json-schema.org/draft-07/schema#";
 const UUID: &str = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$";
@@ -26,34 +26,13 @@ pub struct Schema {
     pub value: Value,
 }
 
-/// What a topic is for. What it is called is a setting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Channel {
-    Events,
-    DeadLetters,
-    Commands,
-    Results,
-}
-
-/// Every kind of record that has a form. Dead letters have none: they are whatever was there.
+/// Every kind of record that has a form.
 pub fn all() -> Vec<Schema> {
-    let event = |kind: EventType| Schema {
-        name: kind.as_str(),
-        channel: Channel::Events,
-        value: events::schema(kind),
+    let of_channel = |channel: Channel| {
+        let records = (channel.describe().records)().into_iter();
+        records.map(move |(name, value)| Schema { name, channel, value })
     };
-    let mut schemas: Vec<Schema> = EventType::ALL.into_iter().map(event).collect();
-    schemas.push(Schema {
-        name: commands::COMMAND,
-        channel: Channel::Commands,
-        value: commands::command(),
-    });
-    schemas.push(Schema {
-        name: commands::RESULT,
-        channel: Channel::Results,
-        value: commands::result(),
-    });
-    schemas
+    Channel::ALL.into_iter().flat_map(of_channel).collect()
 }
 
 /// `urn:wallex:KIND:NAME:1`, the root of every schema.

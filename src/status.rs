@@ -28,7 +28,7 @@ pub struct Pipeline {
     pub connected: bool,
     /// Why it did not.
     pub connection_error: Option<String>,
-    pub breaker: Breaker,
+    pub breaker: BreakerState,
     /// As the last question to it was answered; none where it was not.
     pub cluster: Option<ClusterStatus>,
     pub publisher: PublisherStatus,
@@ -60,31 +60,45 @@ pub enum Problem {
 
 /// Whether Kafka is tried at all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Breaker {
+pub enum BreakerState {
     #[default]
     Closed,
-    HalfOpen,
     Open,
+    HalfOpen,
+}
+
+impl BreakerState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
 }
 
 /// The Kafka cluster as it describes itself.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Cluster)]
 pub struct ClusterStatus {
     pub id: String,
     pub controller: i32,
-    pub brokers: Vec<BrokerStatus>,
-    /// Those that the service works with.
-    pub topics: Vec<TopicStatus>,
-    /// How long the answer took.
     pub ping_ms: u64,
+    pub brokers: Vec<BrokerStatus>,
+    pub topics: Vec<TopicStatus>,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Broker)]
 pub struct BrokerStatus {
     pub id: i32,
-    /// `host:port` as advertised.
+    /// As advertised.
     pub host: String,
-    /// How long that address took to take a connection from here; none: it does not.
+    pub reachable: bool,
+    /// Until that address took a connection from here.
+    #[schema(required)]
     pub latency_ms: Option<u64>,
 }
 
@@ -219,6 +233,13 @@ pub struct PartitionStatus {
     pub high_watermark: i64,
     /// When the record at `next_offset` was written, in ms since 1970, where that is known.
     pub oldest: Option<i64>,
+}
+
+impl Pipeline {
+    /// Without the consumer of commands.
+    pub fn projections(&self) -> Vec<&'static str> {
+        self.projectors.keys().copied().filter(|name| *name != COMMANDS).collect()
+    }
 }
 
 impl Status {

@@ -14,11 +14,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::config::{Cleanup, Codec, KafkaSettings, Settings, is_topic_part};
+use crate::config::{Cleanup, Codec, KafkaSettings, OWN_TOPICS, OwnTopic, Settings, is_topic_part};
 use crate::kafka::admin::Admin;
 use crate::kafka::topics::{Drift, PartitionState, Topic, TopicSpec};
 use crate::kafka::{self, Connection};
-use crate::schemas::{self, ChannelTopic};
+use crate::schemas::{self, Channel, ChannelTopic};
+use crate::status::COMMANDS;
 use crate::store::topics::{self as known, Known};
 use crate::store::{self, Pool};
 use crate::wallet::TenantId;
@@ -118,19 +119,19 @@ struct Wanted {
 /// The topics of the AsyncAPI document and of the registry's subjects, as these settings have them.
 pub fn channels(settings: &Settings) -> schemas::Topics {
     let (kafka, codec) = (&settings.kafka, settings.producer.compression);
-    let channel = |spec: TopicSpec| ChannelTopic {
-        name: spec.name,
-        partitions: spec.partitions,
-        replicas: spec.replication_factor,
-        configs: spec.configs,
+    let topic = |own: &OwnTopic| {
+        let spec = TopicSpec::own(own, kafka, codec);
+        let topic = ChannelTopic {
+            name: spec.name,
+            partitions: spec.partitions,
+            replicas: spec.replication_factor,
+            configs: spec.configs,
+        };
+        Some((own.channel?, topic))
     };
-    let [commands, results] = TopicSpec::commands_and_results(kafka, codec).map(channel);
     schemas::Topics {
-        events: channel(TopicSpec::events(kafka, codec, kafka.default_partitions)),
-        dead_letters: channel(TopicSpec::dead_letters(kafka, codec)),
-        commands,
-        results,
-        commands_group: format!("{}wallex-commands", settings.consumer.group_prefix),
+        by_channel: OWN_TOPICS.iter().filter_map(topic).collect(),
+        commands_group: format!("{}{COMMANDS}", settings.consumer.group_prefix),
     }
 }
 
@@ -161,13 +162,11 @@ impl Topics {
         let mut specs: Vec<TopicSpec> =
             self.wanted().await?.into_iter().map(|wanted| wanted.spec).collect();
         if all {
-            if !self.wiring.kafka.inbound.enabled {
-                specs.extend(TopicSpec::inbound(&self.wiring.kafka, self.wiring.codec));
-            }
             // Where the file has one of them in a form of its own, that counts.
-            let named = |other: &TopicSpec| specs.iter().any(|spec| spec.name == other.name);
-            let mut others = TopicSpec::others(&self.wiring.kafka, self.wiring.codec);
-            others.retain(|other| !named(other));
+            let Wiring { kafka, codec, .. } = &self.wiring;
+            let all = OWN_TOPICS.iter().map(|own| TopicSpec::own(own, kafka, *codec));
+            let is_new = |other: &TopicSpec| specs.iter().all(|spec| spec.name != other.name);
+            let others: Vec<TopicSpec> = all.filter(is_new).collect();
             specs.extend(others);
         }
         self.make(&specs, dry_run).await
@@ -278,8 +277,8 @@ impl Topics {
         known::partitions_frozen(&mut connection, tenant, topic, first).await
     }
 
-    /// What should be there: the service's two topics, those of inbound commands, those of tenants
-    /// that were made, and those of the file, for the same tenants.
+    /// What should be there: the topics that the service uses, those of tenants that were made, and those
+    /// of the file, for the same tenants.
     async fn wanted(&self) -> Result<Vec<Wanted>, TopicsError> {
         let Wiring { kafka, codec, pool } = &self.wiring;
         let known = known::known(pool).await?;
@@ -295,18 +294,15 @@ impl Topics {
                 there.unwrap_or(kafka.default_partitions)
             }
         };
-        let spec = TopicSpec::events(kafka, *codec, partitions);
-        let letters = TopicSpec::dead_letters(kafka, *codec);
-        let mut wanted = vec![
-            Wanted { tenant: None, declared: false, hashed_over, spec },
-            Wanted { tenant: None, declared: false, hashed_over: None, spec: letters },
-        ];
-        if kafka.inbound.enabled {
-            let own = TopicSpec::inbound(kafka, *codec).into_iter();
-            let wanted_of =
-                |spec| Wanted { tenant: None, declared: false, hashed_over: None, spec };
-            wanted.extend(own.map(wanted_of));
-        }
+        let own = kafka.own_topics().map(|own| {
+            let mut spec = TopicSpec::own(own, kafka, *codec);
+            let mut hashed = None;
+            if own.channel == Some(Channel::Events) {
+                (spec.partitions, hashed) = (partitions, hashed_over);
+            }
+            Wanted { tenant: None, declared: false, hashed_over: hashed, spec }
+        });
+        let mut wanted: Vec<Wanted> = own.collect();
         let mut tenants = BTreeSet::new();
         for row in known.into_iter().filter(|row| row.tenant_id != shared.as_str()) {
             tenants.insert(row.tenant_id.clone());

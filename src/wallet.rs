@@ -16,18 +16,14 @@ mod state;
 mod wire;
 mod world;
 
-pub use amount::{AMOUNT_MAX, Amount, AmountError, BALANCE_MAX, parse_decimal};
-pub use command::{
-    Command, CreateWallet, Details, Expected, Footprint, IdOrigin, Movement, Op, Transfer,
-};
-pub use currency::Currency;
-pub use decide::{Decision, decide, due};
-pub use event::{
-    Change, ChangeType, Event, EventBody, EventKind, EventType, NewEvent, Origin, WalletState,
-};
-pub use id::{ID_CHARS_MAX, TenantId, WalletId, WalletKey, is_addressable, is_visible};
-pub use metadata::{METADATA_BYTES_MAX, Metadata, MetadataError};
-pub use rejection::Rejection;
-pub use state::{Status, Wallet};
-pub use wire::{BalanceChange, DataError, SCHEMA_VERSION, TransferChange, WalletCreated};
-pub use world::{Policy, World};
+pub use amount::*;
+pub use command::*;
+pub use currency::*;
+pub use decide::*;
+pub use event::*;
+pub use id::*;
+pub use metadata::*;
+pub use rejection::*;
+pub use state::*;
+pub use wire::*;
+pub use world::*;

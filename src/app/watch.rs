@@ -11,7 +11,7 @@ use super::services::Services;
 use crate::config::KafkaSettings;
 use crate::kafka::admin::Admin;
 use crate::kafka::{self, BreakerState, Error};
-use crate::status::{Breaker, BrokerStatus, ClusterStatus, Status, TopicStatus};
+use crate::status::{BrokerStatus, ClusterStatus, Status, TopicStatus};
 
 /// Runs until told to stop.
 pub(super) async fn watch(services: Services, breaker: Arc<kafka::Breaker>) {
@@ -85,11 +85,7 @@ fn show(status: &Status, breaker: &kafka::Breaker) {
     let state = breaker.state();
     let cause = (state == BreakerState::Open).then(|| breaker.cause()).flatten();
     status.update(|pipeline| {
-        pipeline.breaker = match state {
-            BreakerState::Closed => Breaker::Closed,
-            BreakerState::HalfOpen => Breaker::HalfOpen,
-            BreakerState::Open => Breaker::Open,
-        };
+        pipeline.breaker = state;
         if let Some(cause) = cause {
             pipeline.connected = false;
             pipeline.connection_error = Some(cause.to_string());
@@ -105,10 +101,7 @@ async fn ask(settings: &KafkaSettings, admin: &mut Option<Admin>) -> Result<Clus
     let begun = Instant::now();
     let cluster = connected.describe().await?;
     let ping_ms = millis(begun.elapsed());
-    let mut names = vec![settings.events_topic.clone(), settings.dlq_topic.clone()];
-    if settings.inbound.enabled {
-        names.extend(settings.inbound.topics());
-    }
+    let names: Vec<String> = settings.own_topics().map(|topic| topic.name(settings)).collect();
     // Whether the cluster answers does not hang on them.
     let topics = connected.topics(names.iter().map(String::as_str)).await.unwrap_or_default();
     *admin = Some(connected);
@@ -116,9 +109,10 @@ async fn ask(settings: &KafkaSettings, admin: &mut Option<Admin>) -> Result<Clus
     for broker in cluster.brokers {
         let latency_ms = broker.latency().await.map(millis);
         let host = format!("{}:{}", broker.host, broker.port);
-        brokers.push(BrokerStatus { id: broker.id, host, latency_ms });
+        let reachable = latency_ms.is_some();
+        brokers.push(BrokerStatus { id: broker.id, host, reachable, latency_ms });
     }
-    if !brokers.is_empty() && brokers.iter().all(|broker| broker.latency_ms.is_none()) {
+    if !brokers.is_empty() && brokers.iter().all(|broker| !broker.reachable) {
         let addresses: Vec<String> = brokers.into_iter().map(|broker| broker.host).collect();
         return Err(Error::advertised(&addresses));
     }

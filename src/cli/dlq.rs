@@ -3,13 +3,14 @@
 
 mod print;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use tokio::time::{Instant, sleep};
 
+use super::output;
 use print::counted;
 
 use crate::answer::{DeadLetterStoryView, DeadLettersView};
@@ -147,25 +148,14 @@ async fn list(connection: &mut Connection, args: ListArgs) -> anyhow::Result<boo
         parked_wallets: wallets.into_iter().map(Into::into).collect(),
         next_cursor: None,
     };
-    if json {
-        println!("{}", serde_json::to_string_pretty(&view)?);
-    } else {
-        print::list(&view);
-    }
-    Ok(true)
+    output::show(json, &view, print::list)
 }
 
 async fn show(connection: &mut Connection, id: i64, json: bool) -> anyhow::Result<bool> {
     let found = dead_letters::show(connection, id).await?;
     let found =
         found.with_context(|| format!("there is no dead letter {id}: `wallex dlq list`"))?;
-    let view = DeadLetterStoryView::from(found);
-    if json {
-        println!("{}", serde_json::to_string_pretty(&view)?);
-    } else {
-        print::story(&view);
-    }
-    Ok(true)
+    output::show(json, &DeadLetterStoryView::from(found), print::story)
 }
 
 async fn replay(connection: &mut Connection, args: ReplayArgs) -> anyhow::Result<bool> {
@@ -230,13 +220,8 @@ async fn quarantine(connection: &mut Connection, args: QuarantineArgs) -> anyhow
     }
     let word = if selection.dry_run { "to be settled" } else { "settled" };
     let text = format!("{word}: {}", counted(ids.len(), "dead letter"));
-    if selection.json {
-        let chosen = MatchedRows { ids, wallets: Vec::new() };
-        println!("{}", serde_json::to_string_pretty(&chosen.view(selection.dry_run))?);
-    } else {
-        println!("{text}");
-    }
-    Ok(true)
+    let settled = MatchedRows { ids, wallets: Vec::new() }.view(selection.dry_run);
+    output::show(selection.json, &settled, |_| println!("{text}"))
 }
 
 async fn chosen(connection: &mut Connection, args: &SelectionArgs) -> anyhow::Result<MatchedRows> {
@@ -262,11 +247,7 @@ fn confirm(args: &SelectionArgs, what: &str) -> anyhow::Result<()> {
         return Ok(());
     }
     anyhow::ensure!(std::io::stdin().is_terminal(), "to {what} add --yes");
-    eprint!("{what}? [y/N] ");
-    std::io::stderr().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    anyhow::ensure!(matches!(answer.trim(), "y" | "Y" | "yes"), "nothing was done");
+    anyhow::ensure!(output::confirmed(&format!("{what}?"))?, "nothing was done");
     Ok(())
 }
 

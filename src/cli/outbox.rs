@@ -1,7 +1,6 @@
 //! `wallex outbox status|retry|republish`: what waits for Kafka, and what to do about it. All of it
 //! is done in Postgres; a running service sends.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -9,6 +8,7 @@ use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use tokio::time::{Instant, sleep};
 
+use super::output;
 use crate::config::Settings;
 use crate::envelope::timestamp;
 use crate::republisher;
@@ -95,12 +95,7 @@ pub async fn run(command: OutboxCommand, settings: Settings) -> anyhow::Result<b
             if settings.second.is_some() {
                 state.second = store::dual_publish::backlog(&pool, &tenant).await?;
             }
-            if json {
-                println!("{}", serde_json::to_string_pretty(&state)?);
-            } else {
-                print(&state);
-            }
-            Ok(true)
+            output::show(json, &state, print)
         }
         OutboxCommand::Retry(args) => {
             let which = match args.wallet {
@@ -138,7 +133,7 @@ async fn republish(
     if args.dry_run || counts.wallets == 0 {
         return Ok(true);
     }
-    if !args.yes && !confirmed("Consumers will meet copies, and drop them. Go on?")? {
+    if !args.yes && !output::confirmed("Consumers will meet copies, and drop them. Go on?")? {
         println!("nothing was changed");
         return Ok(false);
     }
@@ -234,16 +229,6 @@ fn print(state: &State) {
         Some(through) => println!("purged through {}", timestamp(through)),
         None => println!("nothing was purged yet"),
     }
-}
-
-/// Asks at the terminal; fails where there is none.
-pub fn confirmed(question: &str) -> anyhow::Result<bool> {
-    anyhow::ensure!(std::io::stdin().is_terminal(), "say --yes: there is no terminal to ask at");
-    print!("{question} [y/N] ");
-    std::io::stdout().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 fn wallet(text: &str) -> Result<WalletId, String> {

@@ -2,7 +2,9 @@
 //! it ends any other tool; std's macros would panic.
 
 use std::fmt::Arguments;
-use std::io::{ErrorKind, Write as _};
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
+
+use serde::Serialize;
 
 /// What a shell sees of a program that SIGPIPE ended.
 const BROKEN_PIPE: i32 = 128 + 13;
@@ -33,8 +35,28 @@ pub fn write(document: &[u8]) {
     end_unless(output.write_all(document).and_then(|()| output.flush()));
 }
 
+/// What a command found: as one JSON document, or as `text` tells it.
+pub fn show<T: Serialize>(json: bool, found: &T, text: impl FnOnce(&T)) -> anyhow::Result<bool> {
+    if json {
+        line(format_args!("{}", serde_json::to_string_pretty(found)?));
+    } else {
+        text(found);
+    }
+    Ok(true)
+}
+
 pub fn aside(text: Arguments<'_>, end: &str) {
     let _ = write!(std::io::stderr(), "{text}{end}");
+}
+
+/// Asks at the terminal; fails where there is none. The standard output may be a document's alone.
+pub fn confirmed(question: &str) -> anyhow::Result<bool> {
+    anyhow::ensure!(std::io::stdin().is_terminal(), "say --yes: there is no terminal to ask at");
+    aside(format_args!("{question} [y/N] "), "");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// Ends the process where nothing more can be printed.

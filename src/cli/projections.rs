@@ -8,6 +8,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use tokio_util::sync::CancellationToken;
 
+use super::output;
 use crate::config::Settings;
 use crate::envelope::timestamp;
 use crate::projector::Projection;
@@ -46,12 +47,7 @@ pub async fn run(command: ProjectionsCommand, settings: Settings) -> anyhow::Res
                 store::connect_pool(&settings.database).await.context("database settings")?;
             let mut connection = store::acquire(&pool).await?;
             let state = tables::state(&mut connection).await?;
-            if json {
-                println!("{}", serde_json::to_string_pretty(&state)?);
-            } else {
-                print(&state);
-            }
-            Ok(true)
+            output::show(json, &state, print)
         }
         ProjectionsCommand::Rebuild(args) => rebuild(args, &settings).await,
     }
@@ -73,7 +69,7 @@ async fn rebuild(args: RebuildArgs, settings: &Settings) -> anyhow::Result<bool>
         return Ok(true);
     }
     let question = "Each wallet's rows are replaced in one transaction. Go on?";
-    if !args.yes && !super::outbox::confirmed(question)? {
+    if !args.yes && !output::confirmed(question)? {
         println!("nothing was changed");
         return Ok(false);
     }

@@ -35,11 +35,7 @@ pub async fn run(args: ReconcileArgs, settings: Settings) -> anyhow::Result<bool
     }
     let checking = store::reconcile::checked(&pool, LEDGER, READ_MODEL, LIMIT);
     let report = checking.await.context("checking the books")?;
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&report.json())?);
-    } else {
-        print(&report);
-    }
+    super::output::show(args.json, &report.json(), |_| print(&report))?;
     Ok(report.is_clean())
 }
 

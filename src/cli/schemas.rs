@@ -4,6 +4,7 @@
 use anyhow::Context as _;
 use serde_json::json;
 
+use super::output;
 use crate::config::Settings;
 use crate::registry::{Finding, Registry, State, Subject, subjects};
 use crate::topics;
@@ -34,11 +35,9 @@ pub async fn run(command: SchemasCommand, settings: &Settings) -> anyhow::Result
         SchemasCommand::List { json } => list(&subjects, json),
         SchemasCommand::Check { json } => {
             let findings = Registry::new(registry?).check(&subjects).await?;
-            if json {
-                println!("{}", serde_json::to_string_pretty(&findings)?);
-            } else {
+            output::show(json, &findings, |findings| {
                 findings.iter().for_each(|finding| println!("{}", line(finding)));
-            }
+            })?;
             Ok(findings.iter().all(|finding| finding.state != State::Incompatible))
         }
         SchemasCommand::Register => {
@@ -51,15 +50,12 @@ pub async fn run(command: SchemasCommand, settings: &Settings) -> anyhow::Result
 }
 
 fn list(subjects: &[Subject], json: bool) -> anyhow::Result<bool> {
-    if json {
-        let shown = subjects.iter().map(|subject| {
-            json!({"subject": subject.name, "topic": subject.topic, "schema": subject.schema()})
-        });
-        println!("{}", serde_json::to_string_pretty(&shown.collect::<Vec<_>>())?);
-        return Ok(true);
-    }
-    subjects.iter().for_each(|subject| println!("{}", subject.name));
-    Ok(true)
+    let shown = subjects.iter().map(|subject| {
+        json!({"subject": subject.name, "topic": subject.topic, "schema": subject.schema()})
+    });
+    output::show(json, &shown.collect::<Vec<_>>(), |_| {
+        subjects.iter().for_each(|subject| println!("{}", subject.name));
+    })
 }
 
 fn line(finding: &Finding) -> String {

@@ -18,17 +18,14 @@ pub fn run(command: &ConfigCommand) -> anyhow::Result<bool> {
     match command {
         ConfigCommand::Print { json } => {
             let settings = config::explain(&Overrides::new())?;
-            if *json {
-                println!("{}", serde_json::to_string_pretty(&settings)?);
-                return Ok(true);
-            }
-            for setting in settings {
-                println!("{}={}  # {}", setting.name, setting.value, setting.origin);
-            }
-            Ok(true)
+            super::output::show(*json, &settings, |settings| {
+                for setting in settings {
+                    println!("{}={}  # {}", setting.name, setting.value, setting.origin);
+                }
+            })
         }
         ConfigCommand::Check => {
-            super::settings(&Overrides::new())?;
+            super::settings()?;
             println!("the settings are usable");
             Ok(true)
         }

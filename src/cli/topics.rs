@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
-use crate::config::Overrides;
+use super::output;
 use crate::kafka::topics::{Drift, KeyStrategy};
 use crate::store;
 use crate::topics::sizing::{Load, recommend};
@@ -93,7 +93,7 @@ pub async fn run(command: TopicsCommand) -> anyhow::Result<bool> {
     if let TopicsCommand::Recommend(args) = command {
         return print_recommendation(&args);
     }
-    let settings = super::settings(&Overrides::new())?;
+    let settings = super::settings()?;
     let pool = store::connect_pool(&settings.database).await.context("database settings")?;
     let codec = settings.producer.compression;
     let topics = Topics::open(&Wiring { pool, kafka: settings.kafka, codec }).await?;
@@ -102,23 +102,13 @@ pub async fn run(command: TopicsCommand) -> anyhow::Result<bool> {
             show_ensured(&topics.ensure(all, how.dry_run).await?, how.json)
         }
         TopicsCommand::List { json } => {
-            let views = topics.list().await?;
-            if json {
-                println!("{}", serde_json::to_string_pretty(&views)?);
-                return Ok(true);
-            }
-            views.iter().for_each(|view| println!("{}", line(view)));
-            Ok(true)
+            let text = |views: &Vec<View>| views.iter().for_each(|view| println!("{}", line(view)));
+            output::show(json, &topics.list().await?, text)
         }
         TopicsCommand::Describe { topic, json } => {
             let found = topics.describe(&topic).await?;
             let view = found.with_context(|| format!("{topic} is no topic of this service"))?;
-            if json {
-                println!("{}", serde_json::to_string_pretty(&view)?);
-            } else {
-                print_view(&view);
-            }
-            Ok(true)
+            output::show(json, &view, print_view)
         }
         TopicsCommand::Delete { topic, how, yes } => {
             let unknown = || format!("{topic} is no topic of KAFKA_TOPICS_FILE");
@@ -150,7 +140,7 @@ fn ends_here(planned: &Deleted, how: &How, yes: bool) -> anyhow::Result<Option<b
     }
     let names = planned.deleted.join(" and ");
     let question = format!("All that is in {names} goes with it. Delete it?");
-    if !yes && !super::outbox::confirmed(&question)? {
+    if !yes && !output::confirmed(&question)? {
         println!("nothing was changed");
         return Ok(Some(false));
     }
@@ -163,43 +153,33 @@ fn key(text: &str) -> Result<KeyStrategy, String> {
 
 fn print_recommendation(args: &RecommendArgs) -> anyhow::Result<bool> {
     let RecommendArgs { rate, keys, consumers, key, json } = *args;
-    let answer = recommend(&Load { rate, keys, consumers, key });
-    if json {
-        println!("{}", serde_json::to_string_pretty(&answer)?);
-        return Ok(true);
-    }
-    println!("{} partitions", answer.partitions);
-    answer.reasons.iter().for_each(|reason| println!("  {reason}"));
-    Ok(true)
+    output::show(json, &recommend(&Load { rate, keys, consumers, key }), |answer| {
+        println!("{} partitions", answer.partitions);
+        answer.reasons.iter().for_each(|reason| println!("  {reason}"));
+    })
 }
 
 fn show_ensured(ensured: &Ensured, json: bool) -> anyhow::Result<bool> {
-    if json {
-        println!("{}", serde_json::to_string_pretty(ensured)?);
-        return Ok(true);
-    }
-    let verb = if ensured.dry_run { "would be created" } else { "created" };
-    ensured.created.iter().for_each(|name| println!("{name} {verb}"));
-    ensured.drift.iter().for_each(|drift| println!("{}", difference(drift)));
-    ensured.warnings.iter().for_each(|warning| println!("warning: {warning}"));
-    if ensured.created.is_empty() && ensured.drift.is_empty() {
-        println!("all topics are there, as they should be");
-    }
-    Ok(true)
+    output::show(json, ensured, |ensured| {
+        let verb = if ensured.dry_run { "would be created" } else { "created" };
+        ensured.created.iter().for_each(|name| println!("{name} {verb}"));
+        ensured.drift.iter().for_each(|drift| println!("{}", difference(drift)));
+        ensured.warnings.iter().for_each(|warning| println!("warning: {warning}"));
+        if ensured.created.is_empty() && ensured.drift.is_empty() {
+            println!("all topics are there, as they should be");
+        }
+    })
 }
 
 fn show_deleted(deleted: &Deleted, json: bool) -> anyhow::Result<bool> {
-    if json {
-        println!("{}", serde_json::to_string_pretty(deleted)?);
-        return Ok(true);
-    }
-    let verb = if deleted.dry_run { "would be deleted" } else { "deleted" };
-    deleted.deleted.iter().for_each(|name| println!("{name} {verb}"));
-    if deleted.deleted.is_empty() {
-        println!("none of them is there");
-    }
-    deleted.warnings.iter().for_each(|warning| println!("warning: {warning}"));
-    Ok(true)
+    output::show(json, deleted, |deleted| {
+        let verb = if deleted.dry_run { "would be deleted" } else { "deleted" };
+        deleted.deleted.iter().for_each(|name| println!("{name} {verb}"));
+        if deleted.deleted.is_empty() {
+            println!("none of them is there");
+        }
+        deleted.warnings.iter().for_each(|warning| println!("warning: {warning}"));
+    })
 }
 
 fn difference(drift: &Drift) -> String {

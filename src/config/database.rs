@@ -9,6 +9,7 @@ use super::Secret;
 use super::declared::name;
 use super::error::{ConfigError, invalid};
 use super::read::Reader;
+use crate::envelope::percent_encoded;
 
 const FORM: &str = "use postgres://user:password@host:port/name";
 const ESCAPE: &str = "the port is no number from 1 to 65535; in a user or a password write / : @ ? # \
@@ -305,18 +306,6 @@ fn decoded(text: &str) -> Result<String, String> {
         rest = if escaped.is_some() { tail.get(2..).unwrap_or_default() } else { tail };
     }
     String::from_utf8(bytes).map_err(|_| "what it has in % is not UTF-8".to_owned())
-}
-
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]

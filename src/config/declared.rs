@@ -121,7 +121,7 @@ settings! {
     } with {
         events_topic: String = |reader| Ok(reader.topics()?.0);
         dlq_topic: String = |reader| Ok(reader.topics()?.1);
-        inbound: InboundSettings = Reader::inbound;
+        inbound: InboundSettings = InboundSettings::read;
         breaker: BreakerSettings = BreakerSettings::read;
         /// None: plain text.
         tls: Option<TlsSettings> = |reader| reader.tls(&FIRST);

@@ -3,55 +3,26 @@
 use std::time::Duration;
 
 use super::InboundSettings;
-use super::declared::name;
 use super::error::{ConfigError, invalid};
-use super::kafka::legal;
 use super::read::Reader;
 
-/// The stages of a delayed retry as the topics' names tell them.
-const STAGES: [&str; 3] = ["1min", "5min", "30min"];
-const DEAD_LETTERS: &str = "_dlt";
-const RETRY: &str = ".retry.";
+/// What follows the name of the topic of commands in those of its retries, in their order.
+pub(super) const RETRIES: [&str; 3] = [".retry.1min", ".retry.5min", ".retry.30min"];
+/// The same in that of its dead letters.
+pub(super) const DEAD_LETTERS: &str = "_dlt";
 
 impl InboundSettings {
     /// In the order in which a command goes through them.
     pub fn retry_topics(&self) -> [String; 3] {
-        STAGES.map(|stage| format!("{}{RETRY}{stage}", self.topic))
+        RETRIES.map(|retry| format!("{}{retry}", self.topic))
     }
 
     pub fn dead_letter_topic(&self) -> String {
         format!("{}{DEAD_LETTERS}", self.topic)
     }
-
-    /// All of them.
-    pub fn topics(&self) -> Vec<String> {
-        let mut topics = vec![self.topic.clone(), self.results_topic.clone()];
-        topics.extend(self.retry_topics());
-        topics.push(self.dead_letter_topic());
-        topics
-    }
 }
 
 impl Reader {
-    pub(super) fn inbound(&self) -> Result<InboundSettings, ConfigError> {
-        let (topic, results) = (name::KAFKA_COMMANDS_TOPIC, name::KAFKA_COMMAND_RESULTS_TOPIC);
-        let settings = InboundSettings::read(self)?;
-        let (events, letters) = self.topics()?;
-        for derived in settings.retry_topics() {
-            legal(topic, derived)?;
-        }
-        let names = settings.topics();
-        for name in [&settings.topic, &settings.results_topic] {
-            let uses = names.iter().filter(|other| *other == name).count();
-            if uses > 1 || [&events, &letters].contains(&name) {
-                let setting = if *name == settings.topic { topic } else { results };
-                let problem = "commands and their results need topics of their own";
-                return Err(invalid(setting, name, problem));
-            }
-        }
-        Ok(settings)
-    }
-
     pub(super) fn delays(&self, name: &str) -> Result<[Duration; 3], ConfigError> {
         let text = self.text(name)?;
         let wanted = "use three numbers of ms from 1 to 86400000, ascending: 60000,300000,1800000";

@@ -24,6 +24,7 @@ impl Reader {
 
     pub(super) fn kafka(&self) -> Result<KafkaSettings, ConfigError> {
         let mut settings = KafkaSettings::read(self)?;
+        settings.check_own_names()?;
         settings.declared = self.declared_topics(&settings)?;
         Ok(settings)
     }
@@ -32,14 +33,7 @@ impl Reader {
     pub(super) fn topics(&self) -> Result<(String, String), ConfigError> {
         let (name, template) = (name::KAFKA_TOPIC_TEMPLATE, self.text(name::KAFKA_TOPIC_TEMPLATE)?);
         if template.is_empty() {
-            let (events, letters) =
-                (self.topic(name::KAFKA_EVENTS_TOPIC)?, self.topic(name::KAFKA_DLQ_TOPIC)?);
-            if events == letters {
-                let problem =
-                    "the dead letters need a topic of their own, other than KAFKA_EVENTS_TOPIC";
-                return Err(invalid(name::KAFKA_DLQ_TOPIC, &letters, problem));
-            }
-            return Ok((events, letters));
+            return Ok((self.topic(name::KAFKA_EVENTS_TOPIC)?, self.topic(name::KAFKA_DLQ_TOPIC)?));
         }
         let events = template.replace("{aggregate}", "wallet");
         if events == template || events.contains(['{', '}']) {
@@ -153,6 +147,9 @@ mod tests {
         refused(&[("KAFKA_COMMANDS_TOPIC", "wallet-events")], "KAFKA_COMMANDS_TOPIC", "own");
         let alike = [("KAFKA_COMMAND_RESULTS_TOPIC", "wallet-commands_dlt")];
         refused(&alike, "KAFKA_COMMAND_RESULTS_TOPIC", "own");
+        let letters = [("KAFKA_DLQ_TOPIC", "wallet-commands.retry.5min")];
+        refused(&letters, "KAFKA_DLQ_TOPIC", "KAFKA_COMMANDS_TOPIC has this one");
+        assert!(kafka(&[("KAFKA_DLQ_TOPIC", "wallet-commands_dlt")]).is_ok(), "of dead letters");
         refused(&[("CONSUMER_RETRY_DELAYS_MS", "1,2")], "CONSUMER_RETRY_DELAYS_MS", "three");
         refused(&[("CONSUMER_RETRY_DELAYS_MS", "3,2,1")], "CONSUMER_RETRY_DELAYS_MS", "asc");
         refused(&[("OUTBOX_BATCH_SIZE", "2000")], "OUTBOX_BATCH_MAX", "at least");

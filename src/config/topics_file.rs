@@ -195,12 +195,12 @@ impl Entry {
                 "tenant {tenant:?}: use 1 to 100 of a-z A-Z 0-9 . _ -, not ending in -dlq, not default"
             ));
         }
-        let KafkaSettings { events_topic, dlq_topic, inbound, .. } = settings;
+        let (events_topic, own) = (&settings.events_topic, settings.all_own_names());
         let example = topic.name_for("t");
         for name in topic.tenants.iter().map(|tenant| topic.name_for(tenant)).chain([example]) {
             legal("name", name.clone())
                 .map_err(|_| format!("name {name}: use 1 to 249 of a-z A-Z 0-9 . _ -"))?;
-            if name == *events_topic || name == *dlq_topic || inbound.topics().contains(&name) {
+            if own.contains(&name) {
                 return Err(format!("{name} is the service's own, which its settings describe"));
             }
             if name.starts_with(&format!("{events_topic}.")) {

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::request::Parsed;
 use crate::store::commands::{KeyWrite, StoredAnswer};
-use crate::wallet::{Command, TenantId};
+use crate::wallet::{Command, Op, TenantId};
 
 /// The namespace of inbound commands' ids: no route has it.
 const INBOUND: [&str; 2] = ["KAFKA", "wallet-commands"];
@@ -95,13 +95,10 @@ fn parsed(command: &Command) -> Vec<u8> {
 
 /// Method and path with decoded ids, so that one key under two routes is two keys.
 fn route(command: &Command) -> Vec<&str> {
-    let verb = match command {
-        Command::Create(_) => return vec!["POST", "/wallets"],
-        Command::Credit(_) => "credit",
-        Command::Debit(_) => "debit",
-        Command::Transfer(_) => "transfer",
-    };
-    vec!["POST", "/wallets", command.wallet_id().as_str(), verb]
+    match command.op() {
+        Op::Create => vec!["POST", "/wallets"],
+        op => vec!["POST", "/wallets", command.wallet_id().as_str(), op.as_str()],
+    }
 }
 
 fn first_16(hash: &[u8]) -> [u8; 16] {

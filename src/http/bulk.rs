@@ -6,11 +6,11 @@ use axum::response::{IntoResponse, Response};
 
 use super::body::CommandBody;
 use super::caller::CommandHead;
-use super::openapi::problems::BulkProblems;
 use super::openapi::requests::CommandHeaders;
 use super::path::{idempotency_key, key_required};
 use super::problem::{HttpError, HttpResult, REPLAYED, render_answer};
 use super::views::BulkResults;
+use super::wallets::BulkProblems;
 use super::{HttpState, consistency};
 use crate::answer::{Answer, Outcomes, Problem, Whole};
 use crate::execute::{Key, Operation, Request, generate_wallet_id};

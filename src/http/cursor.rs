@@ -10,6 +10,11 @@ use super::problem::{HttpError, HttpResult};
 use super::query::Parameters;
 use crate::answer::ProblemCode;
 
+/// The last row of a page that is full: there may be more behind it.
+pub(super) fn last_of_full<T>(rows: &[T], limit: i64) -> Option<&T> {
+    rows.last().filter(|_| i64::try_from(rows.len()) == Ok(limit))
+}
+
 /// The cursor of a position.
 pub(super) fn encode(position: &impl Serialize) -> String {
     URL_SAFE_NO_PAD.encode(serde_json::to_vec(position).unwrap_or_default())

@@ -12,8 +12,7 @@ use super::openapi::requests::{ConsistencyToken, EntryFilter as EntryParameters,
 use super::path::{TextPath, WalletPath};
 use super::problem::HttpResult;
 use super::query::Parameters;
-use super::views::{EntryView, ReferenceLedger, SummaryView, Transactions, WalletLedger};
-use super::wallets::json;
+use super::views::{EntryView, ReferenceLedger, SummaryView, Transactions, WalletLedger, json};
 use super::{Caller, HttpState, consistency, cursor};
 use crate::ledger::TransactionType;
 use crate::projector::LEDGER;
@@ -40,14 +39,13 @@ fn entry_cursor(parameters: &Parameters) -> HttpResult<Option<EntryCursor>> {
     Ok(after.map(|(Moment(created_at), event_id)| EntryCursor { created_at, event_id }))
 }
 
-/// A full page may have another behind it.
+/// Where the next page begins.
 fn next<T: Serialize>(
     rows: &[EntryRow],
     limit: i64,
     at: impl Fn(&EntryRow) -> T,
 ) -> Option<String> {
-    let full = i64::try_from(rows.len()).is_ok_and(|count| count == limit);
-    rows.last().filter(|_| full).map(|last| cursor::encode(&at(last)))
+    cursor::last_of_full(rows, limit).map(|last| cursor::encode(&at(last)))
 }
 
 /// One wallet's entries, newest first. An unknown wallet has none.
@@ -77,7 +75,7 @@ pub(super) async fn wallet(
         next_cursor: next(&rows, filter.limit, |entry| entry.version),
         projected_version,
     };
-    Ok(json(serde_json::to_string(&body).unwrap_or_default()))
+    Ok(json(&body))
 }
 
 /// A wallet's totals. An unknown wallet has zeros.
@@ -95,7 +93,7 @@ pub(super) async fn summary(
     let mut connection = consistency::read(&headers, &state, &tenant, LEDGER).await?;
     let summary = entries::summary(&mut connection, &tenant, LEDGER, &id).await?;
     let body = SummaryView::new(id.as_str(), &summary);
-    Ok(json(serde_json::to_string(&body).unwrap_or_default()))
+    Ok(json(&body))
 }
 
 /// The entries of one reference, newest first: both sides of a transfer.
@@ -121,7 +119,7 @@ pub(super) async fn reference(
         transactions: EntryView::all(&rows),
         next_cursor: next(&rows, limit, |entry| (entry.created_at, entry.event_id)),
     };
-    Ok(json(serde_json::to_string(&body).unwrap_or_default()))
+    Ok(json(&body))
 }
 
 /// Every wallet's entries, newest first.
@@ -145,5 +143,5 @@ pub(super) async fn transactions(
         transactions: EntryView::all(&rows),
         next_cursor: next(&rows, filter.limit, |entry| (entry.created_at, entry.event_id)),
     };
-    Ok(json(serde_json::to_string(&body).unwrap_or_default()))
+    Ok(json(&body))
 }

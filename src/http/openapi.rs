@@ -11,13 +11,10 @@ pub(super) mod schemas;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use schemars::JsonSchema;
-use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
 use crate::answer::ProblemDocument;
-use crate::wallet::{BalanceChange, TransferChange, WalletCreated};
 
 const ABOUT: &str = "\
 Exact money over Postgres, every event to Kafka in order.
@@ -71,7 +68,7 @@ fn complete(document: &mut Value) {
         components.insert("headers".to_owned(), headers());
         components.insert("parameters".to_owned(), parameters());
         if let Some(schemas) = components.get_mut("schemas").and_then(Value::as_object_mut) {
-            schemas.extend(event_data_schemas());
+            schemas.extend(schemas::event_data_schemas());
         }
     }
     let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) else { return };
@@ -127,23 +124,6 @@ fn parameters() -> Value {
             "schema": {"type": "string"},
         },
     })
-}
-
-/// The `data` of events, from the types that are published.
-fn event_data_schemas() -> [(String, Value); 3] {
-    fn schema<T: JsonSchema>(name: &str) -> (String, Value) {
-        let settings = SchemaSettings::draft2020_12().with(|s| s.inline_subschemas = true);
-        let mut schema = settings.into_generator().into_root_schema_for::<T>();
-        // Both belong to a document of its own, not to a part of another.
-        schema.remove("$schema");
-        schema.remove("title");
-        (name.to_owned(), schema.to_value())
-    }
-    [
-        schema::<WalletCreated>("WalletCreated"),
-        schema::<BalanceChange>("BalanceChange"),
-        schema::<TransferChange>("TransferChange"),
-    ]
 }
 
 #[cfg(test)]

@@ -15,6 +15,12 @@ use crate::envelope::timestamp;
 use crate::store::entries::{EntryRow, Summary};
 use crate::wallet::Metadata;
 
+/// An answer 200 as JSON.
+pub(super) fn json(body: &impl Serialize) -> Response {
+    let body = serde_json::to_string(body).unwrap_or_default();
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
 /// An answer as JSON, its fields in the order of their names.
 pub(super) fn answer(status: StatusCode, body: &impl Serialize) -> Response {
     let body = serde_json::to_value(body).unwrap_or_default().to_string();

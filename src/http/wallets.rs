@@ -8,8 +8,7 @@ use serde_json::value::RawValue;
 use super::body::CommandBody;
 use super::caller::CommandHead;
 use super::openapi::problems::{
-    CreateProblems, CreditProblems, DebitProblems, ProjectedProblems, ReadWalletProblems,
-    TransferProblems,
+    BODY, COMMAND, MOVEMENT, ProjectedProblems, ReadWalletProblems, problems,
 };
 use super::openapi::requests::{
     self as bodies, CommandHeaders, ConsistencyToken, IfMatch, IfNoneMatch,
@@ -17,8 +16,9 @@ use super::openapi::requests::{
 use super::path::{WalletPath, expected_version, idempotency_key, is_known, key_required};
 use super::problem::{HttpError, HttpResult, REPLAYED, render_answer};
 use super::query::Parameters;
-use super::views::{Events, MovedWallet};
+use super::views::{Events, MovedWallet, json};
 use super::{Caller, HttpState, consistency, cursor};
+use crate::answer::ProblemCode::*;
 use crate::answer::{Answer, Problem, TransferView, WalletView, event_json};
 use crate::execute::{Key, Operation, Request, generate_wallet_id};
 use crate::projector::READ_MODEL;
@@ -28,6 +28,16 @@ use crate::wallet::{Command, Currency, Movement, Rejection, Status, WalletId};
 
 const LIST_LIMIT: i64 = 1000;
 const EVENTS_LIMIT: i64 = 50;
+
+problems! {
+    CreateProblems: BODY, COMMAND, &[InvalidCurrency, WalletExists];
+    CreditProblems: BODY, COMMAND, MOVEMENT;
+    DebitProblems: BODY, COMMAND, MOVEMENT, &[InsufficientFunds];
+    TransferProblems: BODY, COMMAND, MOVEMENT, &[InsufficientFunds, SameWallet, CurrencyMismatch];
+    /// POST /bulk: refused as a whole; with `atomic`, for what any of its operations may be.
+    BulkProblems: BODY, COMMAND, MOVEMENT,
+        &[InvalidCurrency, WalletExists, InsufficientFunds, SameWallet, CurrencyMismatch];
+}
 
 /// Opens a wallet.
 #[utoipa::path(
@@ -170,7 +180,7 @@ pub(super) async fn show(
     let tag = etag(wallet.version);
     let mut response = match is_known(&headers, wallet.version) {
         true => StatusCode::NOT_MODIFIED.into_response(),
-        false => json(WalletView::new(&wallet).to_json()),
+        false => json(&WalletView::new(&wallet)),
     };
     response.headers_mut().insert(header::ETAG, tag);
     Ok(response)
@@ -208,9 +218,8 @@ pub(super) async fn list(
     let mut connection = consistency::read(&headers, &state, &tenant, READ_MODEL).await?;
     let wallets = read_model::list(&mut connection, &tenant, &filter).await?;
     let views: Vec<WalletView<'_>> = wallets.iter().map(WalletView::new).collect();
-    let mut response = json(serde_json::to_string(&views).unwrap_or_default());
-    let full = i64::try_from(wallets.len()).is_ok_and(|count| count == limit);
-    if let (true, Some(last)) = (full, wallets.last()) {
+    let mut response = json(&views);
+    if let Some(last) = cursor::last_of_full(&wallets, limit) {
         let next = cursor::encode(&(last.created_at, last.id.as_str()));
         let link = format!("<{}>; rel=\"next\"", parameters.with_cursor("/wallets", &next));
         if let Ok(link) = HeaderValue::try_from(link) {
@@ -243,14 +252,10 @@ pub(super) async fn events(
     let events: Vec<Box<RawValue>> =
         events.into_iter().filter_map(|(_, envelope)| event_json(envelope)).collect();
     let body = Events { events, next_after_version: next };
-    Ok(json(serde_json::to_string(&body).unwrap_or_default()))
+    Ok(json(&body))
 }
 
 fn not_found(id: &WalletId) -> HttpError {
     let rejection = Rejection::WalletNotFound { wallet: id.clone() };
     HttpError(Problem::of_rejection(&rejection))
-}
-
-pub(super) fn json(body: String) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }

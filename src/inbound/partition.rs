@@ -183,20 +183,12 @@ impl Worker {
         store::begin(connection).await?;
         let keeping = async {
             let moved = checkpoints::advance(connection, of, advance).await?;
-            let news = letters::keep(connection, letters).await?;
-            store::commit(connection).await.map(|()| (moved, news))
+            store::Result::Ok((moved, letters::keep(connection, letters).await?))
         };
-        match keeping.await {
-            Ok((moved, news)) => {
-                letters::tell(&news);
-                Ok(moved)
-            }
-            Err(error) => {
-                // The first error says more; the pool mends the session anyway.
-                let _ = store::rollback(connection).await;
-                Err(error)
-            }
-        }
+        let kept = keeping.await;
+        let (moved, news) = store::answered(connection, kept).await?;
+        letters::tell(&news);
+        Ok(moved)
     }
 
     /// The offset is not in the topic: goes on at the earliest one that is.

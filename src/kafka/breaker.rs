@@ -16,19 +16,14 @@ use tokio::time::Instant;
 use super::error::Error;
 use crate::config::BreakerSettings;
 
+pub use crate::status::BreakerState;
+
 /// Between two probes while closed: what the health pages say is never older.
 const WATCH: Duration = Duration::from_secs(5);
 /// What a refusal begins with; the cause follows.
 const REFUSED: &str = "not tried, the breaker is open: ";
 const PROBE_FIRST: Duration = Duration::from_secs(1);
 const PROBE_LONGEST: Duration = Duration::from_secs(10);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BreakerState {
-    Closed,
-    Open,
-    HalfOpen,
-}
 
 /// One per cluster: every connection to it stands behind it.
 #[derive(Debug)]

@@ -4,14 +4,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::config::{Cleanup, Codec, KafkaSettings};
+use crate::config::{Codec, EVENT_LETTERS, EVENTS, KafkaSettings, OWN_TOPICS, OwnTopic, Part};
 
 pub use crate::config::KeyStrategy;
-
-/// At most, of topics with little in them: no more than other topics have.
-const RETRY_PARTITIONS: i32 = 4;
-const DLQ_PARTITIONS: i32 = 5;
-const DLQ_RETENTION_DAYS: u32 = 30;
 
 /// A topic as it should be.
 #[derive(Debug, Clone)]
@@ -75,29 +70,45 @@ pub struct Drift {
 }
 
 impl TopicSpec {
-    /// The topic of the events, over the frozen count of partitions.
-    pub fn events(settings: &KafkaSettings, codec: Codec, partitions: i32) -> Self {
-        let name = &settings.events_topic;
-        let spec = Self::new(settings, name, codec, partitions, settings.retention_days);
-        spec.cleaned_by(settings.cleanup)
+    /// One of the service's own.
+    pub fn own(topic: &OwnTopic, settings: &KafkaSettings, codec: Codec) -> Self {
+        let retention = u64::from(topic.retention_days(settings)) * 86_400_000;
+        // The same codec on both sides: the broker then stores batches as they come.
+        let compression = if codec == Codec::None { "uncompressed" } else { codec.as_str() };
+        let mut configs = vec![
+            ("retention.ms", retention.to_string()),
+            ("max.message.bytes", settings.max_message_bytes.to_string()),
+            ("compression.type", compression.to_owned()),
+            ("cleanup.policy", topic.cleanup(settings).as_str().to_owned()),
+        ];
+        if settings.replication_factor >= 3 {
+            configs.push(("min.insync.replicas", "2".to_owned()));
+        }
+        Self {
+            name: topic.name(settings),
+            partitions: topic.partitions(settings),
+            replication_factor: settings.replication_factor,
+            configs,
+            key: topic.key,
+        }
     }
 
-    /// Commands from other services, and what became of them.
-    pub fn commands_and_results(settings: &KafkaSettings, codec: Codec) -> [Self; 2] {
-        let spec = |name: &str, key| Self {
-            key,
-            ..Self::new(settings, name, codec, settings.default_partitions, settings.retention_days)
-        };
-        let inbound = &settings.inbound;
-        [
-            spec(&inbound.topic, KeyStrategy::Wallet),
-            spec(&inbound.results_topic, KeyStrategy::Random),
-        ]
+    /// The topic of the events, over the frozen count of partitions.
+    pub fn events(settings: &KafkaSettings, codec: Codec, partitions: i32) -> Self {
+        Self { partitions, ..Self::own(&EVENTS, settings, codec) }
+    }
+
+    /// That topic and those beside it, which publisher and projectors cannot do without.
+    pub fn all_of_events(settings: &KafkaSettings, codec: Codec, partitions: i32) -> Vec<Self> {
+        let mut all = Self::of_part(Part::Events, settings, codec);
+        let events = all.iter_mut().find(|spec| spec.name == settings.events_topic);
+        events.into_iter().for_each(|spec| spec.partitions = partitions);
+        all
     }
 
     /// The topic of the dead letters.
     pub fn dead_letters(settings: &KafkaSettings, codec: Codec) -> Self {
-        Self::new(settings, &settings.dlq_topic, codec, DLQ_PARTITIONS, DLQ_RETENTION_DAYS)
+        Self::own(&EVENT_LETTERS, settings, codec)
     }
 
     /// A tenant's own two topics, in the form of those that all share.
@@ -114,58 +125,19 @@ impl TopicSpec {
 
     /// What inbound commands need: commands, results, delayed retries, dead letters.
     pub fn inbound(settings: &KafkaSettings, codec: Codec) -> Vec<Self> {
-        let spec = |name: &str, most: i32, days| Self {
-            key: KeyStrategy::Wallet,
-            ..Self::new(settings, name, codec, most.min(settings.default_partitions), days)
-        };
-        let (inbound, week) = (&settings.inbound, settings.retention_days);
-        let mut specs = Self::commands_and_results(settings, codec).to_vec();
-        specs.extend(inbound.retry_topics().map(|name| spec(&name, RETRY_PARTITIONS, week)));
-        specs.push(spec(&inbound.dead_letter_topic(), DLQ_PARTITIONS, DLQ_RETENTION_DAYS));
-        specs
+        Self::of_part(Part::Commands, settings, codec)
     }
 
-    /// The topic of the audit, for operators that make it ahead of its use.
-    pub fn others(settings: &KafkaSettings, codec: Codec) -> Vec<Self> {
-        let audit = Self::new(settings, "platform.audit", codec, 8, 365);
-        vec![Self { key: KeyStrategy::Tenant, ..audit }]
-    }
-
-    fn cleaned_by(mut self, cleanup: Cleanup) -> Self {
-        for (name, value) in &mut self.configs {
-            if *name == "cleanup.policy" {
-                cleanup.as_str().clone_into(value);
-            }
-        }
-        self
-    }
-
-    fn new(settings: &KafkaSettings, name: &str, codec: Codec, partitions: i32, days: u32) -> Self {
-        let retention = u64::from(days) * 86_400_000;
-        // The same codec on both sides: the broker then stores batches as they come.
-        let compression = if codec == Codec::None { "uncompressed" } else { codec.as_str() };
-        let mut configs = vec![
-            ("retention.ms", retention.to_string()),
-            ("max.message.bytes", settings.max_message_bytes.to_string()),
-            ("compression.type", compression.to_owned()),
-            ("cleanup.policy", Cleanup::Delete.as_str().to_owned()),
-        ];
-        if settings.replication_factor >= 3 {
-            configs.push(("min.insync.replicas", "2".to_owned()));
-        }
-        Self {
-            name: name.to_owned(),
-            partitions,
-            replication_factor: settings.replication_factor,
-            configs,
-            key: KeyStrategy::Wallet,
-        }
+    fn of_part(part: Part, settings: &KafkaSettings, codec: Codec) -> Vec<Self> {
+        let own = OWN_TOPICS.iter().filter(|topic| topic.part == part);
+        own.map(|topic| Self::own(topic, settings, codec)).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Cleanup;
 
     fn settings() -> KafkaSettings {
         crate::config::given(&[]).unwrap().0.kafka

@@ -23,7 +23,7 @@ use super::peek::peek;
 use super::produce::{Outgoing, Producer};
 use super::secure::Access;
 use super::topics::{KeyStrategy, TopicSpec};
-use crate::config::{Codec, KafkaSettings, SaslMechanism};
+use crate::config::{Codec, KafkaSettings, Part, SaslMechanism};
 
 const DNS: &str = "dns";
 const TCP: &str = "tcp";
@@ -85,38 +85,28 @@ pub async fn walk(plan: Plan, mut tell: impl FnMut(Step)) -> bool {
     let mut walk = Walk::new(plan);
     let mut fine = true;
     for step in STEPS {
-        if !fine {
-            tell(Step {
-                step,
-                status: Outcome::NotTried,
-                ms: 0,
-                detail: String::new(),
-                hint: None,
-            });
-            continue;
-        }
-        let begun = Instant::now();
-        let mut result = timeout(STEP_LIMIT, Box::pin(walk.step(step)))
-            .await
-            .unwrap_or_else(|_| Err(Error::timeout(step, STEP_LIMIT)));
-        if let Err(error) = &mut result {
-            walk.look_closer(step, error).await;
-        }
-        let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        fine = result.is_ok();
-        tell(match result {
-            Ok(Some(detail)) => Step { step, status: Outcome::Ok, ms, detail, hint: None },
-            Ok(None) => {
-                Step { step, status: Outcome::Off, ms: 0, detail: String::new(), hint: None }
+        let (detail, hint) = (String::new(), None);
+        let mut told = Step { step, status: Outcome::NotTried, ms: 0, detail, hint };
+        if fine {
+            let begun = Instant::now();
+            let mut result = timeout(STEP_LIMIT, Box::pin(walk.step(step)))
+                .await
+                .unwrap_or_else(|_| Err(Error::timeout(step, STEP_LIMIT)));
+            if let Err(error) = &mut result {
+                walk.look_closer(step, error).await;
             }
-            Err(error) => Step {
-                step,
-                status: Outcome::Failed,
-                ms,
-                detail: format!("{}: {}", error.class.as_str(), error.message),
-                hint: error.hint,
-            },
-        });
+            fine = result.is_ok();
+            told.ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            match result {
+                Ok(Some(detail)) => (told.status, told.detail) = (Outcome::Ok, detail),
+                Ok(None) => (told.status, told.ms) = (Outcome::Off, 0),
+                Err(error) => {
+                    told.detail = format!("{}: {}", error.class.as_str(), error.message);
+                    (told.status, told.hint) = (Outcome::Failed, error.hint);
+                }
+            }
+        }
+        tell(told);
     }
     fine
 }
@@ -246,13 +236,18 @@ impl Walk {
 
     async fn topics(&mut self) -> Found {
         let admin = Admin::connect(&self.plan.kafka).await?;
-        let mut found = Vec::new();
-        for topic in [&self.plan.kafka.events_topic, &self.plan.kafka.dlq_topic] {
-            let Some(partitions) = admin.partitions(topic).await? else {
-                let text = format!("there is no topic {topic}, or the user may not see it");
-                return Err(Error::new(Class::Topic, text));
-            };
-            found.push(format!("{topic} has {partitions} partitions"));
+        let (settings, mut found) = (&self.plan.kafka, Vec::new());
+        for own in settings.own_topics() {
+            let topic = own.name(settings);
+            match admin.partitions(&topic).await? {
+                Some(partitions) => found.push(format!("{topic} has {partitions} partitions")),
+                None if own.part == Part::Events => {
+                    let text = format!("there is no topic {topic}, or the user may not see it");
+                    return Err(Error::new(Class::Topic, text));
+                }
+                // Only inbound commands wait for it.
+                None => found.push(format!("not {topic}, which commands need")),
+            }
         }
         Ok(Some(found.join(", ")))
     }

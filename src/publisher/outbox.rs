@@ -22,10 +22,7 @@ impl Outbox {
         Self {
             pool: deps.pool.clone(),
             leased: leased.clone(),
-            specs: vec![
-                TopicSpec::events(&deps.kafka, codec, deps.partitions),
-                TopicSpec::dead_letters(&deps.kafka, codec),
-            ],
+            specs: TopicSpec::all_of_events(&deps.kafka, codec, deps.partitions),
         }
     }
 

@@ -157,7 +157,7 @@ impl Value for Operations {
                      header.";
         let mut by_op = Discriminator::new("op");
         let mut any = OneOfBuilder::new().description(Some(about));
-        for operation in &OPERATIONS {
+        for operation in OPERATIONS {
             let name = component(operation);
             let reference = Ref::from_schema_name(&name);
             by_op.mapping.insert(operation.name.to_owned(), reference.ref_location.clone());

@@ -7,7 +7,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use super::body::{Body, Value, property, schema_of};
 use super::values::{one_of, words};
 use super::{CreateWalletBody, Fault, Fields, MovementBody, TransferBody};
-use crate::wallet::{Command, Rejection, WalletId};
+use crate::wallet::{Command, Op, Rejection, WalletId};
 
 /// Gives an id to a wallet whose caller gave none.
 pub type MakeId<'a> = &'a mut dyn FnMut() -> WalletId;
@@ -24,9 +24,9 @@ pub struct Operation {
 }
 
 macro_rules! operation {
-    ($name:literal, $about:literal, $body:ty, $command:expr) => {
+    ($op:ident, $about:literal, $body:ty, $command:expr) => {
         Operation {
-            name: $name,
+            name: Op::$op.as_str(),
             about: $about,
             take: |fields, make_id| {
                 let command: fn($body, MakeId<'_>) -> Result<Command, Rejection> = $command;
@@ -40,13 +40,13 @@ macro_rules! operation {
 
 /// All of them. A new command is a body and a line here.
 #[rustfmt::skip]
-pub static OPERATIONS: [Operation; 4] = [
-    operation!("create", "Opens a wallet", CreateWalletBody, |body, make_id| Ok(body.command(make_id))),
-    operation!("credit", "Money comes in", OnWallet<MovementBody>,
+pub static OPERATIONS: &[Operation] = &[
+    operation!(Create, "Opens a wallet", CreateWalletBody, |body, make_id| Ok(body.command(make_id))),
+    operation!(Credit, "Money comes in", OnWallet<MovementBody>,
         |on, _| Ok(Command::Credit(on.body.movement(on.wallet_id, None)))),
-    operation!("debit", "Money goes out", OnWallet<MovementBody>,
+    operation!(Debit, "Money goes out", OnWallet<MovementBody>,
         |on, _| Ok(Command::Debit(on.body.movement(on.wallet_id, None)))),
-    operation!("transfer", "Money goes to another wallet", OnWallet<TransferBody>,
+    operation!(Transfer, "Money goes to another wallet", OnWallet<TransferBody>,
         |on, _| on.body.command(on.wallet_id, None)),
 ];
 

@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Channel, Schema, all, events, names};
+use super::channels::{Channel, Description, Operation};
+use super::{Schema, all};
 
 /// Version of the Kafka bindings.
 const BINDING: &str = "0.5.0";
@@ -10,10 +11,8 @@ const BINDING: &str = "0.5.0";
 /// The topics as they are to be here.
 #[derive(Debug, Clone)]
 pub struct Topics {
-    pub events: ChannelTopic,
-    pub dead_letters: ChannelTopic,
-    pub commands: ChannelTopic,
-    pub results: ChannelTopic,
+    /// Those that the document shows, in its order.
+    pub by_channel: Vec<(Channel, ChannelTopic)>,
     /// The group that reads the commands.
     pub commands_group: String,
 }
@@ -27,76 +26,28 @@ pub struct ChannelTopic {
     pub configs: Vec<(&'static str, String)>,
 }
 
-impl Channel {
-    const ALL: [Self; 4] = [Self::Events, Self::DeadLetters, Self::Commands, Self::Results];
-
-    /// In the document, whatever the topic is called.
-    fn id(self) -> &'static str {
-        match self {
-            Self::Events => "walletEvents",
-            Self::DeadLetters => "walletEventsDeadLetters",
-            Self::Commands => "walletCommands",
-            Self::Results => "walletCommandResults",
-        }
-    }
-
-    fn about(self) -> &'static str {
-        match self {
-            Self::Events => {
-                "Every event of every wallet. A wallet's events are in one partition, in the order \
-                 of aggregateVersion; a copy of an earlier one may come again"
-            }
-            Self::DeadLetters => "Records of the events topic that are no events, byte for byte",
-            Self::Commands => "Commands from other services; one effect for each commandId",
-            Self::Results => "What became of each command, a refusal included",
-        }
-    }
-
-    fn key(self) -> &'static str {
-        match self {
-            Self::Events | Self::Commands => "The wallet's id, UTF-8",
-            Self::DeadLetters => "The key of the original, null where it had none",
-            Self::Results => "The commandId",
-        }
-    }
-
-    /// The name, direction and meaning of what the service does with it.
-    fn operation(self) -> (&'static str, &'static str, &'static str) {
-        match self {
-            Self::Events => ("publishWalletEvents", "send", "Published from the outbox"),
-            Self::DeadLetters => {
-                ("setDeadLettersAside", "send", "What the projectors cannot take for an event")
-            }
-            Self::Commands => ("receiveWalletCommands", "receive", "Carried out"),
-            Self::Results => ("answerWalletCommands", "send", "Answered"),
-        }
-    }
-}
-
 impl Topics {
-    pub fn of(&self, channel: Channel) -> &ChannelTopic {
-        match channel {
-            Channel::Events => &self.events,
-            Channel::DeadLetters => &self.dead_letters,
-            Channel::Commands => &self.commands,
-            Channel::Results => &self.results,
-        }
+    pub fn of(&self, channel: Channel) -> Option<&ChannelTopic> {
+        self.by_channel.iter().find(|(of, _)| *of == channel).map(|(_, topic)| topic)
     }
 }
 
 /// The document, for these topics.
 pub fn document(topics: &Topics) -> Value {
     let schemas = all();
-    let channels = map(Channel::ALL, |channel| (channel.id(), show(channel, topics, &schemas)));
-    let operations =
-        map(Channel::ALL, |channel| (channel.operation().0, operation(channel, topics, &schemas)));
+    let channels = map(&topics.by_channel, |(channel, topic)| {
+        (channel.describe().id, show(*channel, topic, &schemas))
+    });
+    let operations = map(&topics.by_channel, |(channel, _)| {
+        (channel.describe().operation.name, operation(*channel, topics, &schemas))
+    });
     let mut messages = map(&schemas, |schema| (schema.name, message(schema)));
     messages.insert(DEAD_LETTER.to_owned(), dead_letter());
     let mut parts = map(&schemas, |schema| (schema.name, part(schema)));
-    parts.insert("WalletEventHeaders".to_owned(), events::headers());
-    parts.insert("DeadLetterHeaders".to_owned(), dead_letter_headers());
-    parts.insert("WalletCommandHeaders".to_owned(), command_headers());
-    parts.insert("WalletCommandResultHeaders".to_owned(), result_headers());
+    parts.extend(map(&topics.by_channel, |(channel, _)| {
+        let (name, headers) = channel.describe().headers;
+        (name, headers())
+    }));
     json!({
         "asyncapi": "3.0.0",
         "info": {
@@ -131,14 +82,13 @@ fn of_channel(channel: Channel, schemas: &[Schema]) -> Vec<&'static str> {
     own.map(|schema| schema.name).collect()
 }
 
-fn show(channel: Channel, topics: &Topics, schemas: &[Schema]) -> Value {
-    let topic = topics.of(channel);
+fn show(channel: Channel, topic: &ChannelTopic, schemas: &[Schema]) -> Value {
     let messages = map(of_channel(channel, schemas), |name| {
         (name, json!({"$ref": format!("#/components/messages/{name}")}))
     });
     json!({
         "address": topic.name,
-        "description": channel.about(),
+        "description": channel.describe().about,
         "messages": messages,
         "bindings": {"kafka": {
             "topic": topic.name,
@@ -161,15 +111,14 @@ fn configuration(topic: &ChannelTopic) -> Map<String, Value> {
 }
 
 fn operation(channel: Channel, topics: &Topics, schemas: &[Schema]) -> Value {
-    let (_, action, summary) = channel.operation();
-    let id = channel.id();
+    let Description { id, operation: Operation { action, about, .. }, .. } = channel.describe();
     let messages: Vec<Value> = of_channel(channel, schemas)
         .into_iter()
         .map(|name| json!({"$ref": format!("#/channels/{id}/messages/{name}")}))
         .collect();
     let mut operation = json!({
         "action": action,
-        "summary": summary,
+        "summary": about,
         "channel": {"$ref": format!("#/channels/{id}")},
         "messages": messages,
     });
@@ -179,7 +128,7 @@ fn operation(channel: Channel, topics: &Topics, schemas: &[Schema]) -> Value {
         let group = json!({"type": "string", "enum": [topics.commands_group]});
         let bindings = json!({"kafka": {"groupId": group, "bindingVersion": BINDING}});
         fields.insert("bindings".to_owned(), bindings);
-        let results = Channel::Results.id();
+        let results = Channel::Results.describe().id;
         let reply = json!({"channel": {"$ref": format!("#/channels/{results}")}});
         fields.insert("reply".to_owned(), reply);
     }
@@ -187,18 +136,13 @@ fn operation(channel: Channel, topics: &Topics, schemas: &[Schema]) -> Value {
 }
 
 fn message(schema: &Schema) -> Value {
-    let headers = match schema.channel {
-        Channel::Events => "WalletEventHeaders",
-        Channel::DeadLetters => "DeadLetterHeaders",
-        Channel::Commands => "WalletCommandHeaders",
-        Channel::Results => "WalletCommandResultHeaders",
-    };
+    let Description { key, headers: (headers, _), .. } = schema.channel.describe();
     json!({
         "name": schema.name,
         "headers": {"$ref": format!("#/components/schemas/{headers}")},
         "payload": {"$ref": format!("#/components/schemas/{}", schema.name)},
         "bindings": {"kafka": {
-            "key": {"type": "string", "description": schema.channel.key()},
+            "key": {"type": "string", "description": key},
             "bindingVersion": BINDING,
         }},
     })
@@ -213,59 +157,11 @@ fn dead_letter() -> Value {
         "bindings": {"kafka": {
             "key": {
                 "type": ["string", "null"],
-                "description": Channel::DeadLetters.key(),
+                "description": Channel::DeadLetters.describe().key,
             },
             "bindingVersion": BINDING,
         }},
     })
-}
-
-fn header(about: &str) -> Value {
-    json!({"type": "string", "description": about})
-}
-
-/// All may be left out.
-fn command_headers() -> Value {
-    let properties = json!({
-        "correlation-id": header("Travels with the events; left out, it is the commandId"),
-        "traceparent": header("W3C Trace Context; travels with the events"),
-    });
-    json!({"type": "object", "properties": properties})
-}
-
-fn result_headers() -> Value {
-    let properties = json!({
-        "correlation-id": header("That of the command, else the commandId"),
-        "traceparent": header("That of the command; empty where it had none"),
-    });
-    let left_out = "Where the topic would not take the whole result: how many bytes it had";
-    with_left_out(properties, left_out)
-}
-
-/// Beside the headers that the record had.
-fn dead_letter_headers() -> Value {
-    let properties = json!({
-        "original-topic": header("Where it was first met"),
-        "original-partition": header("Its partition there"),
-        "original-offset": header("Its offset there"),
-        "failed-at": header("When it failed last, RFC 3339"),
-        "error-class": header("Why, in a word"),
-        "error-message": header("Why"),
-        "attempts": header("How often it has failed"),
-        "replay-count": header("How often it has been replayed"),
-        "dead-letter-id": header("Its id for `wallex dlq show`"),
-    });
-    let left_out = "Where the topic would not take it whole: how many bytes its value had";
-    with_left_out(properties, left_out)
-}
-
-/// All of the headers are always there but for the one about what was left out.
-fn with_left_out(mut properties: Value, about: &str) -> Value {
-    let required = json!(names(&properties));
-    if let Some(properties) = properties.as_object_mut() {
-        properties.insert("value-left-out".to_owned(), header(about));
-    }
-    json!({"type": "object", "required": required, "properties": properties})
 }
 
 /// A schema as a part of another document: no document of its own.

@@ -8,12 +8,12 @@ use super::root;
 use crate::answer::{ProblemDocument, TransferView, WalletView};
 use crate::request::{self, BulkBody, Key, OPERATIONS};
 
-pub(super) const COMMAND: &str = "WalletCommand";
-pub(super) const RESULT: &str = "WalletCommandResult";
+const COMMAND: &str = "WalletCommand";
+const RESULT: &str = "WalletCommandResult";
 
 /// The value of a record of `wallet-commands`: an operation of `POST /bulk`, or several, with its
 /// `commandId`.
-pub(super) fn command() -> Value {
+pub(super) fn command() -> (&'static str, Value) {
     let operations: Vec<Value> = OPERATIONS
         .iter()
         .map(|operation| with_op(operation.name, json(operation.schema())))
@@ -24,7 +24,7 @@ pub(super) fn command() -> Value {
         *items = json!({"type": "object", "oneOf": operations});
     }
     let commands: Vec<Value> = operations.into_iter().chain([bulk]).map(with_id).collect();
-    root("command", COMMAND, json!({"type": "object", "oneOf": commands}))
+    (COMMAND, root("command", COMMAND, json!({"type": "object", "oneOf": commands})))
 }
 
 fn json(schema: Schema) -> Value {
@@ -56,7 +56,7 @@ fn with(mut body: Value, name: &str, field: Value) -> Value {
 
 /// The value of a record of `wallet-command-results`: what the single route would have answered, or
 /// `POST /bulk`.
-pub(super) fn result() -> Value {
+pub(super) fn result() -> (&'static str, Value) {
     let status = |about: &str| json!({"description": about, "type": "integer", "minimum": 200, "maximum": 599});
     let of_one =
         [whole::<WalletView<'_>>(), whole::<TransferView<'_>>(), whole::<ProblemDocument<'_>>()];
@@ -96,7 +96,7 @@ pub(super) fn result() -> Value {
             },
         },
     });
-    root("command", RESULT, schema)
+    (RESULT, root("command", RESULT, schema))
 }
 
 /// The schema of an answer as the OpenAPI document has it, with what it refers to in its place.

@@ -9,11 +9,15 @@ use uuid::Uuid;
 use super::{names, root};
 use crate::envelope::{AGGREGATE_TYPE, DEPLOYMENT, Envelope};
 use crate::wallet::{
-    BalanceChange, EventType, ID_CHARS_MAX, SCHEMA_VERSION, TransferChange, WalletCreated,
+    BalanceChange, EventType, Form, ID_CHARS_MAX, SCHEMA_VERSION, TransferChange, WalletCreated,
 };
 
-/// The whole value of a record.
-pub(super) fn schema(kind: EventType) -> Value {
+/// Of each kind of event, the whole value of its record.
+pub(super) fn schemas() -> Vec<(&'static str, Value)> {
+    EventType::ALL.iter().map(|kind| (kind.as_str(), schema(*kind))).collect()
+}
+
+fn schema(kind: EventType) -> Value {
     let properties = properties(kind);
     let schema = json!({
         "type": "object",
@@ -47,12 +51,10 @@ pub(super) fn headers() -> Value {
 }
 
 fn properties(kind: EventType) -> Value {
-    let data = match kind {
-        EventType::WalletCreated => data::<WalletCreated<'_>>("CREDIT"),
-        EventType::WalletCredited => data::<BalanceChange<'_>>("CREDIT"),
-        EventType::WalletDebited => data::<BalanceChange<'_>>("DEBIT"),
-        EventType::WalletTransferInitiated => data::<TransferChange<'_>>("DEBIT"),
-        EventType::WalletTransferCompleted => data::<TransferChange<'_>>("CREDIT"),
+    let data = match kind.form() {
+        Form::Creation => data::<WalletCreated<'_>>(kind),
+        Form::Balance => data::<BalanceChange<'_>>(kind),
+        Form::Transfer => data::<TransferChange<'_>>(kind),
     };
     let maybe_text = json!({"type": ["string", "null"]});
     json!({
@@ -75,7 +77,7 @@ fn properties(kind: EventType) -> Value {
 }
 
 /// The schema of a type's `data` as it is written: every field is there, if only as null.
-fn data<T: JsonSchema>(change_type: &str) -> Value {
+fn data<T: JsonSchema>(kind: EventType) -> Value {
     let generator = SchemaSettings::draft07().for_serialize().into_generator();
     let mut schema = generator.into_root_schema_for::<T>().to_value();
     let Some(fields) = schema.as_object_mut() else { return schema };
@@ -85,7 +87,7 @@ fn data<T: JsonSchema>(change_type: &str) -> Value {
     fields.insert("additionalProperties".to_owned(), json!(false));
     // Each type moves a balance one way.
     if let Some(properties) = fields.get_mut("properties").and_then(Value::as_object_mut) {
-        properties.insert("changeType".to_owned(), json!({"const": change_type}));
+        properties.insert("changeType".to_owned(), json!({"const": kind.direction()}));
     }
     schema
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{Topics, TopicsError};
+use super::{Topics, TopicsError, Wiring};
 use crate::envelope::DEPLOYMENT;
 use crate::kafka::topics::{Topic, TopicSpec};
 use crate::kafka::{Connection, last_records};
@@ -156,18 +156,18 @@ impl Topics {
         TopicSpec::events(&self.wiring.kafka, self.wiring.codec, partitions)
     }
 
-    /// Makes the topics of events and of dead letters where they are not there.
+    /// Makes the topic of the events, and those beside it, where they are not there.
     async fn make_own(&self) -> Result<Vec<String>, TopicsError> {
-        let kafka = &self.wiring.kafka;
-        let names = [kafka.events_topic.as_str(), kafka.dlq_topic.as_str()];
-        let there = self.admin.topics(names).await?;
-        if there.len() == names.len() {
+        let Wiring { kafka, codec, .. } = &self.wiring;
+        let mut specs = TopicSpec::all_of_events(kafka, *codec, kafka.default_partitions);
+        let there = self.admin.topics(specs.iter().map(|spec| spec.name.as_str())).await?;
+        if there.len() == specs.len() {
             return Ok(Vec::new());
         }
         let found = there.iter().find(|topic| topic.name == kafka.events_topic);
         let partitions = self.freeze_events(found).await?;
-        let letters = TopicSpec::dead_letters(kafka, self.wiring.codec);
-        Ok(self.admin.ensure_topics(&[self.events_spec(partitions), letters]).await?.created)
+        specs = TopicSpec::all_of_events(kafka, *codec, partitions);
+        Ok(self.admin.ensure_topics(&specs).await?.created)
     }
 
     async fn note(&self, topic: &str, id: Uuid) -> Result<Option<String>, TopicsError> {

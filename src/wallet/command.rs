@@ -10,7 +10,7 @@ use super::{Amount, Currency, Metadata, WalletId};
 /// One request to change wallets. Its serialized form is what an idempotency key's fingerprint
 /// covers: equal requests serialize equally, whatever their JSON looked like.
 #[derive(Debug, Clone, Serialize)]
-#[serde(tag = "op", rename_all = "lowercase")]
+#[serde(tag = "op", rename_all = "snake_case")]
 pub enum Command {
     Create(CreateWallet),
     Credit(Movement),
@@ -113,6 +113,17 @@ pub struct Details {
     pub description: Option<String>,
     pub reference: Option<String>,
     pub metadata: Option<Metadata>,
+}
+
+impl Op {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Credit => "credit",
+            Self::Debit => "debit",
+            Self::Transfer => "transfer",
+        }
+    }
 }
 
 impl Command {

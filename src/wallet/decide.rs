@@ -3,9 +3,9 @@
 use rust_decimal::Decimal;
 
 use super::{
-    Amount, Change, ChangeType, Command, CreateWallet, Currency, Details, EventBody, EventKind,
-    Expected, Footprint, Movement, NewEvent, Policy, Rejection, Status, Transfer, Wallet, WalletId,
-    WalletState, World,
+    Amount, Change, ChangeType, Command, CreateWallet, Currency, Details, EventBody, EventType,
+    Expected, Facts, Footprint, Movement, NewEvent, Policy, Rejection, Status, Transfer, Wallet,
+    WalletId, WalletState, World,
 };
 
 /// Decides one command. Whatever it names has been read into `world`.
@@ -13,8 +13,8 @@ pub fn decide(command: &Command, world: &World, policy: &Policy) -> Result<Decis
     let rules = Rules { world, policy };
     let events = match command {
         Command::Create(create) => rules.open(create)?,
-        Command::Credit(movement) => rules.movement(movement, ChangeType::Credit)?,
-        Command::Debit(movement) => rules.movement(movement, ChangeType::Debit)?,
+        Command::Credit(movement) => rules.movement(movement, EventType::WalletCredited)?,
+        Command::Debit(movement) => rules.movement(movement, EventType::WalletDebited)?,
         Command::Transfer(transfer) => rules.transfer(transfer)?,
     };
     Ok(Decision { events })
@@ -49,12 +49,13 @@ impl<'a> Rules<'a> {
             return Err(Rejection::AmountScale { currency });
         }
         let zero = currency.scaled(Decimal::ZERO);
-        let event = |version, kind, amount: Decimal, reason: &str, metadata| NewEvent {
+        let event = |version, kind: EventType, facts, amount, reason: &str| NewEvent {
             wallet_id: id.clone(),
             version,
             body: EventBody {
                 kind,
-                change: Change { previous_balance: zero, amount, direction: ChangeType::Credit },
+                facts,
+                change: Change { previous_balance: zero, amount, direction: kind.direction() },
                 after: WalletState {
                     balance: amount,
                     held_balance: zero,
@@ -64,33 +65,24 @@ impl<'a> Rules<'a> {
                 currency,
                 reason: Some(reason.to_owned()),
                 reference: None,
-                metadata,
+                metadata: None,
             },
         };
         let overdraft_limit = currency.scaled(create.overdraft_limit);
-        let kind = EventKind::Created { owner_id: create.owner_id.clone(), overdraft_limit };
-        let mut events = vec![event(1, kind, zero, "wallet created", create.metadata.clone())];
-        if let Some(amount) = create.initial_balance {
-            let amount = in_scale(amount, currency)?;
-            events.push(event(2, EventKind::Credited, amount, "initial balance", None));
-        }
-        Ok(events)
+        let facts = Facts::Creation { owner_id: create.owner_id.clone(), overdraft_limit };
+        let mut created = event(1, EventType::WalletCreated, facts, zero, "wallet created");
+        created.body.metadata.clone_from(&create.metadata);
+        let Some(amount) = create.initial_balance else { return Ok(vec![created]) };
+        let (kind, amount) = (EventType::WalletCredited, in_scale(amount, currency)?);
+        Ok(vec![created, event(2, kind, Facts::Balance, amount, "initial balance")])
     }
 
     /// A credit or a debit.
-    fn movement(
-        &self,
-        movement: &Movement,
-        direction: ChangeType,
-    ) -> Result<Vec<NewEvent>, Rejection> {
+    fn movement(&self, movement: &Movement, kind: EventType) -> Result<Vec<NewEvent>, Rejection> {
         let expected = movement.expected_version.as_ref();
         let wallet = self.usable(&movement.wallet_id, expected)?;
-        let changed = self.changed(wallet, movement.amount, direction)?;
-        let kind = match direction {
-            ChangeType::Credit => EventKind::Credited,
-            ChangeType::Debit => EventKind::Debited,
-        };
-        Ok(vec![next(wallet, kind, changed, &movement.details)])
+        let changed = self.changed(wallet, movement.amount, kind.direction())?;
+        Ok(vec![next(wallet, kind, Facts::Balance, changed, &movement.details)])
     }
 
     fn transfer(&self, transfer: &Transfer) -> Result<Vec<NewEvent>, Rejection> {
@@ -104,11 +96,14 @@ impl<'a> Rules<'a> {
             let (from, to) = (source.currency, destination.currency);
             return Err(Rejection::CurrencyMismatch { from, to });
         }
-        let out = self.changed(source, *amount, ChangeType::Debit)?;
-        let into = self.changed(destination, *amount, ChangeType::Credit)?;
-        let initiated = EventKind::TransferInitiated { to: to.clone() };
-        let completed = EventKind::TransferCompleted { from: from.clone() };
-        Ok(vec![next(source, initiated, out, details), next(destination, completed, into, details)])
+        let side = |wallet: &Wallet, kind: EventType, other: &WalletId| -> Result<_, Rejection> {
+            let changed = self.changed(wallet, *amount, kind.direction())?;
+            Ok(next(wallet, kind, Facts::Transfer { other: other.clone() }, changed, details))
+        };
+        Ok(vec![
+            side(source, EventType::WalletTransferInitiated, to)?,
+            side(destination, EventType::WalletTransferCompleted, from)?,
+        ])
     }
 
     /// How an allowed change moves the balance, and the state that it leaves.
@@ -166,7 +161,8 @@ fn in_scale(amount: Amount, currency: Currency) -> Result<Decimal, Rejection> {
 
 fn next(
     wallet: &Wallet,
-    kind: EventKind,
+    kind: EventType,
+    facts: Facts,
     (change, after): (Change, WalletState),
     details: &Details,
 ) -> NewEvent {
@@ -175,6 +171,7 @@ fn next(
         version: wallet.version + 1,
         body: EventBody {
             kind,
+            facts,
             change,
             after,
             currency: wallet.currency,

@@ -52,7 +52,9 @@ pub struct Origin {
 /// What happened and what it left, without the ids and times that recording adds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EventBody {
-    pub kind: EventKind,
+    pub kind: EventType,
+    /// In the form that the kind has.
+    pub facts: Facts,
     pub change: Change,
     pub after: WalletState,
     pub currency: Currency,
@@ -63,24 +65,15 @@ pub struct EventBody {
     pub metadata: Option<Metadata>,
 }
 
-/// The kinds of event, each with what only it has.
+/// What an event says beside its change, by the form of its `data`.
 #[derive(Debug, Clone, PartialEq)]
-pub enum EventKind {
+pub enum Facts {
     /// A wallet was opened, at zero: an opening balance is a credit of its own.
-    Created {
-        owner_id: String,
-        overdraft_limit: Decimal,
-    },
-    Credited,
-    Debited,
-    /// The source's side of a transfer.
-    TransferInitiated {
-        to: WalletId,
-    },
-    /// The destination's side of a transfer.
-    TransferCompleted {
-        from: WalletId,
-    },
+    Creation { owner_id: String, overdraft_limit: Decimal },
+    /// A balance changed, and that is all.
+    Balance,
+    /// One side of a transfer, with the wallet on the other.
+    Transfer { other: WalletId },
 }
 
 /// How the balance moved.
@@ -120,14 +113,63 @@ pub struct NewEvent {
     pub body: EventBody,
 }
 
-/// The published name of a kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum EventType {
-    WalletCreated,
-    WalletCredited,
-    WalletDebited,
-    WalletTransferInitiated,
-    WalletTransferCompleted,
+/// The forms of an event's `data`: each has its type in [`super::wire`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    Creation,
+    Balance,
+    Transfer,
+}
+
+/// Where an event's money comes from or goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counterpart {
+    /// No money moves.
+    Nowhere,
+    Outside,
+    /// Another wallet, whose side of it is an event of its own.
+    Wallet,
+}
+
+/// Every kind of event, once: its published name, which way it moves a balance, the form of its `data`, and
+/// where its money comes from or goes to. Schemas and entries follow from here.
+macro_rules! event_types {
+    ($($kind:ident $direction:ident $form:ident $counterpart:ident;)*) => {
+        /// A kind of event, by its published name.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum EventType { $($kind),* }
+
+        impl EventType {
+            pub const ALL: &[Self] = &[$(Self::$kind),*];
+
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$kind => stringify!($kind)),* }
+            }
+            pub fn direction(self) -> ChangeType {
+                match self { $(Self::$kind => ChangeType::$direction),* }
+            }
+            pub fn form(self) -> Form {
+                match self { $(Self::$kind => Form::$form),* }
+            }
+            pub fn counterpart(self) -> Counterpart {
+                match self { $(Self::$kind => Counterpart::$counterpart),* }
+            }
+        }
+    };
+}
+
+event_types! {
+    WalletCreated Credit Creation Nowhere;
+    WalletCredited Credit Balance Outside;
+    WalletDebited Debit Balance Outside;
+    WalletTransferInitiated Debit Transfer Wallet;
+    WalletTransferCompleted Credit Transfer Wallet;
+}
+
+impl EventType {
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| kind.as_str() == name)
+    }
 }
 
 impl WalletState {
@@ -143,41 +185,5 @@ impl EventBody {
         let texts = [&self.reason, &self.reference].into_iter().flatten();
         let texts = texts.map(String::len).sum::<usize>();
         texts + self.metadata.as_ref().map_or(0, |metadata| metadata.as_str().len())
-    }
-}
-
-impl EventKind {
-    pub fn event_type(&self) -> EventType {
-        match self {
-            Self::Created { .. } => EventType::WalletCreated,
-            Self::Credited => EventType::WalletCredited,
-            Self::Debited => EventType::WalletDebited,
-            Self::TransferInitiated { .. } => EventType::WalletTransferInitiated,
-            Self::TransferCompleted { .. } => EventType::WalletTransferCompleted,
-        }
-    }
-}
-
-impl EventType {
-    pub const ALL: [Self; 5] = [
-        Self::WalletCreated,
-        Self::WalletCredited,
-        Self::WalletDebited,
-        Self::WalletTransferInitiated,
-        Self::WalletTransferCompleted,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::WalletCreated => "WalletCreated",
-            Self::WalletCredited => "WalletCredited",
-            Self::WalletDebited => "WalletDebited",
-            Self::WalletTransferInitiated => "WalletTransferInitiated",
-            Self::WalletTransferCompleted => "WalletTransferCompleted",
-        }
-    }
-
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
 }

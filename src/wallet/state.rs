@@ -6,7 +6,7 @@ use rust_decimal::Decimal;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Currency, EventBody, EventKind, Metadata, WalletId, WalletState};
+use super::{Currency, EventBody, Facts, Metadata, WalletId, WalletState};
 
 /// Where a wallet is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -54,9 +54,9 @@ impl Status {
 }
 
 impl Wallet {
-    /// The wallet that an event of kind `Created` opens; none for any other kind.
+    /// The wallet that a creation opens; none for any other kind of event.
     pub fn opened(id: WalletId, body: &EventBody, at: DateTime<Utc>) -> Option<Self> {
-        let EventKind::Created { owner_id, overdraft_limit } = &body.kind else { return None };
+        let Facts::Creation { owner_id, overdraft_limit } = &body.facts else { return None };
         Some(Self {
             id,
             owner_id: owner_id.clone(),

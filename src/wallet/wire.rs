@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    Change, ChangeType, Currency, EventBody, EventKind, EventType, Metadata, Status, WalletId,
+    Change, ChangeType, Currency, EventBody, EventType, Facts, Form, Metadata, Status, WalletId,
     WalletState,
 };
 
@@ -42,53 +42,47 @@ pub struct WalletCreated<'a> {
     pub rest: StateData,
 }
 
-/// A wallet's balance changed against the outside world.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct BalanceChange<'a> {
-    pub transaction_id: Uuid,
-    #[schemars(with = "String", regex(pattern = r"^-?[0-9]+(\.[0-9]+)?$"))]
-    pub previous_balance: Decimal,
-    #[schemars(with = "String", regex(pattern = r"^-?[0-9]+(\.[0-9]+)?$"))]
-    pub new_balance: Decimal,
-    #[schemars(with = "String", regex(pattern = r"^[0-9]+(\.[0-9]+)?$"))]
-    pub change_amount: Decimal,
-    pub change_type: ChangeType,
-    /// The caller's description.
-    pub reason: Option<Cow<'a, str>>,
-    /// ISO 4217 code.
-    pub currency: Cow<'a, str>,
-    /// The caller's reference.
-    pub reference: Option<Cow<'a, str>>,
-    pub metadata: Option<Cow<'a, Metadata>>,
-    #[serde(flatten)]
-    pub rest: StateData,
+/// Declares the `data` of events that change a balance: fields of its own, then those that all have.
+macro_rules! changes {
+    ($($(#[$about:meta])* pub struct $Data:ident { $($(#[$note:meta])* $field:ident: $Type:ty,)* })*) => {$(
+        $(#[$about])*
+        #[derive(Debug, Serialize, Deserialize, JsonSchema)]
+        #[serde(rename_all = "camelCase")]
+        pub struct $Data<'a> {
+            $($(#[$note])* pub $field: $Type,)*
+            #[schemars(with = "String", regex(pattern = r"^-?[0-9]+(\.[0-9]+)?$"))]
+            pub previous_balance: Decimal,
+            #[schemars(with = "String", regex(pattern = r"^-?[0-9]+(\.[0-9]+)?$"))]
+            pub new_balance: Decimal,
+            #[schemars(with = "String", regex(pattern = r"^[0-9]+(\.[0-9]+)?$"))]
+            pub change_amount: Decimal,
+            pub change_type: ChangeType,
+            /// The caller's description.
+            pub reason: Option<Cow<'a, str>>,
+            /// ISO 4217 code.
+            pub currency: Cow<'a, str>,
+            /// The caller's reference.
+            pub reference: Option<Cow<'a, str>>,
+            pub metadata: Option<Cow<'a, Metadata>>,
+            #[serde(flatten)]
+            pub rest: StateData,
+        }
+    )*};
 }
 
-/// One side of a transfer between two wallets.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct TransferChange<'a> {
-    /// Shared by both sides.
-    pub transfer_id: Uuid,
-    pub from_wallet_id: Cow<'a, str>,
-    pub to_wallet_id: Cow<'a, str>,
-    #[schemars(with = "String", regex(pattern = r"^-?[0-9]+(\.[0-9]+)?$"))]
-    pub previous_balance: Decimal,
-    #[schemars(with = "String", regex(pattern = r"^-?[0-9]+(\.[0-9]+)?$"))]
-    pub new_balance: Decimal,
-    #[schemars(with = "String", regex(pattern = r"^[0-9]+(\.[0-9]+)?$"))]
-    pub change_amount: Decimal,
-    pub change_type: ChangeType,
-    /// The caller's description.
-    pub reason: Option<Cow<'a, str>>,
-    /// ISO 4217 code.
-    pub currency: Cow<'a, str>,
-    /// The caller's reference.
-    pub reference: Option<Cow<'a, str>>,
-    pub metadata: Option<Cow<'a, Metadata>>,
-    #[serde(flatten)]
-    pub rest: StateData,
+changes! {
+    /// A wallet's balance changed against the outside world.
+    pub struct BalanceChange {
+        transaction_id: Uuid,
+    }
+
+    /// One side of a transfer between two wallets.
+    pub struct TransferChange {
+        /// Shared by both sides.
+        transfer_id: Uuid,
+        from_wallet_id: Cow<'a, str>,
+        to_wallet_id: Cow<'a, str>,
+    }
 }
 
 /// What an event says of its wallet's state beside the balance. What is absent is as the wallet was
@@ -131,62 +125,74 @@ impl DataError {
     }
 }
 
+/// The JSON of a form: its own fields, and those that every form has.
+macro_rules! written {
+    ($body:expr, $Data:ident { $($own:ident $(: $value:expr)?),* $(,)? }) => {
+        serde_json::to_string(&$Data {
+            $($own $(: $value)?,)*
+            previous_balance: $body.change.previous_balance,
+            new_balance: $body.after.balance,
+            change_amount: $body.change.amount,
+            change_type: $body.change.direction,
+            reason: $body.reason.as_deref().map(Cow::Borrowed),
+            currency: $body.currency.code().into(),
+            metadata: $body.metadata.as_ref().map(Cow::Borrowed),
+            rest: StateData::of(&$body.after),
+        })
+    };
+}
+
+/// What every form says, read.
+macro_rules! read {
+    ($data:ident, $kind:ident, $facts:expr, $reference:expr) => {
+        EventBody {
+            kind: $kind,
+            facts: $facts,
+            change: Change {
+                previous_balance: $data.previous_balance,
+                amount: $data.change_amount,
+                direction: $data.change_type,
+            },
+            after: $data.rest.after($data.new_balance),
+            currency: Currency::parse(&$data.currency)
+                .ok_or_else(|| DataError::Currency($data.currency.into_owned()))?,
+            reason: $data.reason.map(Cow::into_owned),
+            reference: $reference,
+            metadata: $data.metadata.map(Cow::into_owned),
+        }
+    };
+}
+
 impl EventBody {
     /// The `data` that is stored and published of this event of `wallet`.
     pub fn to_data(&self, wallet: &WalletId, transaction_id: Uuid) -> serde_json::Result<String> {
-        match &self.kind {
-            EventKind::Created { owner_id, overdraft_limit } => {
-                serde_json::to_string(&WalletCreated {
+        let reference = self.reference.as_deref().map(Cow::Borrowed);
+        match &self.facts {
+            Facts::Creation { owner_id, overdraft_limit } => written!(
+                self,
+                WalletCreated {
                     transaction_id,
                     owner_id: owner_id.into(),
-                    currency: self.currency.code().into(),
                     overdraft_limit: *overdraft_limit,
-                    previous_balance: self.change.previous_balance,
-                    new_balance: self.after.balance,
-                    change_amount: self.change.amount,
-                    change_type: self.change.direction,
-                    reason: self.reason.as_deref().map(Cow::Borrowed),
-                    metadata: self.metadata.as_ref().map(Cow::Borrowed),
-                    rest: StateData::of(&self.after),
-                })
+                }
+            ),
+            Facts::Balance => written!(self, BalanceChange { transaction_id, reference }),
+            Facts::Transfer { other } => {
+                let (from, to) = match self.kind.direction() {
+                    ChangeType::Debit => (wallet, other),
+                    ChangeType::Credit => (other, wallet),
+                };
+                written!(
+                    self,
+                    TransferChange {
+                        transfer_id: transaction_id,
+                        from_wallet_id: from.as_str().into(),
+                        to_wallet_id: to.as_str().into(),
+                        reference,
+                    }
+                )
             }
-            EventKind::Credited | EventKind::Debited => serde_json::to_string(&BalanceChange {
-                transaction_id,
-                previous_balance: self.change.previous_balance,
-                new_balance: self.after.balance,
-                change_amount: self.change.amount,
-                change_type: self.change.direction,
-                reason: self.reason.as_deref().map(Cow::Borrowed),
-                currency: self.currency.code().into(),
-                reference: self.reference.as_deref().map(Cow::Borrowed),
-                metadata: self.metadata.as_ref().map(Cow::Borrowed),
-                rest: StateData::of(&self.after),
-            }),
-            EventKind::TransferInitiated { to } => self.side(transaction_id, wallet, to),
-            EventKind::TransferCompleted { from } => self.side(transaction_id, from, wallet),
         }
-    }
-
-    fn side(
-        &self,
-        transfer_id: Uuid,
-        from: &WalletId,
-        to: &WalletId,
-    ) -> serde_json::Result<String> {
-        serde_json::to_string(&TransferChange {
-            transfer_id,
-            from_wallet_id: from.as_str().into(),
-            to_wallet_id: to.as_str().into(),
-            previous_balance: self.change.previous_balance,
-            new_balance: self.after.balance,
-            change_amount: self.change.amount,
-            change_type: self.change.direction,
-            reason: self.reason.as_deref().map(Cow::Borrowed),
-            currency: self.currency.code().into(),
-            reference: self.reference.as_deref().map(Cow::Borrowed),
-            metadata: self.metadata.as_ref().map(Cow::Borrowed),
-            rest: StateData::of(&self.after),
-        })
     }
 
     /// Reads a stored event's `data`, by the type and the schema version that stand beside it. A form
@@ -197,21 +203,26 @@ impl EventBody {
         if schema_version > SCHEMA_VERSION {
             return Err(DataError::SchemaVersion(schema_version));
         }
-        match kind {
-            EventType::WalletCreated => created(serde_json::from_str(data)?),
-            EventType::WalletCredited => moved(EventKind::Credited, serde_json::from_str(data)?),
-            EventType::WalletDebited => moved(EventKind::Debited, serde_json::from_str(data)?),
-            EventType::WalletTransferInitiated => {
-                transferred(serde_json::from_str(data)?, |data| EventKind::TransferInitiated {
-                    to: WalletId::stored(&data.to_wallet_id),
-                })
+        Ok(match kind.form() {
+            Form::Creation => {
+                let data: WalletCreated<'_> = serde_json::from_str(data)?;
+                let owner_id = data.owner_id.into_owned();
+                let facts = Facts::Creation { owner_id, overdraft_limit: data.overdraft_limit };
+                read!(data, kind, facts, None)
             }
-            EventType::WalletTransferCompleted => {
-                transferred(serde_json::from_str(data)?, |data| EventKind::TransferCompleted {
-                    from: WalletId::stored(&data.from_wallet_id),
-                })
+            Form::Balance => {
+                let data: BalanceChange<'_> = serde_json::from_str(data)?;
+                read!(data, kind, Facts::Balance, data.reference.map(Cow::into_owned))
             }
-        }
+            Form::Transfer => {
+                let data: TransferChange<'_> = serde_json::from_str(data)?;
+                let other = match kind.direction() {
+                    ChangeType::Debit => WalletId::stored(&data.to_wallet_id),
+                    ChangeType::Credit => WalletId::stored(&data.from_wallet_id),
+                };
+                read!(data, kind, Facts::Transfer { other }, data.reference.map(Cow::into_owned))
+            }
+        })
     }
 }
 
@@ -234,61 +245,20 @@ impl StateData {
     }
 }
 
-fn created(data: WalletCreated<'_>) -> Result<EventBody, DataError> {
-    let owner_id = data.owner_id.into_owned();
-    Ok(EventBody {
-        kind: EventKind::Created { owner_id, overdraft_limit: data.overdraft_limit },
-        change: change(data.previous_balance, data.change_amount, data.change_type),
-        after: data.rest.after(data.new_balance),
-        currency: currency(&data.currency)?,
-        reason: data.reason.map(Cow::into_owned),
-        reference: None,
-        metadata: data.metadata.map(Cow::into_owned),
-    })
-}
-
-fn moved(kind: EventKind, data: BalanceChange<'_>) -> Result<EventBody, DataError> {
-    Ok(EventBody {
-        kind,
-        change: change(data.previous_balance, data.change_amount, data.change_type),
-        after: data.rest.after(data.new_balance),
-        currency: currency(&data.currency)?,
-        reason: data.reason.map(Cow::into_owned),
-        reference: data.reference.map(Cow::into_owned),
-        metadata: data.metadata.map(Cow::into_owned),
-    })
-}
-
-fn transferred(
-    data: TransferChange<'_>,
-    kind: impl FnOnce(&TransferChange<'_>) -> EventKind,
-) -> Result<EventBody, DataError> {
-    Ok(EventBody {
-        kind: kind(&data),
-        change: change(data.previous_balance, data.change_amount, data.change_type),
-        after: data.rest.after(data.new_balance),
-        currency: currency(&data.currency)?,
-        reason: data.reason.map(Cow::into_owned),
-        reference: data.reference.map(Cow::into_owned),
-        metadata: data.metadata.map(Cow::into_owned),
-    })
-}
-
-fn change(previous_balance: Decimal, amount: Decimal, direction: ChangeType) -> Change {
-    Change { previous_balance, amount, direction }
-}
-
-fn currency(code: &str) -> Result<Currency, DataError> {
-    Currency::parse(code).ok_or_else(|| DataError::Currency(code.to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn body(kind: EventKind, after: WalletState) -> EventBody {
+    fn body(kind: EventType, after: WalletState) -> EventBody {
         EventBody {
             kind,
+            facts: match kind.form() {
+                Form::Creation => {
+                    Facts::Creation { owner_id: "ann".to_owned(), overdraft_limit: Decimal::ONE }
+                }
+                Form::Balance => Facts::Balance,
+                Form::Transfer => Facts::Transfer { other: WalletId::stored("b") },
+            },
             change: Change {
                 previous_balance: Decimal::new(10_000, 2),
                 amount: Decimal::new(250, 2),
@@ -315,29 +285,16 @@ mod tests {
         body.to_data(&WalletId::stored("a"), Uuid::nil()).unwrap()
     }
 
-    fn kinds() -> [EventKind; 5] {
-        let other = WalletId::stored("b");
-        [
-            EventKind::Created { owner_id: "ann".to_owned(), overdraft_limit: Decimal::ONE },
-            EventKind::Credited,
-            EventKind::Debited,
-            EventKind::TransferInitiated { to: other.clone() },
-            EventKind::TransferCompleted { from: other },
-        ]
-    }
-
     /// Pinned to the byte: consumers and stored events know this form.
     #[test]
     fn a_credit_is_written_as_it_always_was() {
         assert_eq!(
-            written(&body(EventKind::Credited, plain())),
+            written(&body(EventType::WalletCredited, plain())),
             r#"{"transactionId":"00000000-0000-0000-0000-000000000000","previousBalance":"100.00","newBalance":"102.50","changeAmount":"2.50","changeType":"CREDIT","reason":"rent \"may\"","currency":"USD","reference":null,"metadata":{"n":1.10}}"#
         );
-        let out =
-            written(&body(EventKind::TransferInitiated { to: WalletId::stored("b") }, plain()));
+        let out = written(&body(EventType::WalletTransferInitiated, plain()));
         assert!(out.contains(r#""fromWalletId":"a","toWalletId":"b""#), "{out}");
-        let into =
-            written(&body(EventKind::TransferCompleted { from: WalletId::stored("b") }, plain()));
+        let into = written(&body(EventType::WalletTransferCompleted, plain()));
         assert!(into.contains(r#""fromWalletId":"b","toWalletId":"a""#), "{into}");
     }
 
@@ -350,10 +307,13 @@ mod tests {
             ..plain()
         };
         for after in [plain(), held] {
-            for kind in kinds() {
-                let event = body(kind, after);
-                let name = event.kind.event_type().as_str();
-                let read = EventBody::from_data(name, SCHEMA_VERSION, &written(&event)).unwrap();
+            for kind in EventType::ALL {
+                let mut event = body(*kind, after);
+                if kind.form() == Form::Creation {
+                    event.reference = None;
+                }
+                let read =
+                    EventBody::from_data(kind.as_str(), SCHEMA_VERSION, &written(&event)).unwrap();
                 assert_eq!(read, event);
                 assert_eq!(read.after.overdraft_limit(), event.after.overdraft_limit());
             }
@@ -363,7 +323,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_known_is_refused_by_name() {
-        let data = written(&body(EventKind::Credited, plain()));
+        let data = written(&body(EventType::WalletCredited, plain()));
         let read = |name: &str, version, data: &str| {
             EventBody::from_data(name, version, data).map_err(|error| error.to_string())
         };

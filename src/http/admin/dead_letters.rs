@@ -1,9 +1,7 @@
 //! `/admin/dead-letters`: what `wallex dlq` does, through the same functions.
 
 use axum::extract::State;
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use axum::response::Response;
 
 use crate::answer::{DeadLetterStoryView, DeadLettersView, Problem, ProblemCode, RequestView};
 use crate::http::body::CommandBody;
@@ -12,6 +10,7 @@ use crate::http::openapi::requests;
 use crate::http::path::TextPath;
 use crate::http::problem::{HttpError, HttpResult};
 use crate::http::query::Parameters;
+use crate::http::views::json;
 use crate::http::{HttpState, cursor};
 use crate::request::{Fault, Ids, Text, Value, body, one_of, words};
 use crate::store::dead_letters::requests::{self as asked, MatchedRows, ReplaySelector};
@@ -46,8 +45,7 @@ pub(in crate::http) async fn list(
     };
     let mut connection = store::acquire(&state.pools.upkeep).await?;
     let letters = dead_letters::list(&mut connection, &filter).await?;
-    let full = i64::try_from(letters.len()).is_ok_and(|count| count == filter.limit);
-    let last = letters.last().filter(|_| full).map(|letter| letter.id);
+    let last = cursor::last_of_full(&letters, filter.limit).map(|letter| letter.id);
     let first_page = filter.before.is_none();
     let wanted = first_page && asked::has_parked(&filter.cause, &filter.source);
     let wallets = match wanted {
@@ -215,9 +213,4 @@ fn not_found(ids: &[i64]) -> HttpError {
     let ids: Vec<String> = ids.iter().take(10).map(i64::to_string).collect();
     let detail = format!("no dead letter that the request selects has the id {}", ids.join(", "));
     HttpError(Problem::new(ProblemCode::DeadLetterNotFound, detail))
-}
-
-fn json(body: &impl Serialize) -> Response {
-    let text = serde_json::to_string(body).unwrap_or_default();
-    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }

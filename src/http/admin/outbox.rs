@@ -9,15 +9,14 @@ use utoipa::ToSchema;
 use super::super::body::CommandBody;
 use super::super::openapi::problems::{RepairProblems, RepublishProblems, StateProblems};
 use super::super::problem::{HttpError, HttpResult};
-use super::super::views::answer;
-use super::super::wallets;
+use super::super::views::{answer, json};
 use super::super::{Caller, HttpState};
 use crate::answer::ProblemCode;
 use crate::republisher;
 use crate::request::{Ids, Time, body};
+use crate::store;
 use crate::store::outbox::repair::{self, RetrySelector};
 use crate::store::outbox::republish::RepublishSelector;
-use crate::store::{self};
 use crate::wallet::WalletId;
 
 /// The backlog, refused rows, and what was never sent.
@@ -34,7 +33,7 @@ pub async fn status(
     if state.status.snapshot().second.is_some() {
         found.second = store::dual_publish::backlog(&state.pools.upkeep, &tenant).await?;
     }
-    Ok(wallets::json(serde_json::to_string(&found).unwrap_or_default()))
+    Ok(json(&found))
 }
 
 /// Has rows that the broker refused tried again.

@@ -10,8 +10,7 @@ use super::super::HttpState;
 use super::super::body::CommandBody;
 use super::super::openapi::problems::{RebuildProblems, StateProblems};
 use super::super::problem::{HttpError, HttpResult};
-use super::super::views::answer;
-use super::super::wallets;
+use super::super::views::{answer, json};
 use crate::answer::ProblemCode;
 use crate::projector::Projection;
 use crate::projector::rebuild::{Rebuild, RebuildError};
@@ -26,7 +25,7 @@ use crate::store::{self, rebuild as tables};
 pub async fn status(State(state): State<HttpState>) -> HttpResult<Response> {
     let mut connection = store::acquire(&state.pools.upkeep).await?;
     let found = tables::state(&mut connection).await?;
-    Ok(wallets::json(serde_json::to_string(&found).unwrap_or_default()))
+    Ok(json(&found))
 }
 
 /// Rebuilds a projection from the events, wallet by wallet.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::status::{OffsetsStatus, SchemasStatus, TopicHealth, TopicStatus};
+use crate::status::{ClusterStatus, OffsetsStatus, SchemasStatus, TopicHealth};
 use crate::store::snapshots::Snapshot;
 
 /// How events get from the outbox to the projections.
@@ -143,7 +143,7 @@ pub struct KafkaStats {
     pub instance: String,
     /// Null: it did not answer the last question.
     #[schema(required)]
-    pub cluster: Option<Cluster>,
+    pub cluster: Option<ClusterStatus>,
     /// Null: it does not answer.
     #[schema(required)]
     pub database: Option<Database>,
@@ -183,29 +183,6 @@ pub struct Database {
     pub durable: bool,
     /// What an operator should know, each with what to do.
     pub warnings: Vec<String>,
-}
-
-/// The Kafka cluster as it describes itself.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Cluster {
-    pub id: String,
-    pub controller: i32,
-    pub ping_ms: u64,
-    pub brokers: Vec<Broker>,
-    pub topics: Vec<TopicStatus>,
-}
-
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Broker {
-    pub id: i32,
-    /// As advertised.
-    pub host: String,
-    pub reachable: bool,
-    /// Until that address took a connection from here.
-    #[schema(required)]
-    pub latency_ms: Option<u64>,
 }
 
 #[derive(Serialize, ToSchema)]

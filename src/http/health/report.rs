@@ -9,7 +9,7 @@ use super::pages::{
 use super::{QUESTION, clock, counted, held_back, millis, within};
 use crate::envelope::timestamp;
 use crate::http::HttpState;
-use crate::status::{self, COMMANDS, Pipeline, ProjectorStatus, TopicHealth};
+use crate::status::{COMMANDS, Pipeline, ProjectorStatus, TopicHealth};
 use crate::store::dual_publish::SecondBacklog;
 use crate::store::lag::ProjectionLag;
 use crate::store::{self, outbox::Backlog};
@@ -46,8 +46,7 @@ impl Report {
             true => counted(store::outbox::backlog(&state.pools.health, QUESTION)).await,
             false => Err(String::new()),
         };
-        let names = pipeline.projectors.keys().copied().filter(|name| *name != COMMANDS);
-        let names: Vec<&'static str> = names.collect();
+        let names = pipeline.projections();
         let behind = match answers {
             true => {
                 counted(store::lag::projection_lags(&state.pools.health, &names, QUESTION)).await
@@ -154,13 +153,7 @@ impl Report {
             },
             second: self.second(),
             consumers: self.consumers(),
-            breaker: Breaker {
-                state: match pipeline.breaker {
-                    status::Breaker::Closed => "closed",
-                    status::Breaker::HalfOpen => "half_open",
-                    status::Breaker::Open => "open",
-                },
-            },
+            breaker: Breaker { state: pipeline.breaker.as_str() },
             topics: self.topics().map(counts),
             timestamp: timestamp(clock()),
         }

@@ -9,10 +9,10 @@ use axum::response::Response;
 use super::super::HttpState;
 use super::super::openapi::problems::InternalProblems;
 use super::super::views::answer;
-use super::pages::{Broker, Cluster, Database, Group, KafkaStats, Outbox, Partition, Published};
+use super::pages::{Database, Group, KafkaStats, Outbox, Partition, Published};
 use super::report::Report;
 use super::{QUESTION, counted, within};
-use crate::status::{COMMANDS, ClusterStatus, Pipeline, ProjectorStatus, PublisherStatus};
+use crate::status::{Pipeline, ProjectorStatus, PublisherStatus};
 use crate::store::facts::{self, Facts};
 use crate::store::group_offsets::{self, Resets};
 use crate::store::lag::{self, PartitionLag};
@@ -57,7 +57,7 @@ pub(in super::super) async fn kafka_stats(State(state): State<HttpState>) -> Res
     let stats = KafkaStats {
         health: report.summary(),
         instance: pipeline.instance.clone(),
-        cluster: pipeline.cluster.as_ref().map(cluster),
+        cluster: pipeline.cluster.clone(),
         database: facts.as_ref().map(database),
         outbox: stored.outbox(&pipeline.publisher),
         groups,
@@ -83,22 +83,6 @@ fn database(facts: &Facts) -> Database {
     }
 }
 
-fn cluster(cluster: &ClusterStatus) -> Cluster {
-    let brokers = cluster.brokers.iter().map(|broker| Broker {
-        id: broker.id,
-        host: broker.host.clone(),
-        reachable: broker.latency_ms.is_some(),
-        latency_ms: broker.latency_ms,
-    });
-    Cluster {
-        id: cluster.id.clone(),
-        controller: cluster.controller,
-        ping_ms: cluster.ping_ms,
-        brokers: brokers.collect(),
-        topics: cluster.topics.clone(),
-    }
-}
-
 async fn lags(pool: &Pool, names: &[&str]) -> store::Result<Vec<PartitionLag>> {
     let mut connection = store::acquire(pool).await?;
     lag::lags(&mut connection, names, QUESTION).await
@@ -114,8 +98,7 @@ fn is_old(held: &Snapshot) -> bool {
 
 impl Stored {
     async fn read(pool: &Pool, pipeline: &Pipeline) -> Self {
-        let names = pipeline.projectors.keys().copied().filter(|name| *name != COMMANDS);
-        let names: Vec<&str> = names.collect();
+        let names = pipeline.projections();
         Self {
             holders: within(leases::holders(pool)).await.unwrap_or_default(),
             lags: counted(lags(pool, &names)).await.unwrap_or_default(),

@@ -1,8 +1,8 @@
-//! The refusals of each route, from the table of codes: a status, its codes, and the document.
+//! The refusals of each route, from the table of codes: a status, its codes, and the document. What a
+//! command can be refused for is declared beside its handler ([`problems!`]), of the sets here.
 
 use std::collections::BTreeMap;
 
-use utoipa::IntoResponses;
 use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, Type};
 use utoipa::openapi::{
     Content, Header, Object, Ref, RefOr, Response, ResponseBuilder, content::ContentBuilder,
@@ -11,7 +11,7 @@ use utoipa::openapi::{
 use crate::answer::ProblemCode::{self, *};
 
 /// What a body alone can be refused for.
-const BODY: &[ProblemCode] = &[
+pub(in crate::http) const BODY: &[ProblemCode] = &[
     MalformedJson,
     UnknownField,
     MissingField,
@@ -23,7 +23,7 @@ const BODY: &[ProblemCode] = &[
     UnsupportedMediaType,
 ];
 /// What any command can end in.
-const COMMAND: &[ProblemCode] = &[
+pub(in crate::http) const COMMAND: &[ProblemCode] = &[
     InvalidIdempotencyKey,
     IdempotencyKeyInFlight,
     IdempotencyKeyExpired,
@@ -35,7 +35,7 @@ const COMMAND: &[ProblemCode] = &[
     Internal,
 ];
 /// What a command on an existing wallet can be refused for.
-const MOVEMENT: &[ProblemCode] =
+pub(in crate::http) const MOVEMENT: &[ProblemCode] =
     &[BalanceOverflow, WalletNotFound, WalletFrozen, WalletClosed, VersionMismatch];
 /// What a read can end in.
 const READ: &[ProblemCode] = &[InvalidValue, DatabaseUnavailable, Internal];
@@ -52,43 +52,27 @@ const REPAIR: &[ProblemCode] = &[
     Internal,
 ];
 
+/// Declares the answers of routes that are refused for any code of these sets.
 macro_rules! problems {
     ($($(#[$doc:meta])* $name:ident: $($codes:expr),+;)*) => {
         $(
             $(#[$doc])*
             pub struct $name;
 
-            impl $name {
-                const CODES: &[&[ProblemCode]] = &[$($codes),+];
-            }
-
-            impl IntoResponses for $name {
-                fn responses() -> BTreeMap<String, RefOr<Response>> {
-                    answers(Self::CODES)
+            impl utoipa::IntoResponses for $name {
+                fn responses() -> std::collections::BTreeMap<
+                    String,
+                    utoipa::openapi::RefOr<utoipa::openapi::Response>,
+                > {
+                    $crate::http::openapi::problems::answers(&[$($codes),+])
                 }
             }
         )*
-
-        /// Every code that some route names.
-        #[cfg(test)]
-        fn named() -> Vec<ProblemCode> {
-            [$($name::CODES.concat()),*].concat()
-        }
     };
 }
+pub(in crate::http) use problems;
 
 problems! {
-    /// POST /wallets
-    CreateProblems: BODY, COMMAND, &[InvalidCurrency, WalletExists];
-    /// POST /wallets/{id}/credit
-    CreditProblems: BODY, COMMAND, MOVEMENT;
-    /// POST /wallets/{id}/debit
-    DebitProblems: BODY, COMMAND, MOVEMENT, &[InsufficientFunds];
-    /// POST /wallets/{id}/transfer
-    TransferProblems: BODY, COMMAND, MOVEMENT, &[InsufficientFunds, SameWallet, CurrencyMismatch];
-    /// POST /bulk: refused as a whole; with `atomic`, for what any of its operations may be.
-    BulkProblems: BODY, COMMAND, MOVEMENT,
-        &[InvalidCurrency, WalletExists, InsufficientFunds, SameWallet, CurrencyMismatch];
     /// Reads with parameters only.
     ReadProblems: READ;
     /// Reads of projections.
@@ -133,7 +117,7 @@ problems! {
 }
 
 /// One answer for each status of the codes.
-fn answers(codes: &[&[ProblemCode]]) -> BTreeMap<String, RefOr<Response>> {
+pub(in crate::http) fn answers(codes: &[&[ProblemCode]]) -> BTreeMap<String, RefOr<Response>> {
     let mut statuses: BTreeMap<u16, Vec<ProblemCode>> = BTreeMap::new();
     for code in ProblemCode::ALL.iter().filter(|code| codes.concat().contains(code)) {
         statuses.entry(code.status()).or_default().push(*code);
@@ -177,7 +161,7 @@ mod tests {
 
     #[test]
     fn every_code_is_the_answer_of_some_route() {
-        let named = named();
+        let document = String::from_utf8(crate::http::document().to_vec()).unwrap();
         for code in ProblemCode::ALL {
             // Known to no route: refused before there is one; a topic's own.
             let before = [
@@ -189,7 +173,8 @@ mod tests {
                 ResultTooLarge,
             ];
             if !before.contains(code) {
-                assert!(named.contains(code), "{code:?} is documented nowhere");
+                let line = format!("- `{}`: {}", code.as_str(), code.title());
+                assert!(document.contains(&line), "{code:?} is documented nowhere");
             }
         }
     }

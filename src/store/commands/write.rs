@@ -227,7 +227,7 @@ fn recorded(
     rows.column(p, ("wallet_id", "text"), |(e, _)| e.wallet_id.as_str())?;
     rows.column(p, ("version", "int8"), |(e, _)| e.version)?;
     rows.column(p, ("event_id", "uuid"), |(e, _)| e.event_id)?;
-    rows.column(p, ("event_type", "text"), |(e, _)| e.body.kind.event_type().as_str())?;
+    rows.column(p, ("event_type", "text"), |(e, _)| e.body.kind.as_str())?;
     rows.column(p, ("payload", "text"), |(_, payload)| payload.as_str())?.stored_as("json");
     rows.column(p, ("transaction_id", "uuid"), |(e, _)| e.transaction_id)?;
     rows.column(p, ("actor", "text"), |(e, _)| e.origin.actor.as_deref())?;

@@ -132,7 +132,7 @@ const ENTRIES: &str = r"
         join projected_versions v on v.tenant_id = e.tenant_id and v.projector = $2
             and v.wallet_id = e.wallet_id and v.version >= e.version
         cross join (values (0::smallint), (1::smallint)) legs(leg)
-        where e.tenant_id = $1 and e.event_type <> 'WalletCreated') x
+        where e.tenant_id = $1 and e.payload ->> 'changeAmount' !~ '^0(\.0+)?$') x
     full join (select * from ledger_entries where tenant_id = $1) l
         on l.event_id = x.event_id and l.leg = x.leg
     where x.event_id is null or l.id is null

@@ -107,12 +107,13 @@ fn three() -> Given {
 }
 
 /// A movement in dollars of a wallet that holds nothing.
-fn body(kind: EventKind, from: &str, to: &str, by: &str) -> EventBody {
+fn body(kind: EventType, facts: Facts, from: &str, to: &str, by: &str) -> EventBody {
     let Details { description: reason, reference, metadata } = details();
     let up = dec(to) >= dec(from);
     let direction = if up { ChangeType::Credit } else { ChangeType::Debit };
     EventBody {
         kind,
+        facts,
         change: Change { previous_balance: dec(from), amount: dec(by), direction },
         after: WalletState {
             balance: dec(to),
@@ -134,20 +135,20 @@ fn event(wallet: &str, version: i64, body: EventBody) -> NewEvent {
 #[test]
 fn a_wallet_opens_at_zero_and_its_opening_balance_is_a_credit_of_its_own() {
     let currency = Currency::parse("KWD").unwrap();
-    let kind = EventKind::Created { owner_id: "ann".to_owned(), overdraft_limit: dec("1.500") };
+    let facts = Facts::Creation { owner_id: "ann".to_owned(), overdraft_limit: dec("1.500") };
     let created = EventBody {
         currency,
         reason: Some("wallet created".to_owned()),
         reference: None,
         metadata: Metadata::parse(r#"{"tier":"gold"}"#).ok(),
-        ..body(kind, "0.000", "0.000", "0.000")
+        ..body(EventType::WalletCreated, facts, "0.000", "0.000", "0.000")
     };
     let credited = EventBody {
         currency,
         reason: Some("initial balance".to_owned()),
         reference: None,
         metadata: None,
-        ..body(EventKind::Credited, "0.000", "2.125", "2.125")
+        ..body(EventType::WalletCredited, Facts::Balance, "0.000", "2.125", "2.125")
     };
     let (created, credited) = (event("w", 1, created), event("w", 2, credited));
     let nothing = Given::default();
@@ -157,16 +158,17 @@ fn a_wallet_opens_at_zero_and_its_opening_balance_is_a_credit_of_its_own() {
 
 #[test]
 fn a_credit_and_a_debit_move_the_balance_by_their_amount() {
-    let up = body(EventKind::Credited, "100.00", "100.50", "0.50");
+    let up = body(EventType::WalletCredited, Facts::Balance, "100.00", "100.50", "0.50");
     assert_eq!(three().when(&credit("a", "0.5")), Ok(vec![event("a", 3, up)]));
-    let down = body(EventKind::Debited, "100.00", "99.00", "1.00");
+    let down = body(EventType::WalletDebited, Facts::Balance, "100.00", "99.00", "1.00");
     assert_eq!(three().when(&debit("a", "1")), Ok(vec![event("a", 3, down)]));
 }
 
 #[test]
 fn a_transfer_is_one_event_on_each_side() {
-    let out = body(EventKind::TransferInitiated { to: id("b") }, "100.00", "60.00", "40.00");
-    let into = body(EventKind::TransferCompleted { from: id("a") }, "5.00", "45.00", "40.00");
+    let (to_b, from_a) = (Facts::Transfer { other: id("b") }, Facts::Transfer { other: id("a") });
+    let out = body(EventType::WalletTransferInitiated, to_b, "100.00", "60.00", "40.00");
+    let into = body(EventType::WalletTransferCompleted, from_a, "5.00", "45.00", "40.00");
     let events = vec![event("a", 3, out), event("b", 3, into)];
     assert_eq!(three().when(&transfer("a", "b", "40")), Ok(events));
 }

@@ -1,12 +1,14 @@
 //! The documents' tables of routes, settings, commands and metrics are what the service has.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
-use wallex::config::SETTINGS;
+use wallex::config::{self, KafkaSettings, Overrides, SETTINGS};
+use wallex::projector::Projection;
+use wallex::status::COMMANDS;
 
 use super::{between, root, text_of};
 use crate::support::app::Setup;
@@ -80,6 +82,79 @@ fn every_setting_and_command_that_is_named_exists() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn defaults() -> KafkaSettings {
+    config::load_from(&HashMap::new(), &Overrides::new()).unwrap().0.kafka
+}
+
+#[test]
+fn the_tables_of_topics_are_the_services_own() {
+    let mut documented = BTreeSet::new();
+    for document in ["docs/EVENTS.md", "docs/COMMANDS.md"] {
+        for row in rows(document, "## The topics") {
+            let number = |cell: &str| cell.split(' ').next().unwrap().to_owned();
+            let mut stem = "";
+            for name in between(&row[0], "`", "`") {
+                // `.5min` behind `wallet-commands.retry.1min`
+                let name = match name.starts_with('.') {
+                    true => format!("{stem}{name}"),
+                    false => {
+                        stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+                        name.to_owned()
+                    }
+                };
+                documented.insert((name, number(&row[1]), number(&row[2])));
+            }
+        }
+    }
+    let settings = defaults();
+    let own = settings.own_topics().map(|own| {
+        let (partitions, days) = (own.partitions(&settings), own.retention_days(&settings));
+        (own.name(&settings), partitions.to_string(), days.to_string())
+    });
+    assert_eq!(documented, own.collect());
+}
+
+/// Wherever an operator reads which rights the service needs, each topic and each consumer group is named.
+#[test]
+fn every_topic_and_group_has_its_rights() {
+    let settings = defaults();
+    let example = text_of("docker-compose.prod.yml");
+    let granted: Vec<Vec<&str>> = example
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("acls --"))
+        .map(|rights| rights.split(' ').collect())
+        .collect();
+    let prefixes = |kind: &str| -> Vec<&str> {
+        granted.iter().filter(|rights| rights[0] == kind).map(|rights| rights[1]).collect()
+    };
+    let document = rows("docs/OPERATIONS.md", "## Kafka security");
+    let named = |kind: &str| -> Vec<&str> {
+        let rows = document.iter().filter(|row| row[0].starts_with(kind));
+        rows.flat_map(|row| between(&row[0], "`", "`")).collect()
+    };
+    let mut missing = Vec::new();
+    for own in settings.own_topics() {
+        let (topic, setting) = (own.name(&settings), own.setting.unwrap());
+        if !prefixes("topic").iter().any(|prefix| topic.starts_with(prefix)) {
+            missing.push(format!("docker-compose.prod.yml: {topic}"));
+        }
+        for name in [setting, own.suffix].into_iter().filter(|name| !name.is_empty()) {
+            if !named("topics: ").contains(&name) {
+                missing.push(format!("docs/OPERATIONS.md: {name} among the topics"));
+            }
+        }
+    }
+    let groups = Projection::ALL.iter().map(|projection| projection.name()).chain([COMMANDS]);
+    let groups: Vec<&str> = groups.collect();
+    assert_eq!(prefixes("group").iter().collect::<BTreeSet<_>>(), groups.iter().collect());
+    for group in groups {
+        if !named("groups: ").contains(&group) {
+            missing.push(format!("docs/OPERATIONS.md: {group} among the groups"));
+        }
+    }
+    assert!(missing.is_empty(), "no rights named:\n{}", missing.join("\n"));
 }
 
 /// All of `src/`, and the names that it gives to metrics where it counts them.

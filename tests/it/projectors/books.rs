@@ -379,7 +379,7 @@ fn record(event: &NewEvent, event_id: Uuid, transaction: Uuid, at: DateTime<Utc>
     let data = RawValue::from_string(data(event, transaction)).unwrap();
     let envelope = Envelope {
         event_id,
-        event_type: event.body.kind.event_type().as_str(),
+        event_type: event.body.kind.as_str(),
         aggregate_type: AGGREGATE_TYPE,
         aggregate_id: event.wallet_id.as_str(),
         aggregate_version: event.version,
@@ -414,7 +414,7 @@ async fn insert_event(
     .bind(event.wallet_id.as_str())
     .bind(event.version)
     .bind(event_id)
-    .bind(event.body.kind.event_type().as_str())
+    .bind(event.body.kind.as_str())
     .bind(data(event, transaction))
     .bind(transaction)
     .bind(partition(&event.wallet_id))

@@ -16,6 +16,7 @@ use sqlx::PgPool;
 use wallex::cli::dev::broker::Broker;
 use wallex::cli::dev::child::free_port;
 use wallex::cli::dev::postgres::Postgres;
+use wallex::projector::Projection;
 
 use super::{eventually, servers};
 
@@ -260,11 +261,12 @@ impl App {
                     .ok()?;
             let behind: i64 = sqlx::query_scalar(
                 "select count(*) from wallets w cross join \
-                    (values ('ledger-projector'), ('read-model-projector')) as p(projector) \
+                    unnest($1::text[]) as p(projector) \
                  left join projected_versions v on v.tenant_id = w.tenant_id \
                     and v.wallet_id = w.id and v.projector = p.projector \
                  where w.version > coalesce(v.version, 0)",
             )
+            .bind(Projection::ALL.map(|projection| projection.name()).to_vec())
             .fetch_one(&self.pool)
             .await
             .ok()?;
