@@ -239,14 +239,17 @@ impl Walk {
         let (settings, mut found) = (&self.plan.kafka, Vec::new());
         for own in settings.own_topics() {
             let topic = own.name(settings);
-            match admin.partitions(&topic).await? {
-                Some(partitions) => found.push(format!("{topic} has {partitions} partitions")),
-                None if own.part == Part::Events => {
+            match admin.partitions(&topic).await {
+                Ok(Some(partitions)) => found.push(format!("{topic} has {partitions} partitions")),
+                // Only inbound commands wait for it.
+                Ok(None) | Err(Error { class: Class::Topic, .. }) if own.part == Part::Commands => {
+                    found.push(format!("not {topic}, which commands need"));
+                }
+                Ok(None) => {
                     let text = format!("there is no topic {topic}, or the user may not see it");
                     return Err(Error::new(Class::Topic, text));
                 }
-                // Only inbound commands wait for it.
-                None => found.push(format!("not {topic}, which commands need")),
+                Err(error) => return Err(error),
             }
         }
         Ok(Some(found.join(", ")))
