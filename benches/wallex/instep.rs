@@ -39,14 +39,15 @@ pub async fn measure(world: &mut World, work: Work) -> anyhow::Result<Reading> {
             world.postgres.psql("checkpoint")?;
         }
         let attempt = Attempt { world, service: &service, database: &database, work, rate, time };
-        let held = attempt.run().await?;
+        let went = attempt.run().await?;
+        eprintln!("    {trial:.0?} a second: {}", went.as_ref().err().map_or("in step", |why| why));
         service.drain(world.scale.patience).await?;
-        match (trial, held) {
-            (Trial::Hold(_), Some(reading)) => {
+        match (trial, went) {
+            (Trial::Hold(_), Ok(reading)) => {
                 found = reading;
                 break;
             }
-            (_, held) => search.went(trial, held.is_some()),
+            (_, went) => search.went(trial, went.is_ok()),
         }
     }
     service.stop().await?;
@@ -67,12 +68,14 @@ struct Attempt<'a> {
 
 /// Ends an attempt early: a projection was too far behind.
 #[derive(Debug, thiserror::Error)]
-#[error("a projection is behind")]
-struct Behind;
+#[error("a projection is {0:.1?} behind after {1:.1?}")]
+struct Behind(Duration, Duration);
+
+/// Why a rate is none that is held.
+type Why = String;
 
 impl Attempt<'_> {
-    /// None: a projection was too far behind, or service or generator did not keep the rate.
-    async fn run(&self) -> anyhow::Result<Option<Reading>> {
+    async fn run(&self) -> anyhow::Result<Result<Reading, Why>> {
         self.load(self.world.scale.warm_up).await?;
         let mut connection = self.service.connect().await?;
         let before = position(&mut connection).await?.written;
@@ -81,15 +84,14 @@ impl Attempt<'_> {
         let (watched, tally) =
             match tokio::try_join!(self.watch(&mut connection), self.load(self.time)) {
                 Ok(both) => both,
-                Err(error) if error.is::<Behind>() => return Ok(None),
+                Err(error) if error.is::<Behind>() => return Ok(Err(error.to_string())),
                 Err(error) => return Err(error),
             };
         let to = self.world.mark(pid).await?;
         let written = position(&mut connection).await?.written - before;
         connection.close().await?;
-        let seen = watched.looks as f64 >= self.world.scale.looks * seconds(self.time);
-        if tally.errors > 0 || tally.elapsed > self.time + LATE || !seen {
-            return Ok(None);
+        if let Some(why) = self.missed(&tally, &watched) {
+            return Ok(Err(why));
         }
         let weight = self.work.weight();
         let promised = i64::try_from(tally.answered * weight.events)?;
@@ -100,12 +102,23 @@ impl Attempt<'_> {
             .with_latency(&tally.latency)
             .with_cost(from.until(&to, tally.answered * weight.operations))
             .with_statements(statements.await?);
-        Ok(Some(
-            reading
-                .with("s behind, longest", seconds(watched.longest))
-                .with("times looked", watched.looks as f64)
-                .with("s held", seconds(self.time)),
-        ))
+        Ok(Ok(reading
+            .with("s behind, longest", seconds(watched.longest))
+            .with("times looked", watched.looks as f64)
+            .with("s held", seconds(self.time))))
+    }
+
+    /// Why service, generator or database did not keep the rate, although no projection was behind.
+    fn missed(&self, tally: &Tally, watched: &Watched) -> Option<Why> {
+        let late = tally.elapsed.saturating_sub(self.time);
+        if tally.errors > 0 {
+            return Some(format!("{} errors, the last {}", tally.errors, tally.last_error));
+        }
+        if late > LATE {
+            return Some(format!("the last answer came {late:.1?} late"));
+        }
+        let least = self.world.scale.looks * seconds(self.time);
+        ((watched.looks as f64) < least).then(|| format!("looked at {} times only", watched.looks))
     }
 
     async fn load(&self, time: Duration) -> anyhow::Result<Tally> {
@@ -119,8 +132,8 @@ impl Attempt<'_> {
         let mut watched = Watched { longest: Duration::ZERO, looks: 0 };
         let mut ticks = interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let end = tokio::time::Instant::now() + self.time;
-        while ticks.tick().await < end {
+        let begin = tokio::time::Instant::now();
+        while ticks.tick().await < begin + self.time {
             let lag: f64 = sqlx::query_scalar(
                 "select /* bench */ coalesce(extract(epoch from \
                     max(clock_timestamp() - e.created_at)), 0)::float8 \
@@ -137,7 +150,7 @@ impl Attempt<'_> {
             watched.longest = watched.longest.max(Duration::from_secs_f64(lag.max(0.0)));
             watched.looks += 1;
             if watched.longest > self.world.scale.in_step {
-                return Err(Behind.into());
+                return Err(Behind(watched.longest, begin.elapsed()).into());
             }
         }
         Ok(watched)

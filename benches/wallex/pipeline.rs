@@ -97,7 +97,7 @@ pub async fn publisher_drain(world: &mut World, codec: &str) -> anyhow::Result<R
     let begin = Instant::now();
     while waiting(&mut connection).await? {
         ensure!(begin.elapsed() < world.scale.patience * 3, "the outbox is not empty");
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
     let to = world.mark(Some(service.pid())).await?;
     let statements = world.breakdown(&database, from.until(&to, all), all).await?;

@@ -4,9 +4,9 @@
 /// Probes end once what is left between the bounds is this share of the upper one.
 const NARROW: f64 = 0.04;
 /// How much lower a hold is tried after one that failed.
-const LOWER: f64 = 0.95;
-/// Holds that are tried before giving up.
-const HOLDS: u32 = 6;
+const LOWER: f64 = 0.93;
+/// Holds that are tried before giving up: one that fails ends early.
+const HOLDS: u32 = 8;
 
 /// What is to be tried next, at what rate.
 #[derive(Debug, Clone, Copy, PartialEq)]
