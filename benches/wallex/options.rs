@@ -68,6 +68,8 @@ pub struct Scale {
     /// One probe of a rate, and how many of them there are at most.
     pub probe: Duration,
     pub probes: u32,
+    /// Load at the same rate before either of them.
+    pub lead_in: Duration,
     /// How long a rate is held that is called in step, and how far a projection may be behind.
     pub hold: Duration,
     pub in_step: Duration,
@@ -114,6 +116,7 @@ impl Options {
             warm_up: second,
             probe: 4 * second,
             probes: 7,
+            lead_in: 3 * second,
             hold: 30 * second,
             in_step: second,
             looks: 4.0,
@@ -134,6 +137,7 @@ impl Options {
                 warm_up: second / 5,
                 probe: second / 2,
                 probes: 4,
+                lead_in: second / 5,
                 hold: second,
                 // It is to show that it works, wherever it runs.
                 in_step: 20 * second,
