@@ -3,6 +3,9 @@
 -- Postgres. `outbox` shows a row for each event as before. It is a view: it cannot be updated, and no
 -- change capture follows it.
 
+-- An instance of an earlier release may write while its rows are moved: none may come in between.
+lock table outbox in exclusive mode;
+
 create table outbox_batches (
     tenant_id    text collate "C" not null,
     -- Taken under the locks of the batch's wallets, so that ids ascend with their versions. Batches that
