@@ -96,6 +96,8 @@ do $$
 begin
     if exists (select 1 from pg_roles where rolname = 'wallex_app') then
         grant select, insert on postings to wallex_app;
+        -- The grants of before speak of the table of this name, and are given again where the role comes late.
+        revoke all on ledger_entries from wallex_app;
         grant select on ledger_entries to wallex_app;
     end if;
 end $$;

@@ -35,6 +35,7 @@ do $$
 begin
     if exists (select 1 from pg_roles where rolname = 'wallex_app') then
         grant select, insert, update, delete on projected_wallets to wallex_app;
+        revoke all on projected_versions from wallex_app;
         grant select on projected_versions to wallex_app;
     end if;
 end $$;

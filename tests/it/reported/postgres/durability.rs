@@ -67,13 +67,14 @@ async fn lanes_pause_between_attempts_to_connect() {
         rows.bind(name.to_owned()).fetch_one(&app.pool).await.unwrap().get::<i64, _>(0)
     };
     assert_eq!(sessions("wallex-lane").await, 1);
-    // Nobody may log in any more: each attempt reaches the server and fails.
+    // Nobody may log in any more: each attempt reaches the server and fails. This session is in already.
+    let mut session = app.pool.acquire().await.unwrap();
     let lock = "alter role postgres nologin";
-    sqlx::raw_sql(lock).execute(&app.pool).await.unwrap();
+    sqlx::raw_sql(lock).execute(&mut *session).await.unwrap();
     sqlx::raw_sql(
         "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'wallex%'",
     )
-    .execute(&app.pool)
+    .execute(&mut *session)
     .await
     .unwrap();
     let before = proxy.taken();
@@ -87,7 +88,7 @@ async fn lanes_pause_between_attempts_to_connect() {
     println!("{attempts} connections in 5 s");
     // At least half a second apart once the pauses have grown, the other sessions' own beside them.
     assert!(attempts < 120, "{attempts} connections");
-    sqlx::raw_sql("alter role postgres login").execute(&app.pool).await.unwrap();
+    sqlx::raw_sql("alter role postgres login").execute(&mut *session).await.unwrap();
     eventually("commands are taken again", Duration::from_secs(5), async || {
         let answer = app.post("/wallets/w/credit", json!({"amount": "1.00"})).await;
         (answer.status == 201).then_some(())
