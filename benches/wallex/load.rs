@@ -117,8 +117,9 @@ async fn work(
             Pace::Closed => Instant::now(),
             Pace::Open { every, taken } => {
                 let place = taken.fetch_add(1, Ordering::Relaxed);
+                // A place behind the end is not waited for: the load ends with the last answer.
                 let due = begin + every.mul_f64(place as f64);
-                tokio::time::sleep_until(due.into()).await;
+                tokio::time::sleep_until(due.min(end).into()).await;
                 due
             }
         };
