@@ -203,8 +203,8 @@ pub async fn mark_processed(
                         where v.tenant_id = l.tenant_id and v.projector = p.projector \
                           and v.wallet_id = u.wallet_id), 0)) p) e \
             where e.waits = 0 and e.places is not null), \
-         free as materialized (select a.* from applied a cross join lateral ( \
-            select from outbox_batches where tenant_id = a.tenant_id and id = a.id \
+         free as materialized (select a.*, o.row from applied a cross join lateral ( \
+            select ctid as row from outbox_batches where tenant_id = a.tenant_id and id = a.id \
               and part = a.part and processed_at is null for no key update skip locked) o), \
          rest as (insert into outbox_batches (tenant_id, id, part, topic, partition, created_at, \
                 wallets, versions) overriding system value \
@@ -219,7 +219,7 @@ pub async fn mark_processed(
                     outbox_at(b.wallets, f.places) end, \
                 versions = case when cardinality(f.places) = f.events then b.versions else \
                     outbox_at(b.versions, f.places) end \
-            from free f where b.tenant_id = f.tenant_id and b.id = f.id and b.part = f.part \
+            from free f where b.ctid = f.row \
             returning b.partition, cardinality(b.versions) as events) \
          select a.partition, (select max(l.id) from looked l where l.partition = a.partition) \
                 as last_id, coalesce((select sum(m.events) from marked m \

@@ -53,11 +53,10 @@ pub async fn outbox(
             where (tenant_id, id, part) > ($1, $2, $5) order by tenant_id, id, part limit $4), \
          old as (select tenant_id, id, part from looked \
             where processed_at < clock_timestamp() - $3 * interval '1 ms'), \
-         free as materialized (select o.tenant_id, o.id, o.part from old cross join lateral ( \
-            select tenant_id, id, part from outbox_batches where tenant_id = old.tenant_id \
+         free as materialized (select o.row from old cross join lateral ( \
+            select ctid as row from outbox_batches where tenant_id = old.tenant_id \
               and id = old.id and part = old.part for update skip locked) o), \
-         purged as (delete from outbox_batches o using free f \
-            where o.tenant_id = f.tenant_id and o.id = f.id and o.part = f.part \
+         purged as (delete from outbox_batches o using free f where o.ctid = f.row \
             returning o.tenant_id, o.created_at, o.published, cardinality(o.versions) as events), \
          marked as (insert into outbox_purges as mark (tenant_id, purged_through, unpublished_from) \
             select tenant_id, max(created_at), min(created_at) filter (where not published) \

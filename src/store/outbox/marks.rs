@@ -46,7 +46,8 @@ pub async fn mark(pool: &Pool, leased: &Leased, marks: &[Mark]) -> Result<Vec<i3
         || marks.iter().flat_map(|mark| mark.refused.iter().map(|of| (mark.partition, of)));
     let (tenants, wallets) = columns(refused().map(|(_, (wallet, _))| wallet));
     // No "processed_at is null" here: on a table without statistics the planner takes the partial
-    // index for empty, and scans the whole backlog for each batch.
+    // index for empty, and scans the whole backlog for each batch. Nor a join by the key: planned while the
+    // table is empty, it would compare every batch with every mark. A row that is locked keeps its ctid.
     Ok(sqlx::query_scalar(
         "with fenced as materialized ( \
              select held.partition, given.last_offset \
@@ -81,8 +82,10 @@ pub async fn mark(pool: &Pool, leased: &Leased, marks: &[Mark]) -> Result<Vec<i3
                      else outbox_at(sent.wallets, given.places) end, \
                  versions = case when given.places is null then sent.versions \
                      else outbox_at(sent.versions, given.places) end \
-             from given where sent.tenant_id = given.tenant_id and sent.id = given.id \
-               and sent.part = given.part and cardinality(sent.versions) = given.events), \
+             from (select given.*, found.row from given cross join lateral ( \
+                 select ctid as row from outbox_batches where tenant_id = given.tenant_id \
+                     and id = given.id and part = given.part for no key update) found) given \
+             where sent.ctid = given.row and cardinality(sent.versions) = given.events), \
          taken as (delete from outbox_refusals known \
              using unnest($13::integer[], $14::text[], $15::text[], $16::bigint[]) \
                  as now(partition, tenant_id, wallet_id, version) \
