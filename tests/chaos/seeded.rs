@@ -20,6 +20,7 @@ struct Case {
     each: usize,
     instances: usize,
     wallets: u64,
+    operations: usize,
     settings: &'static [(&'static str, &'static str)],
 }
 
@@ -29,7 +30,8 @@ impl Case {
         checks: &'static [&'static str],
         faults: &'static [Kind],
     ) -> Self {
-        Self { bug, checks, faults, each: 1, instances: 2, wallets: 60, settings: &[] }
+        let (each, instances, wallets, operations) = (1, 2, 60, 400);
+        Self { bug, checks, faults, each, instances, wallets, operations, settings: &[] }
     }
 
     const fn times(mut self, each: usize) -> Self {
@@ -40,6 +42,12 @@ impl Case {
     /// With few wallets everybody meets; with many, few events come behind one that was left out.
     const fn crowded(mut self, wallets: u64) -> Self {
         self.wallets = wallets;
+        self
+    }
+
+    /// For what takes several misfortunes in a row.
+    const fn longer(mut self, operations: usize) -> Self {
+        self.operations = operations;
         self
     }
 
@@ -66,7 +74,10 @@ impl Case {
 const DELAYS: &[Kind] = &[Kind::PostgresDelay];
 
 const CASES: [Case; 12] = [
-    Case::new("no-row-lock", &["failures-say-what-is-known"], DELAYS).times(3).crowded(2),
+    Case::new("no-row-lock", &["failures-say-what-is-known"], DELAYS)
+        .times(3)
+        .crowded(2)
+        .longer(4000),
     Case::new("unsorted-locks", &["nobody-deadlocks"], DELAYS).times(4).crowded(6).in_many_lanes(),
     Case::new("key-after-commit", &["one-effect-per-key"], &[]),
     Case::new("id-above-last", &["topic-is-events"], &[Kind::LateCommit]).times(2).alone(),
@@ -100,7 +111,7 @@ fn plan(case: &Case) -> Plan {
         each: case.each,
         instances: case.instances,
         wallets: case.wallets,
-        operations: 400,
+        operations: case.operations,
         least_unknown: 0,
         settings,
         keep: false,
