@@ -119,7 +119,7 @@ async fn serve(
     telemetry::init_logs(&settings.log)?;
     notes.log();
     let metrics = telemetry::init_metrics()?;
-    crate::store::migrate(&settings.database).await?;
+    crate::store::migrate(&settings.database, |text| tracing::warn!("{text}")).await?;
     crate::app::run(settings, metrics, shutdown).await
 }
 

@@ -1,5 +1,6 @@
 //! The schema is brought up to date beside sessions that use it, and beside other releases.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -24,9 +25,10 @@ async fn a_migration_that_waits_for_a_lock_lets_commands_go_on() {
     sqlx::query("select from group_offsets").execute(&mut *dump).await.unwrap();
     let url = Secret::new(books.url().to_owned());
     let settings = DatabaseSettings { url: url.clone(), migration_url: url, max_connections: 10 };
-    let done = AtomicBool::new(false);
+    let (done, told) = (AtomicBool::new(false), Mutex::new(Vec::new()));
     let migrate = async {
-        let migrated = tokio::time::timeout(PATIENCE, store::migrate(&settings)).await.unwrap();
+        let migrate = store::migrate(&settings, |text| told.lock().unwrap().push(text.to_owned()));
+        let migrated = tokio::time::timeout(PATIENCE, migrate).await.unwrap();
         done.store(true, Ordering::Relaxed);
         migrated.unwrap();
     };
@@ -47,6 +49,8 @@ async fn a_migration_that_waits_for_a_lock_lets_commands_go_on() {
         dump.rollback().await.unwrap();
     };
     tokio::join!(migrate, others);
+    let told = told.into_inner().unwrap();
+    assert!(told.len() >= 2 && told[0].contains("waits for a lock of another session"), "{told:?}");
     assert_eq!(books.count("select count(unanswered) from group_offsets").await, 0);
 }
 

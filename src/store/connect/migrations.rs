@@ -2,7 +2,7 @@
 //!
 //! A statement that changes a table waits for every transaction that has the table, and all later ones
 //! wait behind it: a migration waits no longer than commands may, lets them go on, and tries again. A schema
-//! of a later release is left as it is: of two releases that run beside each other either may migrate.
+//! of a later release is left as it is, and nothing fails for it.
 
 use std::str::FromStr as _;
 use std::sync::LazyLock;
@@ -23,7 +23,9 @@ const PAUSE_FIRST: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// The lock is tried for so long: a dump of a large database keeps it for minutes.
 const PATIENCE: Duration = Duration::from_mins(10);
-const LOCK_NOT_AVAILABLE: &str = "55P03";
+/// A lock that was waited for too long, or in a circle: an instance of an earlier release may take the
+/// tables in another order than a migration.
+const IN_THE_WAY: [&str; 2] = ["55P03", "40P01"];
 
 static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
     let mut migrations = sqlx::migrate!("./migrations");
@@ -32,20 +34,21 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
 });
 
 /// Brings the schema up to date as the owner, and lets the service's login work as the
-/// application's role where the owner may. Returns what an administrator has to do for that.
-pub async fn migrate(settings: &DatabaseSettings) -> Result<Option<String>> {
+/// application's role where the owner may. Returns what an administrator has to do for that. `waits` is told
+/// each time that another session is in the way.
+pub async fn migrate(settings: &DatabaseSettings, waits: impl Fn(&str)) -> Result<Option<String>> {
     let begun = Instant::now();
     let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
     loop {
         match attempt(settings).await {
-            Err(error) if error.sqlstate().as_deref() == Some(LOCK_NOT_AVAILABLE) => {
+            Err(error) if error.sqlstate().is_some_and(|code| IN_THE_WAY.contains(&&*code)) => {
                 if begun.elapsed() > PATIENCE {
                     return Err(Error::refused(
                         "other sessions keep what the migration has to lock: end them (pg_stat_activity \
                          lists them by xact_start), and migrate again",
                     ));
                 }
-                tracing::warn!("a migration waits for a lock of another session; trying on");
+                waits("a migration waits for a lock of another session; trying on");
                 tokio::time::sleep(backoff.fail()).await;
             }
             ended => return ended,
@@ -63,11 +66,11 @@ async fn attempt(settings: &DatabaseSettings) -> Result<Option<String>> {
     roles::prepare(&mut connection, service.get_username(), &MIGRATIONS).await
 }
 
-/// A lock timeout as the error that it is; others name their migration.
+/// A lock in the way as the error that it is; others name their migration.
 fn cause(error: MigrateError) -> sqlx::Error {
     let is_lock = |error: &sqlx::Error| {
         let code = error.as_database_error().and_then(|error| error.code());
-        code.as_deref() == Some(LOCK_NOT_AVAILABLE)
+        code.is_some_and(|code| IN_THE_WAY.contains(&&*code))
     };
     match error {
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)

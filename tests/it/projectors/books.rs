@@ -58,7 +58,7 @@ impl Books {
         let url = Secret::new(servers::postgres().url_of(&name));
         let settings =
             DatabaseSettings { url: url.clone(), migration_url: url.clone(), max_connections: 10 };
-        store::migrate(&settings).await.unwrap();
+        store::migrate(&settings, |_| {}).await.unwrap();
         // As the owner: these tests alter what the application's role may not.
         let pool = Pool::connect(url.expose()).await.unwrap();
         sqlx::query("insert into topics (tenant_id, name, partitions) values ('default', $1, $2)")
