@@ -100,8 +100,8 @@ async fn run(command: Command) -> anyhow::Result<bool> {
         Command::Serve(args) => serve::run(args).await.map(|()| true),
         Command::Dev(args) => dev::run(args).await.map(|()| true),
         Command::Migrate => {
-            let waits = |text: &str| eprintln!("wallex: {text}");
-            let asked = crate::store::migrate(&settings()?.database, waits).await?;
+            let tell = |text: &str| eprintln!("wallex: {text}");
+            let asked = crate::store::migrate(&settings()?.database, tell).await?;
             println!("the schema is up to date");
             if let Some(asked) = asked {
                 eprintln!("wallex: {asked}");

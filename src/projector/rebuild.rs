@@ -26,8 +26,9 @@ use crate::wallet::{TenantId, WalletKey};
 
 /// Wallets between two notes of how far it is.
 const PAGE: i64 = 500;
-/// A rebuild that has just ended, or was killed: Postgres takes a moment to give its lock back.
-const LAST_ONE_ENDS: Duration = Duration::from_secs(1);
+/// The right to rebuild is asked for this long: Postgres takes a moment to notice that the session of a
+/// rebuild has ended.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(1);
 /// Wallets of one transaction, and about how many events: projectors wait for them.
 const WALLETS_MAX: usize = 50;
 const EVENTS_MAX: i64 = 5000;
@@ -88,10 +89,10 @@ impl Rebuild {
         }
         let begun = Instant::now();
         while !tables::claim(&mut connection).await? {
-            if begun.elapsed() > LAST_ONE_ENDS {
+            if begun.elapsed() > CLAIM_TIMEOUT {
                 return Err(RebuildError::Running);
             }
-            tokio::time::sleep(LAST_ONE_ENDS / 10).await;
+            tokio::time::sleep(CLAIM_TIMEOUT / 10).await;
         }
         let topic = topic.to_owned();
         Ok(Self { connection, kind, topic, written: 0, failed: Vec::new() })

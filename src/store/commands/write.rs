@@ -91,9 +91,9 @@ pub async fn write_batch(
     Ok(())
 }
 
-/// Which parts a statement has: keys, new wallets, changed wallets, events. Its text is the same for
-/// every batch that has the same ones, and is made once: for a small batch that would cost more than the
-/// rest of its statement, and so would parts without rows.
+/// The texts of the statement, by which of its parts have rows: keys, new wallets, changed wallets, events.
+/// Each is the same for every batch of its kind, and is made once: lanes of small batches would spend their
+/// time on it.
 static TEXTS: [OnceLock<String>; 16] = [const { OnceLock::new() }; 16];
 
 /// The statement's text and its arguments.
@@ -129,7 +129,7 @@ fn statement(
     Ok((text, parameters.into_arguments()))
 }
 
-/// Rows, if there are any.
+/// The rows of a part; none where the statement goes without it.
 fn some<R>(rows: &[R]) -> Option<&[R]> {
     (!rows.is_empty()).then_some(rows)
 }

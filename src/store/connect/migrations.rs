@@ -34,9 +34,9 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
 });
 
 /// Brings the schema up to date as the owner, and lets the service's login work as the
-/// application's role where the owner may. Returns what an administrator has to do for that. `waits` is told
-/// each time that another session is in the way.
-pub async fn migrate(settings: &DatabaseSettings, waits: impl Fn(&str)) -> Result<Option<String>> {
+/// application's role where the owner may. Returns what an administrator has to do for that. `tell` is called
+/// with a line for the operator each time that another session is in the way.
+pub async fn migrate(settings: &DatabaseSettings, tell: impl Fn(&str)) -> Result<Option<String>> {
     let begun = Instant::now();
     let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
     loop {
@@ -48,7 +48,7 @@ pub async fn migrate(settings: &DatabaseSettings, waits: impl Fn(&str)) -> Resul
                          lists them by xact_start), and migrate again",
                     ));
                 }
-                waits("a migration waits for a lock of another session; trying on");
+                tell("a migration waits for a lock of another session; trying on");
                 tokio::time::sleep(backoff.fail()).await;
             }
             ended => return ended,
