@@ -36,8 +36,6 @@ use crate::status::Status;
 use crate::store::Pools;
 use crate::topics;
 
-use body::{of_many, of_one};
-
 pub use caller::{Caller, Callers, Scopes};
 pub use openapi::document;
 pub use serve::{Limits, serve};
@@ -96,14 +94,14 @@ pub struct Repairs {
 fn routes() -> OpenApiRouter<HttpState> {
     OpenApiRouter::with_openapi(openapi::base())
         // /wallets
-        .routes(of_one(routes!(wallets::create)))
+        .routes(routes!(wallets::create))
         .routes(routes!(wallets::list))
         .routes(routes!(wallets::show))
-        .routes(of_one(routes!(wallets::credit)))
-        .routes(of_one(routes!(wallets::debit)))
-        .routes(of_one(routes!(wallets::transfer)))
+        .routes(routes!(wallets::credit))
+        .routes(routes!(wallets::debit))
+        .routes(routes!(wallets::transfer))
         .routes(routes!(wallets::events))
-        .routes(of_many(routes!(bulk::bulk)))
+        .routes(routes!(bulk::bulk))
         // /ledger
         .routes(routes!(ledger::wallet))
         .routes(routes!(ledger::summary))
@@ -120,21 +118,21 @@ fn routes() -> OpenApiRouter<HttpState> {
         // /admin
         .routes(routes!(admin::dead_letters::list))
         .routes(routes!(admin::dead_letters::show))
-        .routes(of_one(routes!(admin::dead_letters::replay)))
-        .routes(of_one(routes!(admin::dead_letters::quarantine)))
+        .routes(routes!(admin::dead_letters::replay))
+        .routes(routes!(admin::dead_letters::quarantine))
         .routes(routes!(admin::outbox::status))
-        .routes(of_one(routes!(admin::outbox::retry)))
-        .routes(of_one(routes!(admin::outbox::republish)))
+        .routes(routes!(admin::outbox::retry))
+        .routes(routes!(admin::outbox::republish))
         .routes(routes!(admin::projections::status))
-        .routes(of_one(routes!(admin::projections::rebuild)))
+        .routes(routes!(admin::projections::rebuild))
         .routes(routes!(admin::reconcile::report))
         .routes(routes!(admin::topics::list))
         .routes(routes!(admin::topics::recommend))
         .routes(routes!(admin::topics::describe))
-        .routes(of_one(routes!(admin::topics::ensure)))
-        .routes(of_one(routes!(admin::topics::delete)))
-        .routes(of_one(routes!(admin::topics::create_tenant)))
-        .routes(of_one(routes!(admin::topics::delete_tenant)))
+        .routes(routes!(admin::topics::ensure))
+        .routes(routes!(admin::topics::delete))
+        .routes(routes!(admin::topics::create_tenant))
+        .routes(routes!(admin::topics::delete_tenant))
         // /, /openapi.json, /asyncapi.json, /docs
         .routes(routes!(openapi::page::home))
         .routes(routes!(openapi::page::icon))

@@ -1,25 +1,16 @@
 //! JSON bodies off the wire: read whole, within a limit of size and time.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderName, Response, StatusCode, header};
-use axum::response::IntoResponse as _;
-use http_body_util::{BodyExt as _, LengthLimitError};
-use tower::ServiceBuilder;
-use tower_http::limit::RequestBodyLimitLayer;
-use utoipa_axum::router::{UtoipaMethodRouter, UtoipaMethodRouterExt as _};
+use axum::http::{HeaderName, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Body as _;
 
-use super::HttpState;
 use super::problem::{HttpError, HttpResult};
 use crate::answer::ProblemCode;
 use crate::request::{Body, Fields};
 
-/// Bytes of one command's body.
-const COMMAND_BYTES_MAX: usize = 1024 * 1024;
-/// Bytes of a body of many commands.
-const BULK_BYTES_MAX: usize = 4 * 1024 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The body of a request.
@@ -42,47 +33,23 @@ impl<S: Send + Sync, B: Body> FromRequest<S> for CommandBody<B> {
                 "send Content-Type: application/json in UTF-8, without Content-Encoding",
             ));
         }
-        let bytes = read(request.into_body()).await?;
+        let bytes = read(request.into_body(), B::BYTES_MAX).await?;
         Ok(Self(Fields::parse(&bytes)?.body()?))
     }
 }
 
-/// Routes whose body holds one command.
-pub(super) fn of_one(routes: UtoipaMethodRouter<HttpState>) -> UtoipaMethodRouter<HttpState> {
-    limited(routes, COMMAND_BYTES_MAX)
-}
-
-/// Routes whose body holds many.
-pub(super) fn of_many(routes: UtoipaMethodRouter<HttpState>) -> UtoipaMethodRouter<HttpState> {
-    limited(routes, BULK_BYTES_MAX)
-}
-
-/// The layer refuses what is declared as too large, and ends the body that turns out to be.
-fn limited(
-    routes: UtoipaMethodRouter<HttpState>,
-    bytes_max: usize,
-) -> UtoipaMethodRouter<HttpState> {
-    let as_problem = move |response: Response<_>| {
-        if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            let detail = format!("at most {bytes_max} bytes");
-            return HttpError::new(ProblemCode::BodyTooLarge, detail).into_response();
-        }
-        response.map(axum::body::Body::new)
-    };
-    let layers =
-        ServiceBuilder::new().map_response(as_problem).layer(RequestBodyLimitLayer::new(bytes_max));
-    routes.layer(layers)
-}
-
-async fn read(body: axum::body::Body) -> HttpResult<bytes::Bytes> {
+/// Refuses what is declared as too large before any of it is read, and what turns out to be.
+async fn read(body: axum::body::Body, bytes_max: usize) -> HttpResult<bytes::Bytes> {
     let malformed = |detail: &str| HttpError::new(ProblemCode::MalformedJson, detail);
-    match tokio::time::timeout(BODY_TIMEOUT, body.collect()).await {
+    let too_large =
+        || HttpError::new(ProblemCode::BodyTooLarge, format!("at most {bytes_max} bytes"));
+    if usize::try_from(body.size_hint().lower()).map_or(true, |declared| declared > bytes_max) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, bytes_max).collect()).await {
         Err(_) => Err(malformed("the body did not arrive in time")),
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        // How much it may be, the layer says.
-        Ok(Err(error)) if error.source().is_some_and(|cause| cause.is::<LengthLimitError>()) => {
-            Err(HttpError::new(ProblemCode::BodyTooLarge, ""))
-        }
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(malformed("the body could not be read")),
     }
 }

@@ -2,21 +2,16 @@
 //! and the form of its errors.
 
 use std::any::Any;
-use std::time::Duration;
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
-use axum::middleware::{Next, from_fn};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use tower::ServiceBuilder;
-use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::request_id::{
-    MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer,
-};
-use tower_http::timeout::TimeoutLayer;
-use tower_http::trace::TraceLayer;
-use tracing::Span;
+use futures_util::FutureExt as _;
+use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 use super::problem::{HttpError, render};
@@ -27,8 +22,6 @@ use crate::request::{is_plain_id, is_traceparent};
 
 /// No request is waited for longer; what it started goes on.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// What the time limit answers, until [`finish`] says it as a problem. No handler has it.
-const TIMED_OUT: StatusCode = StatusCode::GATEWAY_TIMEOUT;
 /// A request that takes longer than this has its line in the log at `info`, whatever its answer.
 const SLOW: Duration = Duration::from_secs(1);
 
@@ -37,107 +30,87 @@ const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 const CAUSATION_ID: HeaderName = HeaderName::from_static("x-causation-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// Wraps every handler. A request goes through the layers from the first to the last, its answer back.
+/// What every request is handled with.
+#[derive(Debug, Clone)]
+struct Terms {
+    callers: Callers,
+    time_limit: Duration,
+}
+
+/// Wraps every handler.
 pub(super) fn wrap<S: Clone + Send + Sync + 'static>(
     router: Router<S>,
     callers: Callers,
     time_limit: Duration,
 ) -> Router<S> {
-    let trace = TraceLayer::new_for_http()
-        .make_span_with(span_of)
-        .on_request(())
-        .on_response(write_line)
-        .on_body_chunk(())
-        .on_eos(())
-        .on_failure(());
-    router.layer(
-        ServiceBuilder::new()
-            .map_request(drop_unfit_ids)
-            .layer(SetRequestIdLayer::new(REQUEST_ID, Ids))
-            .layer(SetRequestIdLayer::new(CORRELATION_ID, Ids))
-            .layer(PropagateRequestIdLayer::new(CORRELATION_ID))
-            .layer(PropagateRequestIdLayer::new(REQUEST_ID))
-            .map_request(move |request| name_caller(request, &callers))
-            .layer(trace)
-            .layer(from_fn(finish))
-            .layer(CatchPanicLayer::custom(panicked))
-            .layer(TimeoutLayer::with_status_code(TIMED_OUT, time_limit)),
-    )
+    router.layer(from_fn_with_state(Terms { callers, time_limit }, handle))
 }
 
-/// Makes a request's id, which is its correlation id where its client sends none.
-#[derive(Clone, Copy)]
-struct Ids;
-
-impl MakeRequestId for Ids {
-    fn make_request_id<B>(&mut self, request: &Request<B>) -> Option<RequestId> {
-        let made = || HeaderValue::try_from(Uuid::now_v7().to_string()).ok().map(RequestId::new);
-        request.extensions().get().cloned().or_else(made)
-    }
-}
-
-/// A request's id is always made here: the log must not have it twice. Another id that is not plain
-/// counts as absent.
-fn drop_unfit_ids(mut request: Request) -> Request {
-    let headers = request.headers_mut();
-    headers.remove(REQUEST_ID);
-    let fits = |value: &HeaderValue| value.to_str().is_ok_and(is_plain_id);
-    for name in [CORRELATION_ID, CAUSATION_ID] {
-        if headers.get(&name).is_some_and(|value| !fits(value)) {
-            headers.remove(name);
-        }
-    }
-    request
-}
-
-/// Gives a request its caller and its context.
-fn name_caller(mut request: Request, callers: &Callers) -> Request {
-    let caller = callers.of(request.headers());
-    let id = |name: HeaderName| Some(request.headers().get(name)?.to_str().ok()?.to_owned());
-    let context = Context {
-        actor: caller.actor.clone(),
-        request_id: id(REQUEST_ID).unwrap_or_default(),
-        correlation_id: id(CORRELATION_ID),
-        causation_id: id(CAUSATION_ID),
-        traceparent: id(TRACEPARENT).filter(|value| is_traceparent(value)),
-    };
+/// Handles one request from its ids to its line in the log. One stage for all of it: as a layer each,
+/// they cost more than the command's own share of the work (docs/ARCHITECTURE.md, Choices).
+async fn handle(State(terms): State<Terms>, mut request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let caller = terms.callers.of(request.headers());
+    let context = context_of(request.headers(), &caller);
+    let span = span_of(&context, &caller);
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let (id, correlation_id) = (context.request_id.clone(), context.correlation_id.clone());
+    let refused = one_host(&request).err();
     request.extensions_mut().insert(context);
     request.extensions_mut().insert(caller);
-    request
+    let handled = async {
+        let response = match refused {
+            Some(detail) => HttpError::new(ProblemCode::MalformedRequest, detail).into_response(),
+            None => run(next, request, &method, terms.time_limit).await,
+        };
+        let mut response = as_document(response, &id);
+        for (name, id) in [(REQUEST_ID, Some(&id)), (CORRELATION_ID, correlation_id.as_ref())] {
+            if let Some(value) = id.and_then(|id| HeaderValue::try_from(id).ok()) {
+                response.headers_mut().insert(name, value);
+            }
+        }
+        write_line(&method, route.as_ref(), response.status(), began.elapsed());
+        response
+    };
+    handled.instrument(span).await
+}
+
+/// Runs the handler within the time limit. What breaks or takes too long is a problem, and never ends
+/// the connection's task.
+async fn run(next: Next, request: Request, method: &Method, time_limit: Duration) -> Response {
+    let handler = AssertUnwindSafe(next.run(request)).catch_unwind();
+    match tokio::time::timeout(time_limit, handler).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(panic)) => panicked(&panic),
+        Err(_) => timed_out(method).into_response(),
+    }
+}
+
+/// Where the request came from. Its id is always made here: the log must not have one twice. It is the
+/// correlation id, too, where the client sends none. Another id that is not plain counts as absent.
+fn context_of(headers: &HeaderMap, caller: &Caller) -> Context {
+    let sent = |name: HeaderName, fits: fn(&str) -> bool| {
+        Some(headers.get(name)?.to_str().ok().filter(|value| fits(value))?.to_owned())
+    };
+    let request_id = Uuid::now_v7().to_string();
+    Context {
+        actor: caller.actor.clone(),
+        correlation_id: sent(CORRELATION_ID, is_plain_id).or_else(|| Some(request_id.clone())),
+        causation_id: sent(CAUSATION_ID, is_plain_id),
+        traceparent: sent(TRACEPARENT, is_traceparent),
+        request_id,
+    }
 }
 
 /// Every line that is written while the request is worked on carries these.
-fn span_of(request: &Request) -> Span {
-    let context = request.extensions().get::<Context>();
-    let caller = request.extensions().get::<Caller>();
+fn span_of(context: &Context, caller: &Caller) -> Span {
     tracing::info_span!(
         "request",
-        request_id = context.map(|context| context.request_id.as_str()),
-        correlation_id = context.and_then(|context| context.correlation_id.as_deref()),
-        tenant = caller.map(|caller| caller.tenant.as_str()),
+        request_id = context.request_id.as_str(),
+        correlation_id = context.correlation_id.as_deref(),
+        tenant = caller.tenant.as_str(),
     )
-}
-
-/// What was asked for, beside its answer: the layer that writes the line sees only that.
-#[derive(Debug, Clone)]
-struct Asked {
-    method: Method,
-    route: Option<MatchedPath>,
-}
-
-/// Turns what a handler or a layer refuses into a problem document.
-async fn finish(request: Request, next: Next) -> Response {
-    let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let id = request.extensions().get::<RequestId>().cloned();
-    let handled = match one_host(&request) {
-        Ok(()) => next.run(request).await,
-        Err(detail) => HttpError::new(ProblemCode::MalformedRequest, detail).into_response(),
-    };
-    let id = id.as_ref().and_then(|id| id.header_value().to_str().ok()).unwrap_or_default();
-    let mut response = as_document(handled, &method, id);
-    response.extensions_mut().insert(Asked { method, route });
-    response
 }
 
 /// A caller that names no host, or two, means another than it reaches: a proxy before us may have
@@ -159,12 +132,8 @@ fn one_host(request: &Request) -> Result<(), &'static str> {
 }
 
 /// The response, a problem as the document that it is.
-fn as_document(mut response: Response, method: &Method, request_id: &str) -> Response {
-    let problem = match response.extensions_mut().remove::<HttpError>() {
-        Some(HttpError(problem)) => problem,
-        None if response.status() == TIMED_OUT => timed_out(method).0,
-        None => return response,
-    };
+fn as_document(mut response: Response, request_id: &str) -> Response {
+    let Some(HttpError(problem)) = response.extensions_mut().remove() else { return response };
     let allow = response.headers_mut().remove(header::ALLOW);
     let mut document = render(problem, request_id);
     // Set by the router beside a 405.
@@ -174,9 +143,8 @@ fn as_document(mut response: Response, method: &Method, request_id: &str) -> Res
     document
 }
 
-/// A panic is a problem document too, and never ends the connection's task. The process' hook has
-/// written what it said.
-fn panicked(_: Box<dyn Any + Send>) -> Response {
+/// The process' hook has written what it said.
+fn panicked(_: &(dyn Any + Send)) -> Response {
     tracing::error!("the request's handler panicked");
     HttpError::new(ProblemCode::Internal, "the log has the cause").into_response()
 }
@@ -190,10 +158,9 @@ fn timed_out(method: &Method) -> HttpError {
 
 /// The request's one line: at `info` where it failed or was slow, else at `debug`. Nothing of its
 /// body, its query or its ids in the path stands there.
-fn write_line(response: &Response, took: Duration, _: &Span) {
-    let Some(Asked { method, route }) = response.extensions().get() else { return };
-    let route = route.as_ref().map_or("none", MatchedPath::as_str);
-    let status = response.status().as_u16();
+fn write_line(method: &Method, route: Option<&MatchedPath>, status: StatusCode, took: Duration) {
+    let route = route.map_or("none", MatchedPath::as_str);
+    let status = status.as_u16();
     let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     // A refusal is the service at work; a request that was turned away, or that broke, is not.
     if status >= 500 || status == 429 || took > SLOW {

@@ -11,6 +11,9 @@ pub type Schemas = Vec<(String, RefOr<Schema>)>;
 
 /// A JSON object with known fields.
 pub trait Body: Sized {
+    /// Bytes that a request may hold of it.
+    const BYTES_MAX: usize = 1024 * 1024;
+
     /// Takes its fields out of `fields`. None: one of them is wrong, and `fields` has noted which.
     fn take(fields: &mut Fields) -> Option<Self>;
 
@@ -141,11 +144,11 @@ fn sentence(lines: &[&str]) -> String {
 
 /// Declares a body: `name as "nameInJson": Type` for each field, in the order in which what is wrong
 /// is reported. Doc comments are the descriptions in the published schemas. `..name: Type` takes in
-/// the fields of another body. Its name in the OpenAPI document is that of the type without `Body`.
+/// the fields of another body; `of 4 MiB` behind the name is how large a request may be. Its name in the OpenAPI document is that of the type without `Body`.
 macro_rules! body {
     (
         $(#[doc = $about:literal])*
-        pub struct $Body:ident {
+        pub struct $Body:ident $(of $mebibytes:literal MiB)? {
             $($(#[doc = $doc:literal])* $field:ident as $name:literal: $Field:ty,)*
             $(..$part:ident: $Part:ty,)*
         }
@@ -158,6 +161,8 @@ macro_rules! body {
         }
 
         impl $crate::request::Body for $Body {
+            $(const BYTES_MAX: usize = $mebibytes * 1024 * 1024;)?
+
             fn take(fields: &mut $crate::request::Fields) -> Option<Self> {
                 // All of them are read before the first that is wrong ends it: each is reported.
                 $(let $field = fields.take::<$Field>($name);)*

@@ -17,7 +17,7 @@ pub const BULK_MAX: usize = 1000;
 
 body! {
     /// Many operations.
-    pub struct BulkBody {
+    pub struct BulkBody of 4 MiB {
         /// All of them or none; false when left out.
         atomic as "atomic": bool,
         operations as "operations": Operations,
