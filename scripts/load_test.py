@@ -77,7 +77,7 @@ def measure(run, books):
     """Warm-up, then the measurement: the tally, the seconds it took, operations never begun."""
     options, display = run.options, run.display
     operations = plan.Plan(run.seed, options.mix, options.wallets, CENTS_MAX, options.spread)
-    load = drive.Load(options.base_url, options.timeout, operations, books, run.nonce)
+    load = drive.Load(options.base_url, options.timeout, operations, books)
 
     def tick():
         display.progress("%d declined, %d failed, done" % (load.declined, load.failed), load.done)
@@ -140,7 +140,7 @@ def work(run):
     )
     display.line("run %s, seed %d: %s" % (run.run, run.seed, load))
     books = Books(drive.open_wallets(
-        options.base_url, options.timeout, run.run, run.nonce, options.wallets, OPENING_CENTS,
+        options.base_url, options.timeout, run.run, options.wallets, OPENING_CENTS,
         options.workers, lambda: display.progress("opening wallets", 0, options.wallets),
     ))
     tally, elapsed, unsent, late_ms = measure(run, books)

@@ -49,12 +49,12 @@ def work(run):
     )
     at = (options.base_url, options.timeout)
     accounts = drive.open_wallets(
-        *at, run.run, run.nonce, options.wallets, OPENING_CENTS, options.workers,
+        *at, run.run, options.wallets, OPENING_CENTS, options.workers,
         lambda: display.progress("opening wallets", 0, options.wallets),
     )
     books = Books(accounts)
     plan = Plan(run.seed, MIX, options.wallets, CENTS_MAX)
-    load = drive.Load(*at, plan, books, run.nonce, pause=not options.fast)
+    load = drive.Load(*at, plan, books, pause=not options.fast)
 
     def tick():
         text = "%d declined, %d failed, done" % (load.declined, load.failed)

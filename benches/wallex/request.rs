@@ -1,13 +1,16 @@
 //! One request, built once: only wallet ids and keys are rewritten for each operation.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use uuid::Uuid;
 use wallex::cli::loadtest::ask::Draw;
 
 /// Wallets of every database: `w-000000` and up.
 pub const WALLETS: u64 = 1_000;
 pub const WALLET: &str = "{wallet}";
 const KEY: &str = "{key}";
+const KEY_LENGTH: usize = 36;
 
 /// Which wallets operations touch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +96,7 @@ impl Request {
             write_decimal(&mut self.bytes[at + 2..at + 8], number);
         }
         for at in &self.keys {
-            write_hex(&mut self.bytes[*at..at + 16], fresh_key());
+            write_key(&mut self.bytes[*at..at + KEY_LENGTH], fresh_key());
         }
         &self.bytes
     }
@@ -103,8 +106,18 @@ pub fn wallet_text(number: u64) -> String {
     format!("w-{number:06}")
 }
 
+/// A version 7 UUID of now, as callers are told to send them.
+fn key_of(number: u64) -> Uuid {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    Uuid::from_u128((now << 80) | (0x7 << 76) | (0x8 << 60) | u128::from(number))
+}
+
 fn key_text(number: u64) -> String {
-    format!("{number:016x}")
+    key_of(number).to_string()
+}
+
+fn write_key(place: &mut [u8], number: u64) {
+    key_of(number).hyphenated().encode_lower(place);
 }
 
 /// Keys count up from the start of the process: no key is ever used twice.
@@ -117,12 +130,5 @@ fn write_decimal(place: &mut [u8], mut number: u64) {
     for digit in place.iter_mut().rev() {
         *digit = b'0' + (number % 10) as u8;
         number /= 10;
-    }
-}
-
-fn write_hex(place: &mut [u8], mut number: u64) {
-    for digit in place.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(number & 15) as usize];
-        number >>= 4;
     }
 }

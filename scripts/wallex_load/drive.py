@@ -10,7 +10,7 @@ import threading
 import time
 
 from .books import Account
-from .client import Client, Unknown, Unreachable
+from .client import Client, Unknown, Unreachable, fresh_key
 from .plan import amount
 from .tally import APPLIED, DECLINED, FAILED, Tally
 
@@ -57,13 +57,11 @@ class Source:
 class Load:
     """What all workers share."""
 
-    def __init__(self, base_url, timeout_s, plan, books, nonce, pause=False):
+    def __init__(self, base_url, timeout_s, plan, books, pause=False):
         self.base_url = base_url
         self.timeout_s = timeout_s
         self.plan = plan
         self.books = books
-        # Begins every key of this process: a second run over the same wallets is no replay.
-        self.nonce = nonce
         self.pause = pause
         self.done = self.declined = self.failed = 0
 
@@ -103,7 +101,7 @@ class Load:
             fields["toWalletId"] = accounts[operation.other].id
         path = "/wallets/%s/%s" % (accounts[operation.wallet].id, operation.kind)
         try:
-            answer = client.settle(path, fields, "%s-%d" % (self.nonce, number), tally)
+            answer = client.settle(path, fields, fresh_key(), tally)
         except Unknown as error:
             self.books.doubt(operation)
             return FAILED, str(error)
@@ -114,7 +112,7 @@ class Load:
         return (DECLINED, None) if code == "insufficient_funds" else (FAILED, code)
 
 
-def open_wallets(base_url, timeout_s, run, nonce, count, cents, workers, tick):
+def open_wallets(base_url, timeout_s, run, count, cents, workers, tick):
     """Opens wallets `{run}-0` to `{run}-{count - 1}`; those that exist are taken as they are."""
     source, accounts = Source(0, count), [None] * count
 
@@ -123,7 +121,7 @@ def open_wallets(base_url, timeout_s, run, nonce, count, cents, workers, tick):
         next_one = source.take()
         while next_one is not None:
             number = next_one[0]
-            accounts[number] = _open(client, run, nonce, number, cents)
+            accounts[number] = _open(client, run, number, cents)
             next_one = source.take()
         client.close()
 
@@ -133,10 +131,10 @@ def open_wallets(base_url, timeout_s, run, nonce, count, cents, workers, tick):
     return accounts
 
 
-def _open(client, run, nonce, number, cents):
+def _open(client, run, number, cents):
     wallet_id = "%s-%d" % (run, number)
     fields = {"walletId": wallet_id, "ownerId": run, "initialBalance": amount(cents)}
-    answer = client.settle("/wallets", fields, "%s-open-%d" % (nonce, number), Tally())
+    answer = client.settle("/wallets", fields, fresh_key(), Tally())
     if answer.status == 201:
         return Account(wallet_id, cents, 1)
     if answer.code() != "wallet_exists":

@@ -77,8 +77,7 @@ class Session:
         self.options = options
         self.display = Display(options.json == "-")
         self.seed = int(time.time()) if options.seed is None else options.seed
-        self.nonce = secrets.token_hex(12)
-        made = "load-%s-%s" % (time.strftime("%Y%m%d-%H%M%S"), self.nonce[:4])
+        made = "load-%s-%s" % (time.strftime("%Y%m%d-%H%M%S"), secrets.token_hex(2))
         self.run = options.check_only or options.run or made
         self.result = {"passed": False, "run": self.run, "seed": self.seed}
 

@@ -131,13 +131,12 @@ async fn load_and_check(args: &LoadtestArgs) -> anyhow::Result<Report> {
     let load = describe(args);
     say(args, &format!("run {run}, seed {seed}: {load}"));
 
-    let accounts = drive::open(&args.url, args.timeout, connections, &run, &nonce, wallets).await?;
+    let accounts = drive::open(&args.url, args.timeout, connections, &run, wallets).await?;
     let load_shared = Arc::new(Load {
         target: args.url.clone(),
         patience: args.timeout,
         connections,
         keys: args.keys,
-        nonce,
         plan: Plan::new(seed, args.mix, args.spread, wallets),
         books: Books::new(accounts),
         progress: Progress::default(),

@@ -9,6 +9,7 @@ use rust_decimal::Decimal;
 use serde::Deserialize;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::ask::Ask;
 use super::books::{self, Account, Books, OPENING_CENTS};
@@ -24,8 +25,6 @@ pub struct Load {
     pub patience: Duration,
     pub connections: usize,
     pub keys: bool,
-    /// Begins every key of this process: a second run over the same wallets is no replay.
-    pub nonce: String,
     pub plan: Plan,
     pub books: Books,
     pub progress: Progress,
@@ -54,14 +53,13 @@ pub async fn open(
     patience: Duration,
     connections: usize,
     run: &str,
-    nonce: &str,
     count: u64,
 ) -> anyhow::Result<Vec<Account>> {
     let next = Arc::new(AtomicU64::new(0));
     let mut workers = JoinSet::new();
     for _ in 0..connections {
         let (mut client, next) = (Client::new(target.clone(), patience), Arc::clone(&next));
-        let (run, nonce) = (run.to_owned(), nonce.to_owned());
+        let run = run.to_owned();
         workers.spawn(async move {
             let mut opened = Vec::new();
             loop {
@@ -69,7 +67,7 @@ pub async fn open(
                 if number >= count {
                     return Ok(opened);
                 }
-                opened.push((number, open_one(&mut client, &run, &nonce, number).await?));
+                opened.push((number, open_one(&mut client, &run, number).await?));
             }
         });
     }
@@ -82,13 +80,8 @@ pub async fn open(
     Ok(accounts.into_iter().map(|(_, account)| account).collect())
 }
 
-async fn open_one(
-    client: &mut Client,
-    run: &str,
-    nonce: &str,
-    number: u64,
-) -> anyhow::Result<Account> {
-    let (id, key) = (format!("{run}-{number}"), format!("{nonce}-open-{number}"));
+async fn open_one(client: &mut Client, run: &str, number: u64) -> anyhow::Result<Account> {
+    let (id, key) = (format!("{run}-{number}"), fresh_key());
     let opened = Ask::Create { wallet: id.clone(), amount: OPENING_CENTS };
     let (path, body) = opened.request(Some(run));
     let answer = settle(client, &mut Tally::default(), &path, Some(&key), &body).await;
@@ -147,7 +140,7 @@ async fn work(load: Arc<Load>, source: Arc<Source>) -> Tally {
     let mut tally = Tally::default();
     while let Some((number, intended)) = source.take().await {
         let operation = load.plan.operation(number);
-        let outcome = perform(&load, &mut client, &mut tally, number, &operation).await;
+        let outcome = perform(&load, &mut client, &mut tally, &operation).await;
         tally.record(operation.kind, &outcome, intended.elapsed());
         load.progress.operations.fetch_add(1, Ordering::Relaxed);
         match outcome {
@@ -171,16 +164,20 @@ async fn perform(
     load: &Load,
     client: &mut Client,
     tally: &mut Tally,
-    number: u64,
     operation: &Operation,
 ) -> Outcome {
     let id = |number| load.books.account(number).map_or_else(String::new, |a| a.id.clone());
     let (path, body) = operation.ask(id).request(None);
-    let key = load.keys.then(|| format!("{}-{number}", load.nonce));
+    let key = load.keys.then(fresh_key);
     match settle(client, tally, &path, key.as_deref(), &body).await {
         Ok(answer) => judge(&answer),
         Err(cause) => Outcome::Unknown(cause),
     }
+}
+
+/// Version 7: the service lays such keys by their time, which costs it a fraction of a random place.
+fn fresh_key() -> String {
+    Uuid::now_v7().to_string()
 }
 
 fn judge(answer: &Answer) -> Outcome {
