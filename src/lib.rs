@@ -26,6 +26,7 @@ pub mod http;
 pub mod inbound;
 pub mod instance;
 pub mod kafka;
+pub mod partitions;
 pub mod projector;
 pub mod publisher;
 pub mod registry;

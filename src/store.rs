@@ -17,6 +17,7 @@ pub mod lag;
 pub mod leases;
 pub mod outbox;
 pub mod parked;
+pub mod partitions;
 pub mod projected;
 pub mod read_model;
 pub mod rebuild;

@@ -8,6 +8,7 @@
 //! | `signals` | notifies the others of commits here | |
 //! | `snapshots`, `gauges` | measure what only the clock shows | |
 //! | `retention` | purges what has done its service | |
+//! | `partitions` | makes tables' partitions ahead of time, drops old ones | |
 //! | `dead letters` | sends them to their topic and back, counts them | |
 //! | each projector | brings events into its tables | |
 //! | `kafka watch` | asks the cluster who it is: health, and the breaker's probe | Kafka |
@@ -31,6 +32,7 @@ use super::{topic_health, watch};
 use crate::background::task::{self, Task};
 use crate::dead_letters::{self, DeadLetters};
 use crate::execute::Executor;
+use crate::partitions::Partitions;
 use crate::projector::Projection;
 use crate::republisher::Republisher;
 use crate::retention::Retention;
@@ -60,6 +62,7 @@ pub(super) fn all(
         repeated(s, snapshots::Snapshots::new(s.pools.health.clone())),
         repeated(s, gauges::Gauges::new(metrics, executor.queue(), s.status.clone())),
         repeated(s, retention(s)),
+        repeated(s, Partitions::new(s.pools.upkeep.clone(), s.settings.retention.clone())),
         repeated(s, dead_letters(s)),
     ];
     for projection in Projection::ALL {

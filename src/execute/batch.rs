@@ -10,7 +10,7 @@ use super::known_keys::{KnownKeys, versions_of};
 use super::{Operation, QueuedRequest, Request, Shared};
 use crate::answer::Outcomes;
 use crate::store::commands::{
-    BatchStart, Loaded, Locking, batch_claim, batch_start, wallets_at, wallets_existing,
+    BatchStart, KeyPlace, Loaded, Locking, batch_claim, batch_start, wallets_at, wallets_existing,
     write_batch,
 };
 use crate::store::{self, Connection};
@@ -191,10 +191,12 @@ fn wallets_of(requests: &[QueuedRequest]) -> Vec<(&TenantId, &WalletId)> {
     wallets
 }
 
-/// The scopes of all keys that the batch may write.
-fn keys_of(requests: &[QueuedRequest]) -> Vec<(&TenantId, &[u8])> {
+/// The places of all keys that the batch may write.
+fn keys_of(requests: &[QueuedRequest]) -> Vec<KeyPlace<'_>> {
     let requests = requests.iter().map(|queued| &queued.request);
     requests
-        .flat_map(|request| request.keys().map(|key| (&request.tenant, &key.scope[..])))
+        .flat_map(|request| {
+            request.keys().map(|key| (&request.tenant, &key.scope[..], key.keyed_at))
+        })
         .collect()
 }

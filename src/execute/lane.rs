@@ -18,8 +18,8 @@ use crate::store::{self, Blame, Class};
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Times a batch is tried when others are in its way.
 const ATTEMPTS: usize = 3;
-/// The index that a key is reserved in.
-const KEYS_INDEX: &str = "idempotency_keys_pkey";
+/// How the indexes begin that a key is reserved in: one for each partition of the table.
+const KEYS_INDEXES: &str = "idempotency_keys";
 /// A batch that Postgres has left unanswered for this long is not tried again.
 const POSTGRES_SILENT_MAX: Duration = Duration::from_secs(2);
 
@@ -116,7 +116,7 @@ pub(super) fn run_batch<'a>(
             failure = match error.class() {
                 // Another instance is about to commit under the key of one of them: no other queued has
                 // to wait for that any longer.
-                Class::Conflict if is_lock_timeout(&error) && error.waited_for(KEYS_INDEX) => {
+                Class::Conflict if is_lock_timeout(&error) && error.waited_for(KEYS_INDEXES) => {
                     return match requests.len() {
                         1 => fail_all(requests, &Failure::KeyInFlight),
                         _ => one_by_one(shared, session, requests).await,

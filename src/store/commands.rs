@@ -11,7 +11,8 @@ mod write;
 pub use answers::{StoredAnswer, StoredKey, StoredKeys};
 pub(in crate::store) use read::wallet_of;
 pub use read::{
-    BatchStart, Loaded, WalletsAtVersion, batch_claim, batch_start, wallets_at, wallets_existing,
+    BatchStart, KeyPlace, Loaded, WalletsAtVersion, batch_claim, batch_start, wallets_at,
+    wallets_existing,
 };
 pub use write::{KeyWrite, WalletWrite, Writes, write_batch};
 

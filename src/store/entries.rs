@@ -85,7 +85,8 @@ const COLUMNS: &str = "id, wallet_id, transaction_type, amount, currency, balanc
 const NEWEST_FIRST: &str = " order by created_at desc, event_id desc";
 const OF_TENANT: &str = " from postings where tenant_id = ";
 
-/// Adds postings. Those of an event that is in the books already are left as they are.
+/// Adds postings. Those of an event that is in the books already are left as they are: its month's unique index
+/// has them, and no index of the whole table.
 pub async fn insert(connection: &mut Connection, postings: &[(&Event, Posting)]) -> Result<()> {
     macro_rules! column {
         (|$event:ident, $posting:ident| $value:expr) => {
@@ -100,7 +101,7 @@ pub async fn insert(connection: &mut Connection, postings: &[(&Event, Posting)])
              $6::uuid[], $7::uuid[], $8::timestamptz[], $9::text[], $10::text[], $11::numeric[], \
              $12::text[], $13::text[], $14::text[], $15::numeric[], $16::numeric[], $17::text[], \
              $18::text[], $19::json[]) p \
-         on conflict (tenant_id, wallet_id, version, pair) do nothing",
+         on conflict do nothing",
     )
     .bind(column!(|event, _p| event.tenant.as_str()))
     .bind(column!(|event, _p| event.wallet_id.as_str()))

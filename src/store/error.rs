@@ -185,13 +185,13 @@ impl Error {
         self.sqlstate().as_deref() == Some("23505") && self.constraint() == Some(constraint)
     }
 
-    /// Whether it came while an entry of this index was waited for.
-    pub fn waited_for(&self, index: &str) -> bool {
+    /// Whether it came while an entry of an index was waited for, or a row of a table, whose name begins so.
+    pub fn waited_for(&self, prefix: &str) -> bool {
         let error = self.0.as_database_error();
         let error = error.and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
         let place = error.and_then(PgDatabaseError::r#where).unwrap_or_default();
         // Postgres speaks its own language around the name.
-        place.contains(&format!("\"{index}\""))
+        place.contains(&format!("\"{prefix}"))
     }
 
     /// A server that stays silent is as good as away.

@@ -203,23 +203,25 @@ pub async fn mark_processed(
                         where v.tenant_id = l.tenant_id and v.projector = p.projector \
                           and v.wallet_id = u.wallet_id), 0)) p) e \
             where e.waits = 0 and e.places is not null), \
-         free as materialized (select a.*, o.row from applied a cross join lateral ( \
-            select ctid as row from outbox_batches where tenant_id = a.tenant_id and id = a.id \
-              and part = a.part and processed_at is null for no key update skip locked) o), \
+         free as materialized (select a.places, a.events, o.* from applied a cross join lateral ( \
+            select * from outbox_batches where tenant_id = a.tenant_id and id = a.id \
+              and part = a.part and processed_at is null limit 1 for no key update skip locked) o), \
          rest as (insert into outbox_batches (tenant_id, id, part, topic, partition, created_at, \
                 wallets, versions) overriding system value \
-            select b.tenant_id, b.id, (select max(part) + 1 from outbox_batches \
-                    where tenant_id = b.tenant_id and id = b.id), b.topic, b.partition, b.created_at, \
-                outbox_without(b.wallets, f.places), outbox_without(b.versions, f.places) \
-            from free f cross join lateral (select * from outbox_batches \
-                where tenant_id = f.tenant_id and id = f.id and part = f.part limit 1) b \
-            where cardinality(f.places) < f.events), \
-         marked as (update outbox_batches b set processed_at = clock_timestamp(), \
-                wallets = case when cardinality(f.places) = f.events then b.wallets else \
-                    outbox_at(b.wallets, f.places) end, \
-                versions = case when cardinality(f.places) = f.events then b.versions else \
-                    outbox_at(b.versions, f.places) end \
-            from free f where b.ctid = f.row \
+            select f.tenant_id, f.id, (select max(part) + 1 from outbox_batches \
+                    where tenant_id = f.tenant_id and id = f.id), f.topic, f.partition, f.created_at, \
+                outbox_without(f.wallets, f.places), outbox_without(f.versions, f.places) \
+            from free f where cardinality(f.places) < f.events), \
+         marked as (insert into outbox_batches as b (tenant_id, id, part, topic, partition, \
+                created_at, wallets, versions) overriding system value \
+            select f.tenant_id, f.id, f.part, f.topic, f.partition, f.created_at, \
+                case when cardinality(f.places) = f.events then f.wallets else \
+                    outbox_at(f.wallets, f.places) end, \
+                case when cardinality(f.places) = f.events then f.versions else \
+                    outbox_at(f.versions, f.places) end from free f \
+            on conflict on constraint outbox_batches_pkey do update \
+            set processed_at = clock_timestamp(), wallets = excluded.wallets, \
+                versions = excluded.versions \
             returning b.partition, cardinality(b.versions) as events) \
          select a.partition, (select max(l.id) from looked l where l.partition = a.partition) \
                 as last_id, coalesce((select sum(m.events) from marked m \

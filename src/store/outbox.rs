@@ -130,7 +130,8 @@ pub async fn claim(
     limit: i64,
 ) -> Result<Vec<OutboxRow>> {
     // Shaped to be linear whatever the planner believes: the blocked wallets are read once, and the
-    // limit on the look-up of the event keeps it from scanning all events. "offset 0" has each batch
+    // limit on the look-up of the event keeps it from scanning all events. The batch's time, which is that of
+    // its events, says in which month they lie. "offset 0" has each batch
     // counted once, and the last batch is taken whole, so that one larger than the limit passes.
     let mut rows: Vec<OutboxRow> = sqlx::query_as(
         "with refused as materialized ( \
@@ -149,8 +150,8 @@ pub async fn claim(
              e.created_at \
          from unnest($2::integer[]) as wanted(partition) \
          cross join lateral ( \
-             select b.tenant_id, b.id, b.part, b.partition, cardinality(b.versions) as events, \
-                 u.wallet_id, u.version, u.place \
+             select b.tenant_id, b.id, b.part, b.partition, b.created_at, \
+                 cardinality(b.versions) as events, u.wallet_id, u.version, u.place \
              from ( \
                  select counted.*, sum(counted.free) over (order by counted.id, counted.part) \
                      - counted.free as before \
@@ -174,7 +175,7 @@ pub async fn claim(
          cross join lateral ( \
              select * from events \
              where tenant_id = o.tenant_id and wallet_id = o.wallet_id \
-               and version = o.version limit 1) e",
+               and version = o.version and created_at = o.created_at limit 1) e",
     )
     .bind(topic)
     .bind(partitions)

@@ -39,7 +39,7 @@ pub async fn lock(connection: &mut Connection) -> Result<bool> {
 /// How far the outbox was walked: tenant, batch and part.
 pub type BatchKey = (String, i64, i16);
 
-/// Deletes batches of the outbox that were processed longer ago than `age`, among the next `limit` behind
+/// Deletes batches of the outbox's first partition (`partitions`) that were processed longer ago than `age`, among the next `limit` behind
 /// `after`, and moves their tenants' purge marks with them. Counts their events as purged.
 pub async fn outbox(
     connection: &mut Connection,
@@ -50,14 +50,16 @@ pub async fn outbox(
     let step: PurgedBatches = sqlx::query_as(
         "with looked as materialized ( \
             select tenant_id, id, part, created_at, processed_at from outbox_batches \
-            where (tenant_id, id, part) > ($1, $2, $5) order by tenant_id, id, part limit $4), \
+            where (tenant_id, id, part) > ($1, $2, $5) and id < 1099511627776 \
+            order by tenant_id, id, part limit $4), \
          old as (select tenant_id, id, part from looked \
             where processed_at < clock_timestamp() - $3 * interval '1 ms'), \
          free as materialized (select o.row from old cross join lateral ( \
             select ctid as row from outbox_batches where tenant_id = old.tenant_id \
-              and id = old.id and part = old.part for update skip locked) o), \
-         purged as (delete from outbox_batches o using free f where o.ctid = f.row \
-            returning o.tenant_id, o.created_at, o.published, cardinality(o.versions) as events), \
+              and id = old.id and part = old.part and id < 1099511627776 \
+            for update skip locked) o), \
+         purged as (delete from outbox_batches o using free f \
+            where o.ctid = f.row and o.id < 1099511627776 returning o.tenant_id, o.created_at, o.published, cardinality(o.versions) as events), \
          marked as (insert into outbox_purges as mark (tenant_id, purged_through, unpublished_from) \
             select tenant_id, max(created_at), min(created_at) filter (where not published) \
             from purged group by tenant_id order by tenant_id \
@@ -129,7 +131,7 @@ pub async fn batches(connection: &mut Connection, age: Duration, limit: i64) -> 
 }
 
 /// Drops the texts of answers older than `answers`, which are those of refusals and of whole requests, and
-/// keys older than `keys`, among the next `limit` keys behind `after`. The narrow row that stays tells a
+/// keys older than `keys`, among the next `limit` keys that name no time, behind `after`. The narrow row that stays tells a
 /// retry that it had its effect; that of a success is narrow from the start, and is not written again:
 /// its age is judged when it is read.
 pub async fn keys(
@@ -142,12 +144,12 @@ pub async fn keys(
         sqlx::query_as(
             "with looked as materialized ( \
             select tenant_id, scope_hash, created_at, answer is not null as kept \
-            from idempotency_keys where (tenant_id, scope_hash) > ($1, $2) \
+            from idempotency_keys_other where (tenant_id, scope_hash) > ($1, $2) \
             order by tenant_id, scope_hash limit $5), \
-         purged as (delete from idempotency_keys k using looked l \
+         purged as (delete from idempotency_keys_other k using looked l \
             where k.tenant_id = l.tenant_id and k.scope_hash = l.scope_hash \
               and l.created_at < clock_timestamp() - $4 * interval '1 ms' returning 1), \
-         dropped as (update idempotency_keys k set status = null, answer = null from looked l \
+         dropped as (update idempotency_keys_other k set status = null, answer = null from looked l \
             where k.tenant_id = l.tenant_id and k.scope_hash = l.scope_hash \
               and l.kept and l.created_at < clock_timestamp() - $3 * interval '1 ms' \
               and l.created_at >= clock_timestamp() - $4 * interval '1 ms' returning 1) \

@@ -41,6 +41,7 @@ mod logs;
 mod migrations;
 mod openapi;
 mod outbox;
+mod partitions;
 mod producing;
 mod projectors;
 mod rebuild;

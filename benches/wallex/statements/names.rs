@@ -32,14 +32,15 @@ impl Side {
 pub const OURS: &str = "/* bench */";
 
 /// Tables that came in the place of others go by the name of those.
-const SUCCEEDED: [(&str, &str); 3] = [
+const SUCCEEDED: [(&str, &str); 4] = [
+    ("idempotency_keys_other", "idempotency_keys"),
     ("outbox_batches", "outbox"),
     ("postings", "ledger_entries"),
     ("projected_wallets", "projected_versions"),
 ];
 
 /// Statements by some of what they do; the first that fits counts.
-const KNOWN: [(&[&str], &str, Side); 22] = [
+const KNOWN: [(&[&str], &str, Side); 24] = [
     (&["insert events", "update wallets"], "write", Side::Commands),
     (&["insert command_batches", "lock", "read wallets"], "claim+lock", Side::Commands),
     (&["insert command_batches"], "claim", Side::Commands),
@@ -49,7 +50,9 @@ const KNOWN: [(&[&str], &str, Side); 22] = [
     (&["delete command_batches"], "purge batches", Side::Deferred),
     (&["delete dead_letters"], "purge letters", Side::Deferred),
     (&["update outbox", "update partition_leases"], "outbox mark", Side::Pipeline),
+    (&["insert outbox", "update partition_leases"], "outbox mark", Side::Pipeline),
     (&["update outbox", "read projected_versions"], "outbox mark, without Kafka", Side::Pipeline),
+    (&["insert outbox", "read projected_versions"], "outbox mark, without Kafka", Side::Pipeline),
     (&["read outbox", "read events", "read projector_checkpoints"], "feed walk", Side::Pipeline),
     (&["read outbox", "read events", "payload"], "outbox claim", Side::Pipeline),
     (&["read outbox", "recursive"], "outbox backlog", Side::Pipeline),

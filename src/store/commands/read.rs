@@ -25,6 +25,9 @@ pub struct BatchStart {
     pub tenants: HashMap<TenantId, Loaded>,
 }
 
+/// Where a key is looked for: its tenant, its scope, and the time that it names, if it names one.
+pub type KeyPlace<'a> = (&'a TenantId, &'a [u8], Option<DateTime<Utc>>);
+
 /// What was found of one tenant.
 #[derive(Debug, Default)]
 pub struct Loaded {
@@ -50,7 +53,8 @@ pub async fn batch_claim(connection: &mut Connection, id: Uuid) -> Result<()> {
 ///
 /// The parts run in this order, so the clock is read under the locks. The keys are read as of the
 /// statement's begin: a twin that commits while a wallet is waited for is not seen, and meets the
-/// key's unique index instead, which has the batch run again. Whatever else a command needs is read
+/// key's unique index instead, which has the batch run again. A key that names its time is looked for where such
+/// keys lie; one that may have been stored before they did, where all others are, too. Whatever else a command needs is read
 /// by statements after this one, under the locks.
 ///
 /// A first answer that is older than `answers` is told as dropped: no key is written again to forget it.
@@ -58,7 +62,7 @@ pub async fn batch_start(
     connection: &mut Connection,
     id: Uuid,
     wallets: &[(&TenantId, &WalletId)],
-    keys: &[(&TenantId, &[u8])],
+    keys: &[KeyPlace<'_>],
     answers: Duration,
     locking: Locking,
 ) -> Result<BatchStart> {
@@ -89,11 +93,19 @@ pub async fn batch_start(
                      k.other_versions, k.wallet_id, ",
                 server!(),
                 " from (select 1) as always left join ( \
-                     unnest($4::text[], $5::bytea[]) as wanted(tenant, scope) cross join lateral ( \
-                         select tenant_id, scope_hash, fingerprint, transaction_id, status, answer, \
+                     unnest($4::text[], $5::bytea[], $7::timestamptz[]) \
+                         as wanted(tenant, scope, keyed_at) cross join lateral ( \
+                         (select tenant_id, scope_hash, fingerprint, transaction_id, status, answer, \
                              version, other_versions, wallet_id, created_at from idempotency_keys \
-                         where tenant_id = wanted.tenant and scope_hash = wanted.scope limit 1) k) \
-                     on true"
+                         where keyed_at = coalesce(wanted.keyed_at, '-infinity') \
+                             and tenant_id = wanted.tenant and scope_hash = wanted.scope limit 1) \
+                         union all \
+                         (select tenant_id, scope_hash, fingerprint, transaction_id, status, answer, \
+                             version, other_versions, wallet_id, created_at from idempotency_keys \
+                         where wanted.keyed_at < keys_were_unsorted_before() \
+                             and keyed_at = '-infinity' \
+                             and tenant_id = wanted.tenant and scope_hash = wanted.scope limit 1) \
+                         limit 1) k) on true"
             )
         };
     }
@@ -105,9 +117,10 @@ pub async fn batch_start(
         .bind(id)
         .bind(wallets.iter().map(|(tenant, _)| tenant.as_str()).collect::<Vec<_>>())
         .bind(wallets.iter().map(|(_, id)| id.as_str()).collect::<Vec<_>>())
-        .bind(keys.iter().map(|(tenant, _)| tenant.as_str()).collect::<Vec<_>>())
-        .bind(keys.iter().map(|(_, scope)| *scope).collect::<Vec<_>>())
+        .bind(keys.iter().map(|(tenant, ..)| tenant.as_str()).collect::<Vec<_>>())
+        .bind(keys.iter().map(|(_, scope, _)| *scope).collect::<Vec<_>>())
         .bind(millis(answers))
+        .bind(keys.iter().map(|(.., keyed_at)| *keyed_at).collect::<Vec<_>>())
         .fetch_all(connection)
         .await?;
     started(&rows)

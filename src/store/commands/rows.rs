@@ -38,6 +38,8 @@ struct Column {
     array: Placeholder,
     /// The type that it is stored as, where that is another one.
     stored_as: Option<&'static str>,
+    /// What is stored in place of null.
+    or: Option<&'static str>,
 }
 
 impl Parameters {
@@ -79,7 +81,7 @@ impl<'r, R> Rows<'r, R> {
     {
         let values: Vec<T> = self.rows.iter().map(of).collect();
         let array = parameters.value(values)?;
-        self.columns.0.push(Column { name, kind, array, stored_as: None });
+        self.columns.0.push(Column { name, kind, array, stored_as: None, or: None });
         Ok(self)
     }
 
@@ -89,6 +91,13 @@ impl<'r, R> Rows<'r, R> {
             column.stored_as = Some(kind);
         }
         self
+    }
+
+    /// Stores a value, as SQL has it, where the column that was added last is null.
+    pub fn or(&mut self, value: &'static str) {
+        if let Some(column) = self.columns.0.last_mut() {
+            column.or = Some(value);
+        }
     }
 
     pub fn into_columns(self) -> Columns {
@@ -139,9 +148,10 @@ impl Column {
     }
 
     fn value(&self) -> String {
-        match self.stored_as {
-            Some(kind) => format!("{}::{kind}", self.name),
-            None => self.name.to_owned(),
+        match (self.stored_as, self.or) {
+            (Some(kind), _) => format!("{}::{kind}", self.name),
+            (None, Some(value)) => format!("coalesce({}, {value})", self.name),
+            (None, None) => self.name.to_owned(),
         }
     }
 }

@@ -19,6 +19,8 @@ const OUTBOX_BATCH_MAX: usize = 1000;
 pub struct KeyWrite {
     pub tenant: TenantId,
     pub scope: [u8; 16],
+    /// The time that a version 7 UUID names: its row lies with those of that month.
+    pub keyed_at: Option<DateTime<Utc>>,
     pub fingerprint: [u8; 16],
     pub transaction_id: Uuid,
     pub answer: StoredAnswer,
@@ -143,6 +145,7 @@ fn keyed(
     let mut rows = Rows::new(keys);
     rows.column(p, ("tenant_id", "text"), |k| k.tenant.as_str())?;
     rows.column(p, ("scope_hash", "bytea"), |k| &k.scope[..])?;
+    rows.column(p, ("keyed_at", "timestamptz"), |k| k.keyed_at)?.or("'-infinity'");
     rows.column(p, ("fingerprint", "bytea"), |k| &k.fingerprint[..])?;
     rows.column(p, ("transaction_id", "uuid"), |k| k.transaction_id)?;
     rows.column(p, ("status", "int2"), |k| k.answer.status())?;

@@ -45,9 +45,10 @@ pub async fn mark(pool: &Pool, leased: &Leased, marks: &[Mark]) -> Result<Vec<i3
     let refused =
         || marks.iter().flat_map(|mark| mark.refused.iter().map(|of| (mark.partition, of)));
     let (tenants, wallets) = columns(refused().map(|(_, (wallet, _))| wallet));
-    // No "processed_at is null" here: on a table without statistics the planner takes the partial
-    // index for empty, and scans the whole backlog for each batch. Nor a join by the key: planned while the
-    // table is empty, it would compare every batch with every mark. A row that is locked keeps its ctid.
+    // Written as an insert that meets its row: it finds that by the key, in the one partition that has it. An update
+    // by a join, planned while the table is empty, would compare every batch with every mark. No "processed_at is
+    // null" in the look-up: on a table without statistics the planner takes the partial index for empty, and
+    // scans the whole backlog for each batch.
     Ok(sqlx::query_scalar(
         "with fenced as materialized ( \
              select held.partition, given.last_offset \
@@ -76,22 +77,22 @@ pub async fn mark(pool: &Pool, leased: &Leased, marks: &[Mark]) -> Result<Vec<i3
              from given cross join lateral (select * from outbox_batches \
                  where tenant_id = given.tenant_id and id = given.id and part = given.part limit 1) b \
              where given.places is not null and cardinality(b.versions) = given.events), \
-         marked as (update outbox_batches sent \
-             set processed_at = coalesce(sent.processed_at, clock_timestamp()), published = true, \
-                 wallets = case when given.places is null then sent.wallets \
-                     else outbox_at(sent.wallets, given.places) end, \
-                 versions = case when given.places is null then sent.versions \
-                     else outbox_at(sent.versions, given.places) end \
-             from (select given.*, found.row from given cross join lateral ( \
-                 select ctid as row from outbox_batches where tenant_id = given.tenant_id \
-                     and id = given.id and part = given.part for no key update) found) given \
-             where sent.ctid = given.row and cardinality(sent.versions) = given.events), \
+         marked as (insert into outbox_batches as sent (tenant_id, id, part, topic, partition, \
+                 created_at, wallets, versions) overriding system value \
+             select b.tenant_id, b.id, b.part, b.topic, b.partition, b.created_at, \
+                 case when places is null then b.wallets else outbox_at(b.wallets, places) end, \
+                 case when places is null then b.versions else outbox_at(b.versions, places) end \
+             from given cross join lateral (select * from outbox_batches \
+                 where tenant_id = given.tenant_id and id = given.id and part = given.part \
+                 limit 1 for no key update) b where cardinality(b.versions) = given.events \
+             on conflict on constraint outbox_batches_pkey do update set published = true, \
+                 processed_at = coalesce(sent.processed_at, clock_timestamp()), \
+                 wallets = excluded.wallets, versions = excluded.versions), \
          taken as (delete from outbox_refusals known \
              using unnest($13::integer[], $14::text[], $15::text[], $16::bigint[]) \
                  as now(partition, tenant_id, wallet_id, version) \
              where known.tenant_id = now.tenant_id and known.wallet_id = now.wallet_id \
-               and known.version = now.version \
-               and now.partition in (select partition from fenced)) \
+               and known.version = now.version and now.partition in (select partition from fenced)) \
          select partition from fenced",
     )
     .bind(&leased.tenant)

@@ -59,9 +59,13 @@ async fn the_view_is_asked_by_the_indexes_of_the_postings_and_no_leg_too_many() 
              gen_random_uuid(), now() + n * interval '1 ms', 'CREDIT', 'CREDIT', 1, 'USD', \
              'external', 0, 1, 'r' || n / 2 from generate_series(0, 99999) n; analyze postings";
     books.pool.execute(fill).await.unwrap();
+    // A leg is looked for in each month: none of these knows the time.
+    let months = "select count(*) from table_partitions where parent = 'postings'";
+    let months = usize::try_from(books.count(months).await).unwrap();
     let mut session = books.pool.acquire().await.unwrap();
     let role = "set role wallex_app; set wallex.tenant = 'default'; \
-         set plan_cache_mode = force_generic_plan; set jit = off";
+         set plan_cache_mode = force_generic_plan; set jit = off; set enable_seqscan = off; \
+         set enable_bitmapscan = off";
     session.execute(role).await.unwrap();
     let of_wallet = "select * from ledger_entries where tenant_id = $1 and wallet_id = $2";
     let own = "select * from ledger_entries where tenant_id = $1 and wallet_id is not null";
@@ -71,49 +75,55 @@ async fn the_view_is_asked_by_the_indexes_of_the_postings_and_no_leg_too_many() 
             "a wallet's page",
             "text, text, bigint",
             format!("{of_wallet} and version < $3 order by version desc limit 50"),
-            "Index Scan Backward using postings_pkey",
+            "_pkey on postings",
             1,
         ),
         (
             "a wallet's sums",
             "text, text",
             of_wallet.replace('*', "sum(amount)"),
-            "postings_pkey",
+            "_pkey on postings",
             1,
         ),
         (
             "a reference",
             "text, text",
             format!("{own} and reference_id = $2"),
-            "postings_reference",
+            "_reference_id_idx on postings",
             1,
         ),
         (
             "a reference, both legs",
             "text, text",
             format!("{all} and reference_id = $2"),
-            "postings_reference",
+            "_reference_id_idx on postings",
             2,
         ),
         (
             "the newest",
             "text",
             format!("{own} order by created_at desc, event_id desc limit 50"),
-            "Index Scan Backward using postings_recent",
+            "_created_at_event_id_idx on postings",
             1,
         ),
         (
             "the newest, both legs",
             "text",
             format!("{all} order by created_at desc, event_id desc limit 50"),
-            "Index Scan Backward using postings_recent",
+            "_created_at_event_id_idx on postings",
             2,
         ),
     ] {
         let plan = plan(&mut session, types, &question).await;
         println!("{name}:\n{plan}\n");
         let scans = plan.matches(" on postings").count();
-        assert!(plan.contains(index) && scans == legs, "{name}: {index}, {legs} legs\n{plan}");
+        let is_backward = plan.matches("Index Scan Backward").count() == scans;
+        let ordered = question.contains("order by");
+        assert!(!ordered || (is_backward && !plan.contains("->  Sort")), "{name}: {plan}");
+        assert!(
+            plan.contains(index) && scans == legs * months,
+            "{name}: {index}, {legs} legs\n{plan}"
+        );
         assert!(!plan.contains("Seq Scan"), "{name}: {plan}");
     }
 }

@@ -79,6 +79,11 @@ impl Setup {
         Self { variables, postgres_url, database: name, limits: None }
     }
 
+    /// The owner's way to the database, which is there and empty.
+    pub fn postgres_url(&self) -> &str {
+        &self.postgres_url
+    }
+
     pub fn with(mut self, name: &str, value: impl ToString) -> Self {
         self.variables.insert(name.to_owned(), value.to_string());
         self
