@@ -39,6 +39,7 @@ mod leases;
 mod load_tools;
 mod logs;
 mod migrations;
+mod model;
 mod openapi;
 mod outbox;
 mod partitions;
