@@ -17,7 +17,7 @@ def issue(world, step, at):
     expires = at + int(step["expiresIn"]) * 1000 if "expiresIn" in step else step.get("expiresAt")
     rules.need(expires is None or expires > at, "invalid_value")
     rules.stop(form=True)
-    (wallet,) = world.lock(at, step["wallet"])
+    (wallet,) = world.lock(at, step["wallet"], expected=step.get("ifMatch"))
     world.at_version(rules, wallet, step.get("ifMatch"))
     world.may_be_paid(rules, wallet)
     amount = world.units(rules, amount, wallet)
@@ -39,7 +39,7 @@ def void(world, step, at):
     rules = Rules()
     rules.need(step.get("reason"), "missing_field")
     rules.stop(form=True)
-    (wallet,) = world.lock(at, step["wallet"])
+    (wallet,) = world.lock(at, step["wallet"], expected=step.get("ifMatch"))
     grant = next((grant for grant in wallet.grants if grant.name == step["grant"]), None)
     if grant is None:
         raise Refused(["grant_not_found"])

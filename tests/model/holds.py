@@ -43,7 +43,7 @@ def place(world, step, at):
         rules.need(most >= amount, "invalid_value")
     expires = expiry(rules, step, at, at + TTL)
     rules.stop(form=True)
-    (wallet, *to) = world.lock(at, step["wallet"], *([step["to"]] if step.get("to") else []))
+    (wallet, *to) = world.lock(at, step["wallet"], *([step["to"]] if step.get("to") else []), expected=step.get("ifMatch"))
     world.at_version(rules, wallet, step.get("ifMatch"))
     world.may_pay(rules, wallet)
     for destination in to:

@@ -43,7 +43,7 @@ def change(world, step, at):
     rules.need(step.get("reason"), "missing_field")
     overdraft = world.amount(rules, step["overdraft"], zero=True) if "overdraft" in step else None
     rules.stop(form=True)
-    (wallet,) = world.lock(at, step["wallet"])
+    (wallet,) = world.lock(at, step["wallet"], expected=step.get("ifMatch"))
     world.at_version(rules, wallet, step.get("ifMatch"))
     for status in ("frozen", "closed"):
         rules.need(wallet.status != status, f"wallet_{status}")

@@ -13,7 +13,7 @@ def change(world, step, at):
     rules = Rules()
     rules.need(step.get("reason"), "missing_field")
     rules.stop(form=True)
-    (wallet,) = world.lock(at, step["wallet"])
+    (wallet,) = world.lock(at, step["wallet"], expected=step.get("ifMatch"))
     world.at_version(rules, wallet, step.get("ifMatch"))
     new = BECOMES[step["do"]]
     rules.need(wallet.status != "closed", "wallet_closed")
@@ -34,7 +34,7 @@ def close(world, step, at):
     rules.need(step.get("reason"), "missing_field")
     rules.need(step.get("sweepTo") != step["wallet"], "same_wallet")
     rules.stop(form=True)
-    wallet, *to = world.lock(at, step["wallet"], *([step["sweepTo"]] if step.get("sweepTo") else []))
+    wallet, *to = world.lock(at, step["wallet"], *([step["sweepTo"]] if step.get("sweepTo") else []), expected=step.get("ifMatch"))
     world.at_version(rules, wallet, step.get("ifMatch"))
     rules.need(wallet.status != "closed", "wallet_closed")
     rules.need(not wallet.open_holds(), "wallet_has_holds")
@@ -59,7 +59,7 @@ def close(world, step, at):
 
 def metadata(world, step, at):
     """`PATCH /wallets/{id}`: replaced whole."""
-    (wallet,) = world.lock(at, step["wallet"])
+    (wallet,) = world.lock(at, step["wallet"], expected=step.get("ifMatch"))
     rules = Rules()
     world.at_version(rules, wallet, step.get("ifMatch"))
     for status in ("frozen", "closed"):

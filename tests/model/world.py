@@ -102,14 +102,20 @@ class World:
 
     # --- wallets under lock ---
 
-    def lock(self, at, *names):
-        """The wallets, after what is due on them; refuses where one is not there."""
+    def lock(self, at, *names, expected=None):
+        """The wallets, after what is due on them; refuses where one is not there, or the first is not at its version."""
         rules = Rules()
         for name in sorted(set(names)):
             if rules.need(name in self.wallets, "wallet_not_found"):
                 self.expire(self.wallets[name], at)
+        there = [self.wallets[name] for name in names if name in self.wallets]
+        if rules.broken:
+            # What is wrong with those that are there may be said first.
+            for wallet in there:
+                self.may_pay(rules, wallet)
+            rules.need(expected is None or not there or there[0].version == expected, "version_mismatch")
         rules.stop()
-        return [self.wallets[name] for name in names]
+        return there
 
     def expire(self, wallet, at):
         """Writes every expiry that is due, the earliest first: exactly at its time, whoever meets it."""
