@@ -18,6 +18,7 @@ use chrono::{DateTime, Utc};
 use crate::background::task::Task;
 use crate::config::RetentionSettings;
 use crate::store::partitions::{self, NamedKey};
+use crate::store::retention::Clock;
 use crate::store::{self, Connection, Pool};
 
 /// Months and days that are there before they begin.
@@ -44,6 +45,7 @@ const MANY: i64 = 40;
 pub struct Partitions {
     pool: Pool,
     settings: RetentionSettings,
+    believed: Clock,
     known: Duration,
     /// How far the walk over texts of answers has come; none: at its beginning.
     texts: Option<NamedKey>,
@@ -68,7 +70,8 @@ type Work<'a> = std::pin::Pin<Box<dyn Future<Output = store::Result<bool>> + Sen
 
 impl Partitions {
     pub fn new(pool: Pool, settings: RetentionSettings) -> Self {
-        Self { pool, settings, known: KNOWN, texts: None, told: HashMap::new() }
+        let (believed, told) = (Clock::default(), HashMap::new());
+        Self { pool, settings, believed, known: KNOWN, texts: None, told }
     }
 
     /// With days that begin as soon as they are there.
@@ -82,8 +85,8 @@ impl Partitions {
         let mut done = Done::default();
         let mut connection = store::acquire(&self.pool).await?;
         let clock = partitions::clock(&mut connection).await?;
-        // What is old is judged by it too, so far.
-        let now = clock;
+        // What is old is judged by a time that does not leap with it.
+        let now = self.believed.look(&mut connection).await?.believed;
         for parent in partitions::BY_MONTH {
             for months in 0..=AHEAD {
                 let made = transaction(&mut connection, &mut done, |connection| {
@@ -107,7 +110,7 @@ impl Partitions {
         let known = self.known;
         done.begun = transaction(&mut connection, &mut done, |connection| {
             Box::pin(async move {
-                Ok(partitions::begin_outbox_day(connection, now, known).await?.is_some())
+                Ok(partitions::begin_outbox_day(connection, clock, known).await?.is_some())
             })
         })
         .await?;

@@ -8,44 +8,55 @@
 //! | `dead_letters` | what is settled, or was replayed and has not failed since | `DEAD_LETTER_RETENTION_DAYS` |
 //! | `command_batches` | ids of batches | an hour |
 //!
-//! `events` and `postings` are kept for ever. Only one instance purges at a time. After each
-//! step comes a pause that is longer than the step: the slower Postgres is, the less is purged.
+//! `events` and `postings` are kept for ever. Each table has a task of its own, at a pace of its own ([`pace`]):
+//! one that is slow, or that fails, holds up no other for longer than a step. Only one instance purges a
+//! table at a time. What is old is told by a time that does not leap with the database's clock ([`clock`]).
 
+mod clock;
+mod pace;
+
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
 
 use crate::background::task::Task;
 use crate::config::RetentionSettings;
-use crate::store::retention::{self as rows, BatchKey, Step};
-use crate::store::{self, Pool};
+use crate::store::retention::{self as rows, BatchKey, Old};
+use crate::store::{self, Connection, Pool};
+use clock::Clock;
+use pace::Pace;
 
-/// Rows looked at in one transaction.
-const ROWS: i64 = 1000;
-/// The pause after a step, in steps.
-const YIELD: u32 = 3;
-const YIELD_MIN: Duration = Duration::from_millis(5);
 /// While another instance is at it.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// Purges the tables of all tenants.
 #[derive(Debug)]
-pub struct Retention {
+pub struct Retention(Vec<Purge>);
+
+/// The purge of one table.
+#[derive(Debug)]
+pub struct Purge {
     pool: Pool,
     settings: RetentionSettings,
-    outbox: Pass<BatchKey>,
-    batches: Pass<()>,
-    keys: Pass<(String, Vec<u8>)>,
-    letters: Pass<i64>,
-}
-
-/// A walk over one table, and when the next one begins.
-#[derive(Debug)]
-struct Pass<K> {
-    table: &'static str,
-    at: Option<K>,
+    walk: Walk,
+    pace: Pace,
+    /// When the next walk begins.
     due: Instant,
+    /// One step of all purges runs at a time: together they take one connection.
+    clock: Arc<Mutex<Clock>>,
 }
 
-/// Rows purged by one [`Retention::step`].
+/// A table, and how far the walk over it has come.
+#[derive(Debug)]
+enum Walk {
+    Outbox(Option<BatchKey>),
+    Batches,
+    Keys(Option<(String, Vec<u8>)>),
+    Letters(Option<i64>),
+}
+
+/// Rows purged by one step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Purged {
     pub outbox: i64,
@@ -55,93 +66,163 @@ pub struct Purged {
     pub letters: i64,
 }
 
+/// What a step found, beside what it purged.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    rows: i64,
+    /// The walk is at its end.
+    young: bool,
+    late: Duration,
+}
+
 impl Retention {
     pub fn new(pool: Pool, settings: RetentionSettings) -> Self {
-        Self {
-            pool,
-            settings,
-            outbox: Pass::new("outbox"),
-            batches: Pass::new("command_batches"),
-            keys: Pass::new("idempotency_keys"),
-            letters: Pass::new("dead_letters"),
-        }
-    }
-
-    /// One transaction: the next rows of each table whose walk is due. None while another instance
-    /// is at it.
-    pub async fn step(&mut self) -> store::Result<Option<Purged>> {
-        let mut connection = store::acquire(&self.pool).await?;
-        store::begin(&mut connection).await?;
-        let result = match rows::lock(&mut connection).await {
-            Ok(true) => self.purge(&mut connection).await.map(Some),
-            Ok(false) => Ok(None),
-            Err(error) => Err(error),
+        let walks = [Walk::Outbox(None), Walk::Batches, Walk::Keys(None), Walk::Letters(None)];
+        let clock = Arc::new(Mutex::new(Clock::default()));
+        let purge = |walk| Purge {
+            pool: pool.clone(),
+            settings: settings.clone(),
+            walk,
+            pace: Pace::default(),
+            due: Instant::now(),
+            clock: Arc::clone(&clock),
         };
-        store::answered(&mut connection, result).await
+        Self(walks.into_iter().map(purge).collect())
     }
 
-    async fn purge(&mut self, connection: &mut store::Connection) -> store::Result<Purged> {
-        let ages = &self.settings;
-        let now = Instant::now();
-        let mut purged = Purged::default();
-        if self.outbox.due <= now {
-            let step = rows::outbox(connection, self.outbox.at.as_ref(), ages.outbox, ROWS).await?;
-            purged.outbox = self.outbox.after(step, ages.rest);
-        }
-        if self.batches.due <= now {
-            let step = rows::batches(connection, ages.batches, ROWS).await?;
-            purged.batches = self.batches.after(step, ages.rest);
-        }
-        if self.keys.due <= now {
-            let at = self.keys.at.as_ref();
-            let step = rows::keys(connection, at, (ages.answers, ages.keys), ROWS).await?;
-            purged.answers = step.answers;
-            count("idempotency_answers", step.answers);
-            purged.keys = self.keys.after(step.walk, ages.rest_of_keys);
-        }
-        if self.letters.due <= now {
-            let at = self.letters.at;
-            let step = rows::letters(connection, at, ages.letters, ROWS).await?;
-            purged.letters = self.letters.after(step, ages.rest_of_keys);
-        }
-        Ok(purged)
+    /// The tasks: one for each table.
+    pub fn purges(self) -> Vec<Purge> {
+        self.0
     }
 
-    fn next_due(&self) -> Instant {
-        let answers = self.keys.due.min(self.letters.due);
-        self.outbox.due.min(self.batches.due).min(answers)
+    /// A step over each table whose walk is due. None while another instance is at one of them.
+    pub async fn step(&mut self) -> store::Result<Option<Purged>> {
+        let mut all = Purged::default();
+        for purge in self.0.iter_mut().filter(|purge| purge.due <= Instant::now()) {
+            let clock = Arc::clone(&purge.clock);
+            let Some((purged, _)) = purge.step(&mut *clock.lock().await).await? else {
+                return Ok(None);
+            };
+            all.outbox += purged.outbox;
+            all.batches += purged.batches;
+            all.answers += purged.answers;
+            all.keys += purged.keys;
+            all.letters += purged.letters;
+        }
+        Ok(Some(all))
     }
 }
 
-impl Task for Retention {
+impl Purge {
+    /// One transaction: the next rows, and how long to rest after them. None while another instance is at it.
+    async fn step(&mut self, clock: &mut Clock) -> store::Result<Option<(Purged, Duration)>> {
+        let begun = Instant::now();
+        let mut connection = store::acquire(&self.pool).await?;
+        store::begin(&mut connection).await?;
+        let taken = match rows::lock(&mut connection, self.walk.number()).await {
+            Ok(true) => self.take(&mut connection, clock).await.map(Some),
+            Ok(false) => Ok(None),
+            Err(error) => Err(error),
+        };
+        let Some((purged, seen)) = store::answered(&mut connection, taken).await? else {
+            return Ok(None);
+        };
+        let (took, between) = (begun.elapsed(), self.between());
+        self.pace.seen(seen.rows, took, seen.late);
+        metrics::gauge!("retention_late_seconds", "table" => self.walk.table()).set(seen.late);
+        let rest = if seen.young { between } else { self.pace.rest(took, between) };
+        self.due = Instant::now() + rest;
+        Ok(Some((purged, rest)))
+    }
+
+    async fn take(
+        &mut self,
+        connection: &mut Connection,
+        clock: &mut Clock,
+    ) -> store::Result<(Purged, Seen)> {
+        let at = clock.now(connection).await?;
+        let (ages, limit) = (&self.settings, self.pace.rows());
+        let mut purged = Purged::default();
+        let seen = match &mut self.walk {
+            Walk::Outbox(place) => {
+                let old = Old { at, than: ages.outbox };
+                let step = rows::outbox(connection, place.as_ref(), old, limit).await?;
+                purged.outbox = step.purged;
+                seen(step, place)
+            }
+            Walk::Batches => {
+                let old = Old { at, than: ages.batches };
+                let step = rows::batches(connection, old, limit).await?;
+                purged.batches = step.purged;
+                seen(step, &mut None)
+            }
+            Walk::Keys(place) => {
+                let ages = (ages.answers, ages.keys);
+                let step = rows::keys(connection, place.as_ref(), at, ages, limit).await?;
+                purged.answers = step.answers;
+                count("idempotency_answers", step.answers);
+                purged.keys = step.walk.purged;
+                seen(step.walk, place)
+            }
+            Walk::Letters(place) => {
+                let old = Old { at, than: ages.letters };
+                let step = rows::letters(connection, *place, old, limit).await?;
+                purged.letters = step.purged;
+                seen(step, place)
+            }
+        };
+        let rows = purged.outbox + purged.batches + purged.keys + purged.letters;
+        count(self.walk.table(), rows);
+        Ok((purged, seen))
+    }
+
+    /// The rest between two walks.
+    fn between(&self) -> Duration {
+        match self.walk {
+            Walk::Outbox(_) | Walk::Batches => self.settings.rest,
+            Walk::Keys(_) | Walk::Letters(_) => self.settings.rest_of_keys,
+        }
+    }
+}
+
+impl Task for Purge {
     const NAME: &'static str = "retention";
     type Error = store::Error;
 
     async fn round(&mut self) -> store::Result<Duration> {
-        let begun = Instant::now();
-        let pause = match store::bounded(store::SILENT, self.step()).await? {
-            Some(_) => (begun.elapsed() * YIELD).max(YIELD_MIN),
-            None => PAUSE,
-        };
-        Ok(pause.max(self.next_due().saturating_duration_since(Instant::now())))
+        let clock = Arc::clone(&self.clock);
+        let mut clock = clock.lock().await;
+        let stepped = store::bounded(store::SILENT, self.step(&mut clock)).await?;
+        Ok(stepped.map_or(PAUSE, |(_, rest)| rest))
     }
 }
 
-impl<K> Pass<K> {
-    fn new(table: &'static str) -> Self {
-        Self { table, at: None, due: Instant::now() }
+impl Walk {
+    /// In metrics.
+    fn table(&self) -> &'static str {
+        match self {
+            Self::Outbox(_) => "outbox",
+            Self::Batches => "command_batches",
+            Self::Keys(_) => "idempotency_keys",
+            Self::Letters(_) => "dead_letters",
+        }
     }
 
-    /// Goes on behind what was looked at, or after a rest from the beginning. Returns the rows
-    /// that were purged.
-    fn after(&mut self, step: Step<K>, rest: Duration) -> i64 {
-        count(self.table, step.purged);
-        self.at = step.last.filter(|_| !step.young);
-        if step.young {
-            self.due = Instant::now() + rest;
+    /// Among the locks.
+    fn number(&self) -> i64 {
+        match self {
+            Self::Outbox(_) => 0,
+            Self::Batches => 1,
+            Self::Keys(_) => 2,
+            Self::Letters(_) => 3,
         }
-        step.purged
     }
+}
+
+/// Moves the place behind what was looked at, or back to the beginning.
+fn seen<K>(step: rows::Step<K>, place: &mut Option<K>) -> Seen {
+    *place = step.last.filter(|_| !step.young);
+    Seen { rows: step.seen, young: step.young, late: step.late }
 }
 
 fn count(table: &'static str, rows: i64) {

@@ -7,7 +7,7 @@
 //! | `listener` | receives commits and leases elsewhere; shows the others that this instance lives | |
 //! | `signals` | notifies the others of commits here | |
 //! | `snapshots`, `gauges` | measure what only the clock shows | |
-//! | `retention` | purges what has done its service | |
+//! | `retention`, for each table | purges what has done its service | |
 //! | `partitions` | makes tables' partitions ahead of time, drops old ones | |
 //! | `dead letters` | sends them to their topic and back, counts them | |
 //! | each projector | brings events into its tables | |
@@ -61,10 +61,10 @@ pub(super) fn all(
         running("signals", &s.stop, signals::notify(s.clone())),
         repeated(s, snapshots::Snapshots::new(s.pools.health.clone())),
         repeated(s, gauges::Gauges::new(metrics, executor.queue(), s.status.clone())),
-        repeated(s, retention(s)),
         repeated(s, Partitions::new(s.pools.upkeep.clone(), s.settings.retention.clone())),
         repeated(s, dead_letters(s)),
     ];
+    all.extend(retention(s).purges().into_iter().map(|purge| repeated(s, purge)));
     for projection in Projection::ALL {
         all.push(running(projection.name, &s.stop, pipeline::projector(s, projection)));
     }

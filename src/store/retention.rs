@@ -1,13 +1,26 @@
 //! Purging what has done its service, a few rows a transaction. Each step looks at the next rows in
-//! the order of a primary key, so that commands pay for no index on a time.
+//! the order of a primary key, so that commands pay for no index on a time. What is old is told by the
+//! [`horizon`], not by the clock.
+
+mod horizon;
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+
 use super::time::millis;
 use super::{Connection, PIPELINE, Result};
+pub use horizon::{Clock, Horizon, advance, horizon};
 
-/// Among the advisory locks of the database: one instance purges at a time.
+/// Among the advisory locks of the database, the first of those by which one instance purges a table at a time.
 const LOCK: i64 = 0x7761_6c6c_6578_0001;
+
+/// What is older than `than`, at the time `at`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Old {
+    pub at: DateTime<Utc>,
+    pub than: Duration,
+}
 
 /// What one step found and did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +32,8 @@ pub struct Step<K> {
     pub last: Option<K>,
     /// What comes behind is too young.
     pub young: bool,
+    /// For how long the oldest of what was purged has been due.
+    pub late: Duration,
 }
 
 /// Stored texts and keys, purged in one walk.
@@ -28,10 +43,11 @@ pub struct KeyStep {
     pub walk: Step<(String, Vec<u8>)>,
 }
 
-/// Whether this transaction is the one that purges; another instance is at it otherwise.
-pub async fn lock(connection: &mut Connection) -> Result<bool> {
+/// Whether this transaction is the one that purges the table of this number; another instance is at it
+/// otherwise.
+pub async fn lock(connection: &mut Connection, table: i64) -> Result<bool> {
     Ok(sqlx::query_scalar("select pg_try_advisory_xact_lock($1)")
-        .bind(LOCK)
+        .bind(LOCK + table)
         .fetch_one(connection)
         .await?)
 }
@@ -39,12 +55,13 @@ pub async fn lock(connection: &mut Connection) -> Result<bool> {
 /// How far the outbox was walked: tenant, batch and part.
 pub type BatchKey = (String, i64, i16);
 
-/// Deletes batches of the outbox's first partition (`partitions`) that were processed longer ago than `age`, among the next `limit` behind
+/// Deletes batches of the outbox's first partition (`partitions`) that were processed longer ago than that, among the
+/// next `limit` behind
 /// `after`, and moves their tenants' purge marks with them. Counts their events as purged.
 pub async fn outbox(
     connection: &mut Connection,
     after: Option<&BatchKey>,
-    age: Duration,
+    old: Old,
     limit: i64,
 ) -> Result<Step<BatchKey>> {
     let step: PurgedBatches = sqlx::query_as(
@@ -52,8 +69,9 @@ pub async fn outbox(
             select tenant_id, id, part, created_at, processed_at from outbox_batches \
             where (tenant_id, id, part) > ($1, $2, $5) and id < 1099511627776 \
             order by tenant_id, id, part limit $4), \
-         old as (select tenant_id, id, part from looked \
-            where processed_at < clock_timestamp() - $3 * interval '1 ms'), \
+         given as (select $6::timestamptz - $3 * interval '1 ms' as due), \
+         old as (select tenant_id, id, part, processed_at from looked \
+            where processed_at < (select due from given)), \
          free as materialized (select o.row from old cross join lateral ( \
             select ctid as row from outbox_batches where tenant_id = old.tenant_id \
               and id = old.id and part = old.part and id < 1099511627776 \
@@ -70,20 +88,23 @@ pub async fn outbox(
          select (select count(*) from looked) as seen, \
             (select coalesce(sum(events), 0) from purged) as purged, \
             last.tenant_id, last.id, last.part, coalesce(case when last.id < 0 \
-                then coalesce(last.processed_at, 'infinity') >= clock_timestamp() - $3 * interval '1 ms' \
-                else last.created_at >= clock_timestamp() - $3 * interval '1 ms' end, true) as young \
+                then coalesce(last.processed_at, 'infinity') >= (select due from given) \
+                else last.created_at >= (select due from given) end, true) as young, \
+            coalesce((extract(epoch from (select due from given) \
+                - (select min(processed_at) from old)) * 1000)::bigint, 0) as late \
          from (select 1) always left join lateral \
             (select * from looked order by tenant_id desc, id desc, part desc limit 1) last on true",
     )
     .bind(after.map_or("", |(tenant, ..)| tenant))
     .bind(after.map_or(i64::MIN, |(_, id, _)| *id))
-    .bind(millis(age))
+    .bind(millis(old.than))
     .bind(limit)
     .bind(after.map_or(i16::MIN, |(.., part)| *part))
+    .bind(old.at)
     .fetch_one(connection)
     .await?;
-    let PurgedBatches { seen, purged, .. } = step;
-    Ok(Step { seen, purged, last: step.go_on(), young: seen < limit })
+    let PurgedBatches { seen, purged, late, .. } = step;
+    Ok(Step { seen, purged, last: step.go_on(), young: seen < limit, late: duration(late) })
 }
 
 /// What [`outbox`] did, and the last batch that it looked at.
@@ -95,6 +116,7 @@ struct PurgedBatches {
     id: Option<i64>,
     part: Option<i16>,
     young: bool,
+    late: i64,
 }
 
 impl PurgedBatches {
@@ -111,92 +133,123 @@ impl PurgedBatches {
     }
 }
 
-/// Deletes the ids of batches older than `age`. A COMMIT in doubt is settled within seconds, by an
+/// Deletes the ids of batches older than that. A COMMIT in doubt is settled within seconds, by an
 /// INSERT of the same id: an hour is far beyond that.
-pub async fn batches(connection: &mut Connection, age: Duration, limit: i64) -> Result<Step<()>> {
+pub async fn batches(connection: &mut Connection, old: Old, limit: i64) -> Result<Step<()>> {
     // Ids ascend with time, nearly: each instance makes its own from its clock.
-    let (seen, purged): (i64, i64) = sqlx::query_as(
+    let (seen, purged, late): (i64, i64, i64) = sqlx::query_as(
         "with looked as materialized (select id, created_at from command_batches \
             order by id limit $2), \
-         purged as (delete from command_batches where id = any(array( \
-                select id from looked where created_at < clock_timestamp() - $1 * interval '1 ms')) \
+         old as (select id, $3::timestamptz - $1 * interval '1 ms' - created_at as late from looked \
+            where created_at < $3::timestamptz - $1 * interval '1 ms'), \
+         purged as (delete from command_batches where id = any(array(select id from old)) \
             returning 1) \
-         select (select count(*) from looked), (select count(*) from purged)",
+         select (select count(*) from looked), (select count(*) from purged), \
+            (select coalesce((extract(epoch from max(late)) * 1000)::bigint, 0) from old)",
     )
-    .bind(millis(age))
+    .bind(millis(old.than))
     .bind(limit)
+    .bind(old.at)
     .fetch_one(connection)
     .await?;
-    Ok(Step { seen, purged, last: None, young: purged < limit })
+    let late = duration(late);
+    Ok(Step { seen, purged, last: None, young: purged < limit, late })
 }
 
 /// Drops the texts of answers older than `answers`, which are those of refusals and of whole requests, and
-/// keys older than `keys`, among the next `limit` keys that name no time, behind `after`. The narrow row that stays tells a
+/// keys older than `keys`, among the next `limit` keys that name no time, behind `after`, at the time `at`. The narrow row that stays tells a
 /// retry that it had its effect; that of a success is narrow from the start, and is not written again:
 /// its age is judged when it is read.
 pub async fn keys(
     connection: &mut Connection,
     after: Option<&(String, Vec<u8>)>,
+    at: DateTime<Utc>,
     (answers, keys): (Duration, Duration),
     limit: i64,
 ) -> Result<KeyStep> {
-    let (seen, dropped, purged, tenant, scope): (i64, i64, i64, Option<String>, Option<Vec<u8>>) =
-        sqlx::query_as(
-            "with looked as materialized ( \
+    let step: PurgedKeys = sqlx::query_as(
+        "with looked as materialized ( \
             select tenant_id, scope_hash, created_at, answer is not null as kept \
             from idempotency_keys_other where (tenant_id, scope_hash) > ($1, $2) \
             order by tenant_id, scope_hash limit $5), \
-         purged as (delete from idempotency_keys_other k using looked l \
-            where k.tenant_id = l.tenant_id and k.scope_hash = l.scope_hash \
-              and l.created_at < clock_timestamp() - $4 * interval '1 ms' returning 1), \
-         dropped as (update idempotency_keys_other k set status = null, answer = null from looked l \
-            where k.tenant_id = l.tenant_id and k.scope_hash = l.scope_hash \
-              and l.kept and l.created_at < clock_timestamp() - $3 * interval '1 ms' \
-              and l.created_at >= clock_timestamp() - $4 * interval '1 ms' returning 1) \
-         select (select count(*) from looked), (select count(*) from dropped), \
-            (select count(*) from purged), last.tenant_id, last.scope_hash \
+         given as (select $6::timestamptz - $4 * interval '1 ms' as due, \
+            $6::timestamptz - $3 * interval '1 ms' as dropped), \
+         free as materialized (select k.*, l.created_at < g.due as old \
+            from looked l cross join given g cross join lateral ( \
+                select tenant_id, scope_hash from idempotency_keys_other where tenant_id = l.tenant_id \
+                  and scope_hash = l.scope_hash for update skip locked) k \
+            where l.created_at < g.due or l.kept and l.created_at < g.dropped), \
+         purged as (delete from idempotency_keys_other k using free f \
+            where k.tenant_id = f.tenant_id and k.scope_hash = f.scope_hash and f.old \
+            returning k.created_at), \
+         dropped as (update idempotency_keys_other k set status = null, answer = null from free f \
+            where k.tenant_id = f.tenant_id and k.scope_hash = f.scope_hash and not f.old \
+            returning 1) \
+         select (select count(*) from looked) as seen, (select count(*) from dropped) as dropped, \
+            (select count(*) from purged) as purged, last.tenant_id, last.scope_hash, \
+            coalesce((extract(epoch from (select due from given) \
+                - (select min(created_at) from purged)) * 1000)::bigint, 0) as late \
          from (select 1) always left join lateral (select * from looked \
             order by tenant_id desc, scope_hash desc limit 1) last on true",
-        )
-        .bind(after.map_or("", |(tenant, _)| tenant))
-        .bind(after.map_or(&[][..], |(_, scope)| scope))
-        .bind(millis(answers))
-        .bind(millis(keys))
-        .bind(limit)
-        .fetch_one(connection)
-        .await?;
-    let walk = Step { seen, purged, last: tenant.zip(scope), young: seen < limit };
-    Ok(KeyStep { answers: dropped, walk })
+    )
+    .bind(after.map_or("", |(tenant, _)| tenant))
+    .bind(after.map_or(&[][..], |(_, scope)| scope))
+    .bind(millis(answers))
+    .bind(millis(keys))
+    .bind(limit)
+    .bind(at)
+    .fetch_one(connection)
+    .await?;
+    let PurgedKeys { seen, dropped, purged, .. } = step;
+    let (last, late) = (step.tenant_id.zip(step.scope_hash), duration(step.late));
+    Ok(KeyStep { answers: dropped, walk: Step { seen, purged, last, young: seen < limit, late } })
 }
 
-/// Deletes dead letters that were settled longer ago than `age`, or replayed and not failed since, among
+/// What [`keys`] did, and the last key that it looked at.
+#[derive(sqlx::FromRow)]
+struct PurgedKeys {
+    seen: i64,
+    dropped: i64,
+    purged: i64,
+    tenant_id: Option<String>,
+    scope_hash: Option<Vec<u8>>,
+    late: i64,
+}
+
+/// Deletes dead letters that were settled longer ago than that, or replayed and not failed since, among
 /// the next `limit` behind `after`.
 pub async fn letters(
     connection: &mut Connection,
     after: Option<i64>,
-    age: Duration,
+    old: Old,
     limit: i64,
 ) -> Result<Step<i64>> {
-    let (seen, purged, last): (i64, i64, Option<i64>) = sqlx::query_as(
+    let (seen, purged, last, late): (i64, i64, Option<i64>, i64) = sqlx::query_as(
         "with looked as materialized ( \
-            select id, replay_requested_at is null and case \
+            select id, $5::timestamptz - $3 * interval '1 ms' - case \
+                when replay_requested_at is not null then null \
                 when quarantined_at is not null then quarantined_at \
-                when replay_count > failed_replay then replayed_at \
-                end < clock_timestamp() - $3 * interval '1 ms' as done \
+                when replay_count > failed_replay then replayed_at end as late \
             from dead_letters where tenant_id = $1 and id > $2 order by id limit $4), \
          purged as (delete from dead_letters where tenant_id = $1 and id = any(array( \
                 select id from dead_letters where tenant_id = $1 \
-                    and id = any(array(select id from looked where done)) \
+                    and id = any(array(select id from looked where late > '0')) \
                 for update skip locked)) \
             returning 1) \
          select (select count(*) from looked), (select count(*) from purged), \
-            (select max(id) from looked)",
+            (select max(id) from looked), (select coalesce(greatest(0, \
+                extract(epoch from max(late)) * 1000)::bigint, 0) from looked)",
     )
     .bind(PIPELINE)
     .bind(after.unwrap_or(i64::MIN))
-    .bind(millis(age))
+    .bind(millis(old.than))
     .bind(limit)
+    .bind(old.at)
     .fetch_one(connection)
     .await?;
-    Ok(Step { seen, purged, last, young: seen < limit })
+    Ok(Step { seen, purged, last, young: seen < limit, late: duration(late) })
+}
+
+fn duration(millis: i64) -> Duration {
+    Duration::from_millis(u64::try_from(millis).unwrap_or(0))
 }

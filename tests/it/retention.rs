@@ -10,6 +10,7 @@ use wallex::projector::Projection;
 use wallex::republisher;
 use wallex::retention::{Purged, Retention};
 use wallex::store::outbox::republish::{RepublishSelector, Step};
+use wallex::store::retention;
 use wallex::wallet::TenantId;
 
 use crate::projectors::books::{Books, TOPIC, create, credit, some_history};
@@ -214,10 +215,85 @@ async fn one_instance_purges_at_a_time() {
     let books = Books::open().await;
     let mut retention = Retention::new(books.pool.clone(), at_once());
     let mut other = books.pool.begin().await.unwrap();
-    assert!(wallex::store::retention::lock(&mut other).await.unwrap());
+    assert!(retention::lock(&mut other, 0).await.unwrap());
     assert_eq!(retention.step().await.unwrap(), None);
     other.rollback().await.unwrap();
     assert_eq!(retention.step().await.unwrap(), Some(Purged::default()));
+}
+
+/// A leap of the database's clock is told from the time that passes, also by a process that begins after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_leaps_a_year_ahead_purges_nothing() {
+    let mut books = Books::open().await;
+    books.write(&some_history()).await;
+    // As seen from behind the leap: all that was believed and written lies a year back.
+    for sql in [
+        "insert into idempotency_keys (tenant_id, scope_hash, fingerprint, transaction_id, status, \
+             created_at) \
+         select 'default', decode(md5('key' || n), 'hex'), '\\x00', gen_random_uuid(), 201, \
+             clock_timestamp() - interval '366 days' from generate_series(1, 100) n",
+        "update outbox_batches set processed_at = clock_timestamp() - interval '366 days', \
+             created_at = clock_timestamp() - interval '366 days', published = true",
+        "update retention_clock set believed_at = clock_timestamp() - interval '366 days'",
+    ] {
+        sqlx::query(sql).execute(&books.pool).await.unwrap();
+    }
+    let settings = RetentionSettings { outbox: 7 * DAY, keys: 365 * DAY, ..at_once() };
+    let purged = purge(&mut Retention::new(books.pool.clone(), settings.clone())).await;
+    assert_eq!(purged, Purged::default());
+    // So much is believed of it: no more than the service says has passed.
+    let mut connection = books.pool.acquire().await.unwrap();
+    let before = retention::horizon(&mut connection).await.unwrap();
+    let after = retention::advance(&mut connection, DAY).await.unwrap();
+    assert_eq!(after.believed - before, chrono::TimeDelta::days(1));
+    assert!(after.ahead > 360 * DAY, "{after:?}");
+    // A clock that is right after all is believed in the end, and one that was set back at once.
+    let after = retention::advance(&mut connection, 400 * DAY).await.unwrap();
+    assert!(after.ahead < DAY / 24, "{after:?}");
+    let ahead = "update retention_clock set believed_at = clock_timestamp() + interval '1 year'";
+    sqlx::query(ahead).execute(&books.pool).await.unwrap();
+    let back = retention::advance(&mut connection, Duration::ZERO).await.unwrap();
+    assert!(back.ahead < DAY / 24 && back.believed < chrono::Utc::now() + DAY);
+    drop(connection);
+    let purged = purge(&mut Retention::new(books.pool.clone(), settings)).await;
+    assert!(purged.keys == 100 && purged.outbox > 0, "{purged:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_cannot_be_purged_holds_up_no_other() {
+    let books = Books::open().await;
+    for sql in [
+        "insert into idempotency_keys (tenant_id, scope_hash, fingerprint, transaction_id, status, \
+             created_at) \
+         values ('default', '\\x01', '\\x00', gen_random_uuid(), 201, now() - interval '400 days')",
+        "insert into command_batches (id, created_at) select gen_random_uuid(), \
+             now() - interval '2 hours' from generate_series(1, 20000)",
+    ] {
+        sqlx::query(sql).execute(&books.pool).await.unwrap();
+    }
+    let mut other = books.pool.begin().await.unwrap();
+    let key = "select from idempotency_keys for update";
+    sqlx::query(key).execute(&mut *other).await.unwrap();
+    let stop = CancellationToken::new();
+    let hour = Duration::from_secs(3600);
+    let settings = RetentionSettings { batches: hour, ..at_once() };
+    let purges = Retention::new(books.pool.clone(), settings).purges().into_iter();
+    let running: Vec<_> =
+        purges.map(|purge| tokio::spawn(task::run(purge, stop.clone()))).collect();
+    eventually("the ids of batches are purged", Duration::from_secs(60), async || {
+        (books.count("select count(*) from command_batches").await == 0).then_some(())
+    })
+    .await;
+    assert_eq!(books.count("select count(*) from idempotency_keys").await, 1);
+    other.rollback().await.unwrap();
+    eventually("the key is purged", Duration::from_secs(60), async || {
+        (books.count("select count(*) from idempotency_keys").await == 0).then_some(())
+    })
+    .await;
+    stop.cancel();
+    for purge in running {
+        purge.await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -236,8 +312,9 @@ async fn under_steady_load_no_table_but_the_books_grows() {
         rest_of_keys: second / 10,
     };
     let stop = CancellationToken::new();
-    let retention = Retention::new(app.pool.clone(), settings);
-    let running = tokio::spawn(task::run(retention, stop.clone()));
+    let purges = Retention::new(app.pool.clone(), settings).purges().into_iter();
+    let running = purges.map(|purge| tokio::spawn(task::run(purge, stop.clone())));
+    let running: Vec<_> = running.collect();
     let load = Load::start(&[&app.base], Plan { think: Duration::ZERO, ..Plan::default() }).await;
     let begun = Instant::now();
     let mut most = (0, 0);
@@ -261,7 +338,9 @@ async fn under_steady_load_no_table_but_the_books_grows() {
     })
     .await;
     stop.cancel();
-    running.await.unwrap();
+    for purge in running {
+        purge.await.unwrap();
+    }
     // In the short form there is too little to tell a level from a slow start.
     assert!(!full || most.0.max(most.1) * 5 < events, "{most:?} of {events}");
     println!("{events} events; at most {} outbox rows and {} answers at once", most.0, most.1);
