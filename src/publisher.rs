@@ -17,6 +17,7 @@
 mod claims;
 mod dual;
 mod finish;
+mod floors;
 mod lease;
 mod outbox;
 mod partition;

@@ -82,9 +82,18 @@ pub async fn walk(
             pg_snapshot_xmin(pg_current_snapshot())::text::bigint as xmin, \
             w.scanned, w.last_xid, w.first_pending, w.tenants, w.wallets, w.versions, w.event_ids, \
             (extract(epoch from clock_timestamp() - w.oldest_pending) * 1000)::bigint as lag_ms, \
-            (select (extract(epoch from clock_timestamp() - o.created_at) * 1000)::bigint \
-             from outbox_batches o where o.topic = $3 and o.partition = c.partition \
-               and o.processed_at is null order by o.id, o.part limit 1) as outbox_age_ms \
+            (extract(epoch from clock_timestamp() - coalesce( \
+                (select o.created_at from outbox_batches o where o.topic = $3 \
+                   and o.partition = c.partition and o.processed_at is null and o.id < 0 \
+                   and o.id >= coalesce((select f.again from outbox_floors f \
+                       where f.tenant_id = $1 and f.topic = $3 and f.partition = c.partition), \
+                       '-9223372036854775808'::bigint) \
+                 order by o.id, o.part limit 1), \
+                (select o.created_at from outbox_batches o where o.topic = $3 \
+                   and o.partition = c.partition and o.processed_at is null \
+                   and o.id >= coalesce((select f.commands from outbox_floors f \
+                       where f.tenant_id = $1 and f.topic = $3 and f.partition = c.partition), 0) \
+                 order by o.id, o.part limit 1))) * 1000)::bigint as outbox_age_ms \
          from projector_checkpoints c \
          left join unnest($5::int[], $6::bigint[]) a(partition, xid) on a.partition = c.partition \
          cross join lateral ( \

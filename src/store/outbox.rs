@@ -1,6 +1,8 @@
 //! The outbox as the publisher sees it: the *set* of unprocessed batches, never "id > last", each with the
 //! events of one partition that one batch of commands made.
 
+pub mod floors;
+mod found;
 pub mod marks;
 pub mod repair;
 pub mod republish;
@@ -10,9 +12,10 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{Connection, Pool, Result, wallet_key};
+use super::{Connection, Pool, Result};
 use crate::envelope::{AGGREGATE_TYPE, Envelope, timestamp};
-use crate::wallet::WalletKey;
+use floors::{Floor, ranges};
+pub use found::{Found, waiting};
 
 /// A record refused so many times is set aside; it blocks its own wallet, others flow.
 pub const ATTEMPTS_BEFORE_BLOCKED: i32 = 3;
@@ -83,22 +86,6 @@ impl OutboxRow {
     }
 }
 
-/// An event that a record of the topic names.
-#[derive(Debug, Clone)]
-pub struct Found {
-    pub tenant_id: String,
-    pub wallet_id: String,
-    pub version: i64,
-    pub event_id: Uuid,
-}
-
-impl Found {
-    /// Its wallet, and the version there.
-    pub fn key(&self) -> (WalletKey, i64) {
-        (wallet_key(&self.tenant_id, &self.wallet_id), self.version)
-    }
-}
-
 /// An event that the broker will not take, and why.
 #[derive(Debug, Clone)]
 pub struct Refusal {
@@ -120,18 +107,20 @@ pub struct Backlog {
     pub oldest: Duration,
 }
 
-/// The next events of each of `partitions`, in the order in which they are sent: whole batches, as many as
-/// begin within `limit` events of a partition. Events of a wallet behind a record set aside are left
-/// out, and new ones of a wallet whose older events are being sent again. One statement for all of it.
+/// The next events of each of these partitions, from their floors on, in the order in which they are sent: whole
+/// batches, as many as begin within `limit` events of a partition. Events of a wallet behind a record set
+/// aside are left out, and new ones of a wallet whose older events are being sent again. One statement for
+/// all of it.
 pub async fn claim(
     pool: &Pool,
     topic: &str,
-    partitions: &[i32],
+    wanted: &[Floor],
     limit: i64,
 ) -> Result<Vec<OutboxRow>> {
-    // Shaped to be linear whatever the planner believes: the blocked wallets are read once, and the
-    // limit on the look-up of the event keeps it from scanning all events. The batch's time, which is that of
-    // its events, says in which month they lie. "offset 0" has each batch
+    // Batches that send events again come first: where some wait, the look begins with those. Shaped to be linear
+    // whatever the planner believes: the blocked wallets are read once, and the limit on the look-up of the
+    // event keeps it from scanning all events. The batch's time, which is that of its events, says in which
+    // month they lie. "offset 0" has each batch
     // counted once, and the last batch is taken whole, so that one larger than the limit passes.
     let mut rows: Vec<OutboxRow> = sqlx::query_as(
         "with refused as materialized ( \
@@ -148,7 +137,12 @@ pub async fn claim(
              o.partition, o.wallet_id, o.version, e.event_id, e.event_type, e.schema_version, \
              e.payload::text as payload, e.correlation_id, e.causation_id, e.traceparent, \
              e.created_at \
-         from unnest($2::integer[]) as wanted(partition) \
+         from unnest($2::integer[], $5::bigint[], $6::bigint[]) \
+             as wanted(partition, again, commands) \
+         cross join lateral (select case when exists (select from outbox_batches b \
+                 where b.topic = $1 and b.partition = wanted.partition \
+                   and b.processed_at is null and b.id >= wanted.again and b.id < 0) \
+             then wanted.again else wanted.commands end as id offset 0) from_there \
          cross join lateral ( \
              select b.tenant_id, b.id, b.part, b.partition, b.created_at, \
                  cardinality(b.versions) as events, u.wallet_id, u.version, u.place \
@@ -165,6 +159,7 @@ pub async fn claim(
                          else cardinality(waiting.versions) end)::integer as free \
                      from outbox_batches waiting \
                      where topic = $1 and partition = wanted.partition and processed_at is null \
+                       and id >= from_there.id \
                      order by id, part offset 0) counted \
                  where counted.free > 0 order by counted.id, counted.part limit $3) b \
              cross join lateral unnest(b.wallets, b.versions) with ordinality \
@@ -178,59 +173,17 @@ pub async fn claim(
                and version = o.version and created_at = o.created_at limit 1) e",
     )
     .bind(topic)
-    .bind(partitions)
+    .bind(wanted.iter().map(|floor| floor.partition).collect::<Vec<_>>())
     .bind(limit)
     .bind(ATTEMPTS_BEFORE_BLOCKED)
+    .bind(wanted.iter().map(|floor| floor.again).collect::<Vec<_>>())
+    .bind(wanted.iter().map(|floor| floor.commands).collect::<Vec<_>>())
     .fetch_all(pool)
     .await?;
     // Here, not there: Postgres would sort whole payloads, on disk where there are many. They come in this
     // order anyway.
     rows.sort_by_key(OutboxRow::order);
     Ok(rows)
-}
-
-/// The unprocessed events of a partition that were found in the topic. Those that are sent again are
-/// not among them: such an event is in the topic, but not in its place.
-pub async fn waiting(
-    pool: &Pool,
-    topic: &str,
-    partition: i32,
-    found: &[Found],
-) -> Result<Vec<Slot>> {
-    // Grouped, not joined: linear in the backlog whatever the planner believes of it. Nothing writes an
-    // event into two batches of these; one that stood in two would be sent again, not marked twice.
-    Ok(sqlx::query_as(
-        "select both_sides.tenant_id, both_sides.id, both_sides.part, both_sides.place, \
-             both_sides.events \
-         from ( \
-             select tenant_id, wallet_id, version, min(id) as id, min(part) as part, \
-                 min(place) as place, min(events) as events, array_agg(event_id) as found \
-             from ( \
-                 select b.tenant_id, u.wallet_id, u.version, b.id, b.part, u.place, \
-                     cardinality(b.versions) as events, null::uuid as event_id \
-                 from outbox_batches b cross join lateral unnest(b.wallets, b.versions) \
-                     with ordinality as u(wallet_id, version, place) \
-                 where b.topic = $1 and b.partition = $2 and b.processed_at is null and b.id > 0 \
-                 union all \
-                 select tenant_id, wallet_id, version, null::bigint, null::smallint, null::bigint, \
-                     null::integer, event_id \
-                 from unnest($3::text[], $4::text[], $5::bigint[], $6::uuid[]) \
-                     as given(tenant_id, wallet_id, version, event_id)) side \
-             group by tenant_id, wallet_id, version \
-             having count(id) = 1 and count(event_id) > 0) both_sides \
-         cross join lateral ( \
-             select from events \
-             where tenant_id = both_sides.tenant_id and wallet_id = both_sides.wallet_id \
-               and version = both_sides.version and event_id = any(both_sides.found) limit 1) e",
-    )
-    .bind(topic)
-    .bind(partition)
-    .bind(found.iter().map(|event| event.tenant_id.as_str()).collect::<Vec<_>>())
-    .bind(found.iter().map(|event| event.wallet_id.as_str()).collect::<Vec<_>>())
-    .bind(found.iter().map(|event| event.version).collect::<Vec<_>>())
-    .bind(found.iter().map(|event| event.event_id).collect::<Vec<_>>())
-    .fetch_all(pool)
-    .await?)
 }
 
 /// Notes of each event that the broker refused it, unless another instance has sent it meanwhile.
@@ -258,7 +211,8 @@ pub async fn record_failures(pool: &Pool, refusals: &[Refusal]) -> Result<()> {
 }
 
 /// How many events wait, counted up to [`BACKLOG_MAX`], and for how long the oldest has: the first batch of
-/// each partition says that, so a long backlog is asked for as quickly as a short one.
+/// each partition says that, so a long backlog is asked for as quickly as a short one. From the floors on that a
+/// publisher has noted.
 /// An error after `limit`.
 pub async fn backlog(pool: &Pool, limit: Duration) -> Result<Backlog> {
     let mut connection = super::acquire(pool).await?;
@@ -269,28 +223,22 @@ pub async fn backlog(pool: &Pool, limit: Duration) -> Result<Backlog> {
 
 async fn ask_backlog(connection: &mut Connection) -> Result<Backlog> {
     super::feed::steady(connection).await?;
-    let (events, oldest): (i64, i64) = sqlx::query_as(
-        // Counted first: where nothing waits, the oldest is not looked for, past all that was marked since
-        // the oldest snapshot.
-        "with recursive counted as materialized (select coalesce(sum(o.events), 0) as events from ( \
-                 select cardinality(versions) as events from outbox_batches \
-                 where processed_at is null order by topic, partition, id, part limit $1) o), \
-         waiting as ( \
-             (select topic, partition from outbox_batches where processed_at is null \
-                   and (select events from counted) > 0 \
-                 order by topic, partition limit 1) \
-             union all \
-             select n.topic, n.partition from waiting w cross join lateral ( \
-                 select o.topic, o.partition from outbox_batches o where o.processed_at is null \
-                   and (o.topic, o.partition) > (w.topic, w.partition) \
-                 order by o.topic, o.partition limit 1) n) \
-         select (select events from counted), \
+    let (events, oldest): (i64, i64) = sqlx::query_as(concat!(
+        "with ranges as materialized (select * from ",
+        ranges!(),
+        " r) select (select coalesce(sum(o.events), 0)::bigint from ( \
+                 select w.events from ranges r cross join lateral ( \
+                     select cardinality(b.versions) as events from outbox_batches b \
+                     where b.topic = r.topic and b.partition = r.partition \
+                       and b.processed_at is null and b.id between r.from_id and r.to_id \
+                     order by b.id, b.part limit $1) w limit $1) o), \
              (select coalesce(greatest(0, extract(epoch from \
                      clock_timestamp() - min(f.created_at)) * 1000), 0)::bigint \
-                 from waiting w cross join lateral (select created_at from outbox_batches o \
-                     where o.topic = w.topic and o.partition = w.partition \
-                       and o.processed_at is null order by o.id, o.part limit 1) f)",
-    )
+                 from ranges r cross join lateral (select b.created_at from outbox_batches b \
+                     where b.topic = r.topic and b.partition = r.partition \
+                       and b.processed_at is null and b.id between r.from_id and r.to_id \
+                     order by b.id, b.part limit 1) f)",
+    ))
     .bind(BACKLOG_MAX + 1)
     .fetch_one(connection)
     .await?;

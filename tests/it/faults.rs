@@ -11,6 +11,7 @@ mod commits;
 mod disconnects;
 mod frozen;
 mod kills;
+mod outage;
 mod overload;
 mod postgres;
 mod refused;

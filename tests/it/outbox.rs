@@ -9,6 +9,7 @@ use serde_json::json;
 use wallex::projector::Projection;
 use wallex::republisher;
 use wallex::store::leases::{self, Leased, Member};
+use wallex::store::outbox::floors::Floor;
 use wallex::store::outbox::marks::{Mark, mark};
 use wallex::store::outbox::repair::{self, RetrySelector};
 use wallex::store::outbox::republish::{OUTSTANDING_MAX, RepublishSelector, Step};
@@ -22,6 +23,7 @@ use crate::support::app::{App, Setup};
 use crate::support::{eventually, servers, topic};
 
 mod batches;
+mod floors;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -58,8 +60,8 @@ impl Sender {
     }
 
     async fn claim(books: &Books, limit: i64) -> Vec<OutboxRow> {
-        let partitions: Vec<i32> = (0..PARTITIONS).collect();
-        claim(&books.pool, TOPIC, &partitions, limit).await.unwrap()
+        let all: Vec<Floor> = (0..PARTITIONS).map(Floor::none).collect();
+        claim(&books.pool, TOPIC, &all, limit).await.unwrap()
     }
 
     async fn mark(&mut self, books: &Books, rows: Vec<OutboxRow>) -> usize {
@@ -212,7 +214,7 @@ async fn a_read_back_marks_no_row_that_sends_an_event_again() {
         .collect();
     assert_eq!(found.len(), 4, "three again, and the new one");
     let here = crate::projectors::books::partition(&id("w"));
-    let marked = wallex::store::outbox::waiting(&books.pool, TOPIC, here, &found).await.unwrap();
+    let marked = wallex::store::outbox::waiting(&books.pool, TOPIC, here, 0, &found).await.unwrap();
     assert!(marked.len() == 1 && marked[0].id > 0, "{marked:?}");
 }
 

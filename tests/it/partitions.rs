@@ -12,6 +12,7 @@ use wallex::config::RetentionSettings;
 use wallex::partitions::{Done, Partitions};
 use wallex::projector::Projection;
 use wallex::store::outbox::claim;
+use wallex::store::outbox::floors::Floor;
 
 use crate::projectors::books::{Books, PARTITIONS, TOPIC, credit, some_history};
 
@@ -132,7 +133,7 @@ async fn days_of_the_outbox_begin_in_order_and_go_when_all_that_was_in_them_is_o
         ["outbox_batches_d0", "outbox_batches_d1"]
     );
     // What waits in two days is claimed in its order.
-    let all: Vec<i32> = (0..PARTITIONS).collect();
+    let all: Vec<Floor> = (0..PARTITIONS).map(Floor::none).collect();
     let claimed = claim(&books.pool, TOPIC, &all, 1000).await.unwrap();
     let of = |wallet: &str| {
         let rows = claimed.iter().filter(|row| row.wallet_id == wallet);

@@ -55,7 +55,7 @@ const KNOWN: [(&[&str], &str, Side); 24] = [
     (&["insert outbox", "read projected_versions"], "outbox mark, without Kafka", Side::Pipeline),
     (&["read outbox", "read events", "read projector_checkpoints"], "feed walk", Side::Pipeline),
     (&["read outbox", "read events", "payload"], "outbox claim", Side::Pipeline),
-    (&["read outbox", "recursive"], "outbox backlog", Side::Pipeline),
+    (&["read outbox", "read topics"], "outbox backlog", Side::Pipeline),
     (&["insert ledger_entries"], "ledger insert", Side::Pipeline),
     (&["update wallets_read_model"], "read model update", Side::Pipeline),
     (
@@ -75,9 +75,10 @@ const KNOWN: [(&[&str], &str, Side); 24] = [
 const OF_COMMANDS: [&str; 5] =
     ["events", "wallets", "idempotency_keys", "command_batches", "outbox"];
 /// Tables that the pipeline has for itself.
-const OF_PIPELINE: [&str; 5] = [
+const OF_PIPELINE: [&str; 6] = [
     "group_offsets",
     "ledger_entries",
+    "outbox_floors",
     "parked_wallets",
     "projected_versions",
     "projector_checkpoints",

@@ -141,9 +141,12 @@ pub async fn outstanding(
     let rows: i64 = sqlx::query_scalar(
         "select coalesce(sum(o.events), 0) from topics t \
          cross join lateral generate_series(0, t.partitions - 1) as p(partition) \
+         cross join lateral (select coalesce((select f.again from outbox_floors f \
+             where f.tenant_id = t.tenant_id and f.topic = t.name and f.partition = p.partition), \
+             '-9223372036854775808'::bigint) as id offset 0) floor \
          cross join lateral (select cardinality(o.versions) as events from outbox_batches o \
              where o.topic = t.name and o.partition = p.partition and o.processed_at is null \
-               and o.id < 0 limit $3) o \
+               and o.id >= floor.id and o.id < 0 limit $3) o \
          where t.tenant_id = $1 and t.name = $2",
     )
     .bind(tenant.as_str())

@@ -77,7 +77,7 @@ async fn reading_writing_and_projecting_go_on_over_forty_partitions() {
     for round in 0..10 {
         let commands: Vec<_> = (0..100).map(|n| credit(&format!("w{}", n % 10), "0.01")).collect();
         books.write(&commands).await;
-        let all: Vec<i32> = (0..PARTITIONS).collect();
+        let all: Vec<Floor> = (0..PARTITIONS).map(Floor::none).collect();
         let claimed = claim(&books.pool, TOPIC, &all, 1000).await.unwrap();
         assert!(claimed.len() >= 100, "{round}");
         project(&books).await;
