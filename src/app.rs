@@ -93,6 +93,7 @@ pub async fn run_for(
     }
     let services = Services::new(settings, shutdown.clone())?;
     database::check(&services.way).await?;
+    database::fits(&services.pools.probe).await?;
     let seen = match services.kafka {
         Some(_) => admission::topic(&services.topics()).await?,
         None => KnownTopic::default(),

@@ -24,6 +24,7 @@ pub mod rebuild;
 pub mod reconcile;
 pub mod recorded;
 pub mod retention;
+pub mod schema;
 pub mod signals;
 pub mod snapshots;
 mod time;

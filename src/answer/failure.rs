@@ -12,6 +12,11 @@ impl From<Failure> for Problem {
                 ProblemCode::DatabaseUnavailable,
                 "nothing was done; the same request may be sent again",
             ),
+            Failure::Schema => (
+                ProblemCode::DatabaseUnavailable,
+                "the database's schema does not fit this build: run `wallex migrate`, or start the release \
+                 that /readyz names; nothing was done",
+            ),
             Failure::OutcomeUnknown => (
                 ProblemCode::OutcomeUnknown,
                 "send the same request with the same Idempotency-Key: it tells or does, never twice",

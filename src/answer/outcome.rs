@@ -45,6 +45,8 @@ pub enum Failure {
     Overloaded,
     /// Postgres cannot be reached. Nothing happened.
     Unavailable,
+    /// The database's schema does not fit this build. Nothing happened.
+    Schema,
     /// The command may have taken effect; the same key will tell.
     OutcomeUnknown,
     /// Another transaction has locked the wallet. Nothing happened.
@@ -93,6 +95,7 @@ impl Failure {
         match self {
             Self::Overloaded
             | Self::Unavailable
+            | Self::Schema
             | Self::OutcomeUnknown
             | Self::WalletBusy
             | Self::KeyInFlight

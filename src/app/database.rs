@@ -10,6 +10,7 @@ use super::services::Services;
 use crate::execute::CONTENDED_SESSIONS;
 use crate::status::Status;
 use crate::store::facts::{self, Facts};
+use crate::store::schema::{self, Misfit};
 use crate::store::{self, Pool, Pools, Way};
 
 /// Its name among the tasks that must not end.
@@ -27,6 +28,17 @@ pub(super) async fn check(way: &Way) -> anyhow::Result<()> {
         Ok(Err(error)) if error.is_refusal() => Err(error).context("DATABASE_URL"),
         _ => Ok(()),
     }
+}
+
+/// Fails where the schema is of a later release that this build cannot work on. One of an earlier release is
+/// waited for: commands are answered 503 until it is migrated.
+pub(super) async fn fits(pool: &Pool) -> anyhow::Result<()> {
+    match tokio::time::timeout(AT_START, schema::misfit_of(pool)).await {
+        Ok(Ok(Some(misfit @ Misfit::Later { .. }))) => anyhow::bail!(misfit.text()),
+        Ok(Ok(Some(misfit))) => tracing::warn!("commands are not taken yet: {}", misfit.text()),
+        _ => {}
+    }
+    Ok(())
 }
 
 /// Looks at it for as long as the service runs.

@@ -90,12 +90,14 @@ pub(super) fn run_batch<'a>(
     async move {
         let begun = Instant::now();
         let mut failure = Failure::WalletBusy;
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
             let mut ready = match open(shared, session).await {
                 Ok(ready) => ready,
                 Err(error) => {
                     tracing::warn!(%error, requests = %RequestIds(&requests), "no connection to Postgres");
-                    return fail_all(requests, &Failure::Unavailable);
+                    let misfit = error.is_misfit();
+                    let failure = if misfit { Failure::Schema } else { Failure::Unavailable };
+                    return fail_all(requests, &failure);
                 }
             };
             let id = Uuid::now_v7();
@@ -111,7 +113,12 @@ pub(super) fn run_batch<'a>(
             );
             // Nothing was committed. A session that cannot roll back is dropped, and with it
             // whatever it had open.
-            let usable = error.class() != Class::Unavailable && ready.rollback().await;
+            let mut usable = error.class() != Class::Unavailable && ready.rollback().await;
+            if error.is_of_schema() {
+                // The next session looks whether the schema fits this build still.
+                shared.database.note_fit(false);
+                usable = false;
+            }
             *session = usable.then_some(ready);
             failure = match error.class() {
                 // Another instance is about to commit under the key of one of them: no other queued has
@@ -138,6 +145,7 @@ pub(super) fn run_batch<'a>(
                     return fail_all(requests, &Failure::Unavailable);
                 }
                 Class::Unavailable => Failure::Unavailable,
+                Class::Broken if error.is_of_schema() && attempt == 0 => Failure::Broken,
                 Class::Broken => {
                     let (error, ids) = (error.told(), RequestIds(&requests));
                     tracing::error!(error, requests = %ids, "batch failed");

@@ -83,12 +83,9 @@ pub(super) async fn ready(State(state): State<HttpState>) -> Response {
 )]
 pub(super) async fn api(State(state): State<HttpState>) -> Response {
     let begun = Instant::now();
-    let database = within(store::facts::look(&state.pools.probe)).await;
+    let unready = within(store::facts::unready(&state.pools.probe)).await;
     let latency = millis(begun.elapsed());
-    let error = match database {
-        Ok(facts) => facts.unwritable().map(str::to_owned),
-        Err(cause) => Some(cause),
-    };
+    let error = unready.unwrap_or_else(Some);
     let (code, status) = match error {
         None => (StatusCode::OK, "healthy"),
         Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy"),

@@ -116,6 +116,10 @@ pub(super) async fn execute_chunk<'a>(
 /// then moving them to another topic would move all that follow as well.
 async fn must_wait(shared: &Shared, undecided: &[(Pending, Failure)]) -> bool {
     let any = |wanted: &[Failure]| undecided.iter().any(|(_, failure)| wanted.contains(failure));
+    if any(&[Failure::Schema]) {
+        shared.report_error("the schema does not fit this build: commands wait in their topic");
+        return true;
+    }
     if any(&[Failure::Overloaded]) {
         shared.report_error("the lanes are full: commands wait in their topic");
         return true;

@@ -13,13 +13,14 @@ use sqlx::Connection as _;
 use sqlx::postgres::PgPoolOptions;
 
 pub use migrations::migrate;
-pub(super) use migrations::missing;
+pub(super) use migrations::{missing, newest};
 pub use reads::Reads;
 pub(super) use session::{OVER_ALL, Session};
 pub use way::{SHARED, Way};
 
-use super::{Connection, Result};
+use super::{Connection, Error, Result, schema};
 use crate::config::DatabaseSettings;
+use schema::Misfit;
 
 /// Connections that tasks and requests share.
 pub type Pool = sqlx::PgPool;
@@ -114,12 +115,22 @@ fn pool_with(options: PgPoolOptions, way: &Way, session: Session) -> Result<Pool
         .connect_lazy_with(connect))
 }
 
-/// One connection of a lane: as the application's role, with plans that suit batches.
+/// One connection of a lane: as the application's role, with plans that suit batches. An error of
+/// [`Error::is_misfit`] where the schema does not fit this build.
 pub async fn connect_lane(way: &Way, lock_timeout: Duration) -> Result<Connection> {
     let session = Session::service("wallex-lane")
         .with("lock_timeout", lock_timeout.as_millis().to_string())
         .durable();
-    open(way, &session).await
+    let mut connection = open(way, &session).await?;
+    if !way.is_fit() {
+        match schema::misfit(&mut connection).await? {
+            Some(misfit @ (Misfit::Missing(_) | Misfit::Later { .. })) => {
+                return Err(Error::misfit(misfit.text()));
+            }
+            _ => way.note_fit(true),
+        }
+    }
+    Ok(connection)
 }
 
 async fn open(way: &Way, session: &Session) -> Result<Connection> {

@@ -6,15 +6,21 @@ use sqlx::postgres::PgDatabaseError;
 
 use super::connect::stale;
 
-/// An error of the database or of the way to it.
+/// An error of the database or of the way to it. It says all that its causes say, and names none: that a way leads
+/// nowhere is said once.
 #[derive(Debug, thiserror::Error)]
-#[error(transparent)]
+#[error("{0}")]
 pub struct Error(sqlx::Error);
 
 /// Why a database is not used as it was given.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Refused(&'static str);
+
+/// Why the schema is none for this build.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Misfit(String);
 
 /// What another transaction was faster with, where Postgres sees no conflict.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +63,8 @@ const CAUSES: [&str; 22] = [
 /// The session is not what it was: its statements are not there any more, there are others of their
 /// names, or their results have other types since the tables were changed.
 const STALE: [&str; 3] = ["26000", "42P05", "25P02"];
+/// What a statement names is not there.
+const OF_SCHEMA: [&str; 5] = ["42P01", "42703", "42883", "42704", "42P10"];
 const OTHER_RESULT: &str = "cached plan must not change result type";
 
 /// The one place where errors of the database come in: a stale session is noted, so that its like
@@ -113,6 +121,7 @@ impl Error {
         let Some(state) = self.sqlstate() else {
             return match &self.0 {
                 sqlx::Error::Configuration(cause) if cause.is::<Overtaken>() => Class::Conflict,
+                sqlx::Error::Configuration(cause) if cause.is::<Misfit>() => Class::Unavailable,
                 sqlx::Error::ColumnDecode { .. }
                 | sqlx::Error::Decode(_)
                 | sqlx::Error::Encode(_)
@@ -181,6 +190,16 @@ impl Error {
         matches!(&self.0, sqlx::Error::Configuration(cause) if cause.is::<Refused>())
     }
 
+    /// The schema is of a release that does not fit this build.
+    pub fn is_misfit(&self) -> bool {
+        matches!(&self.0, sqlx::Error::Configuration(cause) if cause.is::<Misfit>())
+    }
+
+    /// A table, a column, a function or a constraint is not there: perhaps the schema is another than it was.
+    pub fn is_of_schema(&self) -> bool {
+        self.sqlstate().is_some_and(|state| OF_SCHEMA.contains(&state.as_str()))
+    }
+
     pub fn is_unique_violation_of(&self, constraint: &str) -> bool {
         self.sqlstate().as_deref() == Some("23505") && self.constraint() == Some(constraint)
     }
@@ -203,6 +222,11 @@ impl Error {
     /// See [`Error::is_refusal`].
     pub(super) fn refused(why: &'static str) -> Self {
         Self(sqlx::Error::Configuration(Box::new(Refused(why))))
+    }
+
+    /// See [`Error::is_misfit`].
+    pub(super) fn misfit(why: String) -> Self {
+        Self(sqlx::Error::Configuration(Box::new(Misfit(why))))
     }
 
     /// The same again finds what another transaction wrote meanwhile.

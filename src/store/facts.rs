@@ -1,8 +1,7 @@
 //! What the database is, as the service sees it: who it works as, whether the books are safe from
 //! it, whether anything can be written, and whether what is written lasts.
 
-use super::connect::missing;
-use super::{Pool, Result};
+use super::{Pool, Result, schema};
 
 /// What a session of the service found.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
@@ -92,34 +91,16 @@ pub async fn look(pool: &Pool) -> Result<Facts> {
     .await?)
 }
 
-/// Why the service cannot work here yet; none: it can.
+/// Why the service cannot work here; none: it can.
 pub async fn unready(pool: &Pool) -> Result<Option<String>> {
-    let (standby, read_only, visible, known, login): (bool, bool, bool, bool, String) =
-        sqlx::query_as(
-            "select pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', \
-                coalesce(has_table_privilege(to_regclass('_sqlx_migrations'), 'select'), false), \
-                exists (select from pg_class where relname = '_sqlx_migrations' and relkind = 'r' \
-                    and relnamespace = coalesce(current_schema()::regnamespace, relnamespace)), \
-                session_user::text",
-        )
-        .fetch_one(pool)
-        .await?;
-    if known && !visible {
-        return Ok(Some(format!(
-            "{login} has no rights on the tables: run `wallex migrate` as their owner, or have \
-             wallex_app granted to {login}"
-        )));
+    let mut connection = pool.acquire().await?;
+    if let Some(misfit) = schema::misfit(&mut connection).await? {
+        return Ok(Some(misfit.text()));
     }
-    let applied: Vec<i64> = match visible {
-        false => Vec::new(),
-        true => {
-            sqlx::query_scalar("select version from _sqlx_migrations where success")
-                .fetch_all(pool)
-                .await?
-        }
-    };
-    Ok(match missing(&applied) {
-        0 => unwritable(standby, read_only).map(str::to_owned),
-        missing => Some(format!("{missing} migrations are missing: run `wallex migrate`")),
-    })
+    let (standby, read_only): (bool, bool) = sqlx::query_as(
+        "select pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'",
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    Ok(unwritable(standby, read_only).map(str::to_owned))
 }

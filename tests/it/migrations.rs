@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use sqlx::Connection as _;
 
 use crate::projectors::books::Books;
@@ -52,6 +53,52 @@ async fn a_migration_that_waits_for_a_lock_lets_commands_go_on() {
     let told = told.into_inner().unwrap();
     assert!(told.len() >= 2 && told[0].contains("waits for a lock of another session"), "{told:?}");
     assert_eq!(books.count("select count(unanswered) from group_offsets").await, 0);
+}
+
+/// Takes the last of this build's migrations that added a table back.
+const TABLE_TAKEN_BACK: &str = "delete from _sqlx_migrations where description = 'schema compatibility'; \
+    drop table schema_compatibility";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_schema_of_an_earlier_release_commands_say_what_to_run() {
+    let mut app = Setup::without_kafka().migrated();
+    sqlx::raw_sql(TABLE_TAKEN_BACK).execute(&app.pool).await.unwrap();
+    app.spawn();
+    let wanted = "1 migrations are missing: run `wallex migrate`";
+    eventually("an answer", PATIENCE, async || {
+        let answer = app.client.get(format!("{}/readyz", app.base)).send().await.ok()?;
+        assert_eq!(answer.status(), 503);
+        answer.text().await.ok().filter(|text| text.contains(wanted)).map(drop)
+    })
+    .await;
+    let health = app.get("/api/health").await;
+    assert!(health.status == 503 && health.text.contains(wanted), "{}", health.text);
+    let refused = app.post("/wallets", json!({"walletId": "w", "ownerId": "o"})).await;
+    assert_eq!((refused.status, refused.code()), (503, "database_unavailable".to_owned()));
+    assert!(refused.text.contains("run `wallex migrate`"), "{}", refused.text);
+    let migrated = app.wallex(&["migrate"]);
+    assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+    eventually("a command is taken", PATIENCE, async || {
+        (app.post("/wallets", json!({"walletId": "w", "ownerId": "o"})).await.status == 201)
+            .then_some(())
+    })
+    .await;
+    assert_eq!(app.get("/readyz").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_needs_a_later_build_is_refused_by_name() {
+    let mut app = Setup::without_kafka().start().await;
+    let later = "update schema_compatibility set min_build = 99999";
+    sqlx::query(later).execute(&app.pool).await.unwrap();
+    let ready = app.get("/readyz").await;
+    assert!(ready.status == 503 && ready.text.contains("migration 99999"), "{}", ready.text);
+    app.stop();
+    app.forget_log();
+    app.spawn();
+    eventually("its end", PATIENCE, async || app.exited()).await;
+    let text = app.log_text();
+    assert!(text.contains("it needs a build that knows migration 99999"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -225,3 +225,21 @@ fn every_room_has_tests_that_can_be_found() {
     let gone: Vec<_> = rooms.iter().filter(|r| !wanted.contains(&r.as_str())).collect();
     assert!(gone.is_empty(), "CONTRIBUTING.md names rooms that are gone: {gone:?}");
 }
+
+/// The build before works on a schema that only adds to its own; what it uses and loses, it must be told.
+#[test]
+fn migrations_that_take_away_say_which_builds_can_still_work() {
+    const TELLS: &str = "schema_compatibility";
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+    let mut silent = Vec::new();
+    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    files.sort();
+    let texts = files.iter().map(|path| (path, fs::read_to_string(path).unwrap().to_lowercase()));
+    for (path, text) in texts.skip_while(|(_, text)| !text.contains(TELLS)) {
+        let takes = ["drop table", "drop column", "drop view", "rename ", "alter column"];
+        if takes.iter().any(|what| text.contains(what)) && !text.contains(TELLS) {
+            silent.push(path.clone());
+        }
+    }
+    assert!(silent.is_empty(), "{silent:?} take away, and do not set {TELLS}.min_build");
+}

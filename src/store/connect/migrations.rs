@@ -82,6 +82,11 @@ fn cause(error: MigrateError) -> sqlx::Error {
     }
 }
 
+/// The newest migration that this build knows.
+pub(in crate::store) fn newest() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
 /// How many of the migrations in `applied` are missing.
 pub(in crate::store) fn missing(applied: &[i64]) -> usize {
     MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version)).count()

@@ -4,6 +4,7 @@
 //! the listening session and its lock. The service asks before it uses one, and refuses it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::Connection as _;
@@ -33,15 +34,31 @@ pub struct Way(Arc<Parts>);
 struct Parts {
     url: Secret,
     shared: OnceCell<bool>,
+    /// The schema was seen to fit this build.
+    fit: AtomicBool,
 }
 
 impl Way {
     pub fn new(url: &Secret) -> Self {
-        Self(Arc::new(Parts { url: url.clone(), shared: OnceCell::new() }))
+        Self(Arc::new(Parts {
+            url: url.clone(),
+            shared: OnceCell::new(),
+            fit: AtomicBool::new(false),
+        }))
     }
 
     pub(in super::super) fn url(&self) -> &Secret {
         &self.0.url
+    }
+
+    /// Whether the schema was seen to fit this build, and nothing has said otherwise since.
+    pub(in super::super) fn is_fit(&self) -> bool {
+        self.0.fit.load(Ordering::Relaxed)
+    }
+
+    /// Notes that it fits, or that it has to be looked at again.
+    pub fn note_fit(&self, fit: bool) {
+        self.0.fit.store(fit, Ordering::Relaxed);
     }
 
     /// Whether sessions are what they seem. Asked once: the verdict is final, an error of
