@@ -22,7 +22,7 @@ pub mod rebuild;
 mod release;
 mod report;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,6 +55,8 @@ const EVENTS_OF_A_LARGE_ROUND: u64 = 500;
 /// Pause after an error of Postgres, doubled up to the second.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A partition with an event of a newer build is looked at again after this.
+const NEWER_PAUSE: Duration = Duration::from_secs(5);
 /// Steps in a row that fail with a conflict or a time-out before it is looked for whose it is.
 const FAILURES_BEFORE_SEARCH: u32 = 2;
 
@@ -116,6 +118,8 @@ pub struct Projector {
     feeding: BTreeSet<i32>,
     /// As of the last look; none before the first renewal.
     assigned: Option<BTreeSet<i32>>,
+    /// Partitions that wait for a newer build, and until when they are not looked at.
+    waits: BTreeMap<i32, Instant>,
     failures: Failures,
 }
 
@@ -155,6 +159,7 @@ impl Projector {
             leases,
             feeding: BTreeSet::new(),
             assigned: None,
+            waits: BTreeMap::new(),
             failures: Failures::default(),
             maintenance_due: Instant::now(),
         }
@@ -253,6 +258,9 @@ impl Projector {
             self.report_another(job, other);
         }
         self.resume(chunks, &outcome);
+        let until = Instant::now() + NEWER_PAUSE;
+        self.waits.extend(outcome.waiting.keys().map(|partition| (*partition, until)));
+        self.report_waiting(&outcome.waiting);
         Ok(outcome)
     }
 

@@ -171,6 +171,8 @@ pub struct ProjectorStatus {
     pub error_is_transient: bool,
     /// Why its steps fail: what is there to be applied is not. None: they do not.
     pub failing: Option<String>,
+    /// Which partitions wait for a newer build, and for what. None: none does.
+    pub newer: Option<String>,
 }
 
 /// Its positions committed to Kafka under its group's name.

@@ -38,6 +38,8 @@ pub struct Outcome {
     /// Records of parked wallets.
     pub parked: u64,
     pub dead_letters: u64,
+    /// Partitions that wait for a newer build, and for what: nothing of their chunks is applied.
+    pub waiting: BTreeMap<i32, String>,
 }
 
 impl Outcome {
@@ -48,6 +50,14 @@ impl Outcome {
         self.duplicates += other.duplicates;
         self.parked += other.parked;
         self.dead_letters += other.dead_letters;
+    }
+
+    /// The same with partitions that were left out: their feeds go on where they were.
+    fn beside(mut self, waiting: BTreeMap<i32, String>, chunks: &[Chunk]) -> Self {
+        let left_out = chunks.iter().filter(|chunk| waiting.contains_key(&chunk.partition));
+        self.stale.extend(left_out.map(|chunk| (chunk.feed, chunk.partition, chunk.expected)));
+        self.waiting = waiting;
+        self
     }
 }
 
@@ -198,27 +208,44 @@ async fn singly(
     Ok(found)
 }
 
-/// All chunks in one transaction, or in several where a gap is longer than one should be.
+/// All chunks in one transaction, or in several where a gap is longer than one should be. A partition with an
+/// event of a newer build is left out: another build has to take it from there.
 async fn together(
     connection: &mut Connection,
     job: &Job,
     chunks: &[Chunk],
 ) -> store::Result<Outcome> {
     let mut tally: Option<Tally> = None;
+    let mut waiting = BTreeMap::new();
     loop {
+        let goes_on = |chunk: &&Chunk| !waiting.contains_key(&chunk.partition);
+        let current: Vec<&Chunk> = chunks.iter().filter(goes_on).collect();
         store::checkpoints::begin(connection).await?;
-        match pass(connection, job, chunks, &mut tally).await {
-            Ok(Some(outcome)) => {
+        match pass(connection, job, &current, &mut tally).await {
+            Ok(Pass::Done(outcome)) => {
                 store::commit(connection).await?;
-                return Ok(outcome);
+                return Ok(outcome.beside(waiting, chunks));
             }
-            Ok(None) => store::commit(connection).await?,
+            Ok(Pass::More) => store::commit(connection).await?,
+            Ok(Pass::Newer(found)) => {
+                give_up(connection).await;
+                waiting.extend(found);
+            }
             Err(error) => {
                 give_up(connection).await;
                 return Err(error);
             }
         }
     }
+}
+
+/// How a transaction ended.
+enum Pass {
+    Done(Outcome),
+    /// There is more to apply before the checkpoints may move.
+    More,
+    /// Nothing of it counts: these partitions have events of a newer build.
+    Newer(BTreeMap<i32, String>),
 }
 
 /// What the first transaction found, before anything was applied.
@@ -228,13 +255,13 @@ struct Tally {
     fresh: u64,
 }
 
-/// One transaction's worth; none while there is more to apply before the checkpoints may move.
+/// One transaction's worth.
 async fn pass(
     connection: &mut Connection,
     job: &Job,
-    chunks: &[Chunk],
+    chunks: &[&Chunk],
     tally: &mut Option<Tally>,
-) -> store::Result<Option<Outcome>> {
+) -> store::Result<Pass> {
     let of = &job.subscription;
     let stands = lock(connection, job, chunks).await?;
     if is_of_another(&stands, chunks) {
@@ -242,15 +269,18 @@ async fn pass(
         return Err(store::Error::another_server());
     }
     let (current, stale): (Vec<&Chunk>, Vec<&Chunk>) =
-        chunks.iter().partition(|chunk| place(&stands, chunk) == chunk.expected);
+        chunks.iter().copied().partition(|chunk| place(&stands, chunk) == chunk.expected);
     let targets = targets(&current);
     let moves = advances(&current);
-    let at_hand = AtHand { events: Some(&known(&current)), moves: &moves };
+    let at_hand = AtHand { events: Some(&known(&current)), moves: &moves, newer_waits: true };
     let projected = project(connection, job, &targets, &at_hand, EVENTS_MAX).await?;
+    if !projected.newer.is_empty() {
+        return Ok(Pass::Newer(waiting(&current, &projected.newer)));
+    }
     let tally = tally.get_or_insert_with(|| Tally::of(&current, &projected));
     tally.outcome.applied += projected.applied;
     if !projected.complete {
-        return Ok(None);
+        return Ok(Pass::More);
     }
     let mut outcome = tally.outcome.clone();
     outcome.healed = outcome.applied.saturating_sub(tally.fresh);
@@ -264,14 +294,28 @@ async fn pass(
         letter::tell(source, &of.topic, &inserted.news);
         outcome.dead_letters = inserted.met;
     }
-    Ok(Some(outcome))
+    Ok(Pass::Done(outcome))
+}
+
+/// The partitions of these events, each with the first of them.
+fn waiting(chunks: &[&Chunk], newer: &[Unreadable]) -> BTreeMap<i32, String> {
+    let mut waiting = BTreeMap::new();
+    for chunk in chunks {
+        let is_of = |event: &&Unreadable| chunk.records.iter().any(|r| r.wallet == event.wallet);
+        if let Some(event) = newer.iter().find(is_of) {
+            let Unreadable { wallet: (tenant, wallet), version, cause, .. } = event;
+            let text = format!("{cause} (wallet {wallet} of {tenant}, version {version})");
+            waiting.entry(chunk.partition).or_insert(text);
+        }
+    }
+    waiting
 }
 
 /// Takes the chunks' partitions, in order, for the running transaction.
 async fn lock(
     connection: &mut Connection,
     job: &Job,
-    chunks: &[Chunk],
+    chunks: &[&Chunk],
 ) -> store::Result<HashMap<i32, Checkpoint>> {
     let partitions: BTreeSet<i32> = chunks.iter().map(|chunk| chunk.partition).collect();
     let partitions: Vec<i32> = partitions.into_iter().collect();
@@ -281,7 +325,7 @@ async fn lock(
 
 /// Whether events were kept of commits on another server than the one that the transaction runs on: it
 /// may lack them.
-fn is_of_another(stands: &HashMap<i32, Checkpoint>, chunks: &[Chunk]) -> bool {
+fn is_of_another(stands: &HashMap<i32, Checkpoint>, chunks: &[&Chunk]) -> bool {
     let here = stands.values().next().map(|checkpoint| checkpoint.server);
     chunks.iter().any(|chunk| chunk.server.is_some() && chunk.server != here)
 }

@@ -64,7 +64,9 @@ impl Projector {
 
     /// What there is to do now; none: nothing.
     pub(super) fn due(&mut self) -> Option<Due> {
-        let assigned = self.assigned();
+        let mut assigned = self.assigned();
+        self.waits.retain(|_, until| *until > Instant::now());
+        assigned.retain(|partition| !self.waits.contains_key(partition));
         let arrived = self.kafka.as_mut().map(|kafka| kafka.take()).unwrap_or_default();
         let now = Instant::now();
         let rests = self.mend.as_ref().is_some_and(Mend::is_foreign);

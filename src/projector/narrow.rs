@@ -206,7 +206,9 @@ impl Search<'_> {
         if !self.partitions.is_empty() {
             store::checkpoints::lock(connection, of, self.partitions).await?;
         }
-        project(connection, self.job, targets, &AtHand::default(), budget).await
+        // What a newer build wrote is no wallet's fault.
+        let at_hand = AtHand { newer_waits: true, ..AtHand::default() };
+        project(connection, self.job, targets, &at_hand, budget).await
     }
 
     /// Parks the wallets at fault, as far as that is to be believed. An error: it is not, of some of them.

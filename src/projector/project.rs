@@ -26,6 +26,8 @@ pub struct AtHand<'a> {
     pub events: Option<&'a Known<'a>>,
     /// Where checkpoints go once all targets are reached.
     pub moves: &'a [Advance],
+    /// A wallet with an event of a newer build is not parked: its partition waits.
+    pub newer_waits: bool,
 }
 
 /// What a stretch did.
@@ -38,6 +40,8 @@ pub struct Projected {
     pub written: usize,
     /// Wallets that were parked already and those that were parked now.
     pub parked: HashSet<WalletKey>,
+    /// Events of a newer build: their wallets stay before them, and their partitions have to wait.
+    pub newer: Vec<Unreadable>,
     /// All targets are reached, save by parked wallets.
     pub complete: bool,
 }
@@ -70,9 +74,14 @@ pub async fn project(
     let mut parked = store::parked::parked_of(connection, of, &wallets).await?;
     let (ranges, complete) = ranges(targets, &before, &parked, budget);
     let moves = if complete { at_hand.moves } else { &[] };
-    let at_hand = AtHand { events: at_hand.events, moves };
+    let at_hand = AtHand { moves, ..*at_hand };
     let done = apply_ranges(connection, job, &ranges, &at_hand, &before).await?;
+    let mut newer = Vec::new();
     for found in done.refused {
+        if found.newer && at_hand.newer_waits {
+            newer.push(found);
+            continue;
+        }
         let (wallet, version, text) = (&found.wallet, found.version, &found.cause);
         report::parked(job, wallet, version, found.kind(), text);
         let cause = Cause { text, newer: found.newer };
@@ -80,7 +89,7 @@ pub async fn project(
         parked.insert(found.wallet);
     }
     let (applied, written) = (done.applied, done.written);
-    Ok(Projected { before, applied, written, parked, complete })
+    Ok(Projected { before, applied, written, parked, newer, complete })
 }
 
 /// Applies these ranges of wallets whose versions `before` are locked, and makes the moves. Neither

@@ -1,5 +1,6 @@
 //! What a projector says of itself: the shared status and the metrics.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use metrics::{counter, gauge};
@@ -46,6 +47,26 @@ impl Projector {
         // One conflict, or one session that was lost, is nothing: the next attempt succeeds.
         if error.blame() == Blame::Lasting || self.failures.count > 1 {
             self.change(|status| status.failing = Some(error.told()));
+        }
+    }
+
+    /// Partitions with events of a newer build were left out of what was applied; none: nothing waits for one.
+    pub(super) fn report_waiting(&self, waiting: &BTreeMap<i32, String>) {
+        if waiting.is_empty() {
+            if self.waits.is_empty() {
+                self.change(|status| status.newer = None);
+            }
+            return;
+        }
+        let each = waiting.iter().map(|(partition, why)| format!("partition {partition}: {why}"));
+        let text = each.collect::<Vec<_>>().join("; ");
+        let mut is_news = false;
+        self.change(|status| {
+            is_news = status.newer.replace(text.clone()).is_none();
+        });
+        if is_news {
+            let projector = self.wiring.kind.name();
+            tracing::error!(projector, "waits for a newer build of the service: {text}");
         }
     }
 
@@ -121,7 +142,7 @@ impl Projector {
     /// Lag as the walk sees it: events of the books that are not applied, whatever the feeds say.
     pub(super) fn report_lag(&self, job: &Job, found: &Found) {
         let group = self.group();
-        for partition in 0..job.partitions {
+        for partition in (0..job.partitions).filter(|of| !self.waits.contains_key(of)) {
             let (events, age) = found.lag.get(&partition).copied().unwrap_or((0, Duration::ZERO));
             let labels = [("group", group.clone()), ("partition", partition.to_string())];
             let events = u32::try_from(events).unwrap_or(u32::MAX);

@@ -110,6 +110,9 @@ impl Report {
         }
         for (name, status) in &pipeline.projectors {
             found.extend(status.failing.iter().map(|why| format!("{name} cannot go on: {why}")));
+            found.extend(
+                status.newer.iter().map(|why| format!("{name} needs a newer build: {why}")),
+            );
         }
         let mending = pipeline.projectors.iter().filter(|(_, status)| status.mending);
         found.extend(mending.map(|(name, _)| {
