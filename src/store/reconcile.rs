@@ -1,24 +1,41 @@
-//! The books checked against themselves. Reads only, in one snapshot, so that a running service
-//! neither disturbs the check nor is disturbed by it.
+//! The books checked against themselves. Reads only, some wallets at a time, each in one snapshot, so that a running
+//! service neither disturbs the check nor is disturbed by it: a snapshot that is held for long keeps Postgres from
+//! cleaning up.
 //!
 //! Every wallet is compared at the version that its projection has reached: what a projector has
 //! not applied yet is lag and no failure. Expectations are worked out here in SQL, from `events`
 //! alone, and share nothing with the code that wrote the tables.
 
+mod check;
 mod equations;
+mod outbox;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::connect::OVER_ALL;
-use super::{Connection, Pool, Result, clusters};
-use equations::EQUATIONS;
+use super::{Connection, Error, Pool, Result};
+pub use check::{Check, Place};
 
 /// Findings that an equation lists; the rest is counted.
 const FINDINGS_MAX: i64 = 20;
+
+/// Whose projections are checked.
+#[derive(Debug, Clone, Copy)]
+pub struct Projectors<'a> {
+    pub ledger: &'a str,
+    pub read_model: &'a str,
+}
+
+/// How long a check may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    pub a_question: Duration,
+    pub in_all: Option<Duration>,
+}
 
 /// One equation and where it does not hold.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -32,6 +49,31 @@ pub struct Checked {
     pub count: i64,
     /// The first of them, with ids and numbers.
     pub findings: Vec<String>,
+    /// What to run where it does not hold; absent where it holds, or where no command mends it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, nullable = false)]
+    pub mend: Option<&'static str>,
+}
+
+/// What contradicts an equation so far.
+#[derive(Debug, Default)]
+struct Found {
+    count: i64,
+    /// The first of them, with their tenants.
+    findings: Vec<(String, String)>,
+}
+
+impl Found {
+    fn add(&mut self, tenant: &str, finding: String) {
+        self.add_all(tenant, 1, [finding]);
+    }
+
+    fn add_all(&mut self, tenant: &str, count: i64, findings: impl IntoIterator<Item = String>) {
+        self.count += count;
+        let room = usize::try_from(FINDINGS_MAX).unwrap_or(0).saturating_sub(self.findings.len());
+        let findings = findings.into_iter().take(room);
+        self.findings.extend(findings.map(|finding| (tenant.to_owned(), finding)));
+    }
 }
 
 /// What a projector has yet to apply.
@@ -55,7 +97,7 @@ pub struct ParkedLag {
     pub cause: String,
 }
 
-/// The state of the books in one snapshot.
+/// The state of the books, each wallet in one snapshot.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Reconciled)]
@@ -83,21 +125,49 @@ impl Report {
     }
 }
 
-/// The report of all tenants, in one snapshot; no question of it may take longer than `limit`.
+/// The report of all tenants, page by page, each in a snapshot of its own; no question of it may take longer than
+/// `limit`. A page can be told to `tell`, with the wallet behind which the next begins.
 pub async fn checked(
     pool: &Pool,
-    ledger: &str,
-    read_model: &str,
-    limit: Duration,
+    of: Projectors<'_>,
+    from: Option<Place>,
+    bounds: Bounds,
+    mut tell: impl FnMut(&Check<'_>),
 ) -> Result<Report> {
+    let begun = Instant::now();
     let mut connection = pool.acquire().await?;
-    super::begin(&mut connection).await?;
-    snapshot(&mut connection).await?;
-    let limit = format!("set local statement_timeout = {}", limit.as_millis());
-    sqlx::raw_sql(sqlx::AssertSqlSafe(limit)).execute(&mut *connection).await?;
-    let report = report(&mut connection, ledger, read_model).await;
-    super::rollback(&mut connection).await?;
-    report
+    let mut check = {
+        begin(&mut connection, bounds).await?;
+        let check = Check::begin(&mut connection, of, from).await;
+        ended(&mut connection, check).await?
+    };
+    loop {
+        begin(&mut connection, bounds).await?;
+        let more = check.page(&mut connection).await;
+        if !ended(&mut connection, more).await? {
+            break;
+        }
+        if bounds.in_all.is_some_and(|limit| begun.elapsed() > limit) {
+            return Err(Error::no_answer(begun.elapsed()));
+        }
+        tell(&check);
+    }
+    begin(&mut connection, bounds).await?;
+    let parked = parked(&mut connection).await;
+    Ok(check.report(ended(&mut connection, parked).await?))
+}
+
+async fn begin(connection: &mut Connection, bounds: Bounds) -> Result<()> {
+    super::begin(connection).await?;
+    snapshot(connection).await?;
+    let limit = format!("set local statement_timeout = {}", bounds.a_question.as_millis());
+    sqlx::raw_sql(sqlx::AssertSqlSafe(limit)).execute(connection).await?;
+    Ok(())
+}
+
+async fn ended<T>(connection: &mut Connection, result: Result<T>) -> Result<T> {
+    super::rollback(connection).await?;
+    result
 }
 
 /// Makes the running transaction a read-only snapshot. Must be its first statement.
@@ -106,62 +176,18 @@ pub async fn snapshot(connection: &mut Connection) -> Result<()> {
                     set local statement_timeout = '30min'; \
                     set local idle_in_transaction_session_timeout = '10min'";
     sqlx::raw_sql(settings).execute(&mut *connection).await?;
-    Ok(sqlx::raw_sql(OVER_ALL).execute(connection).await.map(drop)?)
+    sqlx::raw_sql(OVER_ALL).execute(&mut *connection).await?;
+    // A plan for any range of wallets would be one for none in particular; and where nothing is known of
+    // tables yet, a range is taken for a few rows, each of which would be looked up in the others' whole range.
+    let custom = "set local plan_cache_mode = force_custom_plan; set local enable_nestloop = off";
+    Ok(sqlx::raw_sql(custom).execute(connection).await.map(drop)?)
 }
 
-/// Checks every equation for each tenant.
+/// Checks every equation for each tenant, in the caller's snapshot.
 pub async fn report(connection: &mut Connection, ledger: &str, read_model: &str) -> Result<Report> {
-    let (wallets, events): (i64, i64) =
-        sqlx::query_as("select (select count(*) from wallets), (select count(*) from events)")
-            .fetch_one(&mut *connection)
-            .await?;
-    let tenants = tenants(connection).await?;
-    let cluster = clusters::identify(connection).await?;
-    let mut equations = Vec::with_capacity(EQUATIONS.len());
-    for equation in EQUATIONS {
-        // The text is a constant; values are bound. Every equation may use all four, and the types of
-        // unused ones must be known too.
-        let sql = format!(
-            "with given as (select $1::text, $2::text, $3::text, $4::bigint) \
-             select count(*) over (), finding \
-             from ({}) f order by finding collate \"C\" limit $5",
-            equation.sql
-        );
-        let (mut count, mut findings) = (0, Vec::new());
-        for tenant in &tenants {
-            // How many contradictions there are, and the first of them.
-            let found: Vec<(i64, String)> = sqlx::query_as(sqlx::AssertSqlSafe(sql.as_str()))
-                .bind(tenant)
-                .bind(ledger)
-                .bind(read_model)
-                .bind(cluster)
-                .bind(FINDINGS_MAX)
-                .fetch_all(&mut *connection)
-                .await?;
-            count += found.first().map_or(0, |(count, _)| *count);
-            findings.extend(found.into_iter().map(|(_, finding)| match tenants.len() {
-                1 => finding,
-                _ => format!("tenant {tenant}: {finding}"),
-            }));
-        }
-        findings.truncate(usize::try_from(FINDINGS_MAX).unwrap_or(0));
-        equations.push(Checked { name: equation.name, holds: count == 0, count, findings });
-    }
-    let lag = lag(connection, &[ledger, read_model]).await?;
-    let parked = parked(connection).await?;
-    let clean = equations.iter().all(|equation| equation.holds);
-    Ok(Report { clean, wallets, events, equations, lag, parked })
-}
-
-/// The tenants that have a row in the books or in what is projected from them.
-async fn tenants(connection: &mut Connection) -> Result<Vec<String>> {
-    Ok(sqlx::query_scalar(
-        "select tenant_id from wallets union select tenant_id from events \
-         union select tenant_id from postings union select tenant_id from wallets_read_model \
-         order by tenant_id",
-    )
-    .fetch_all(connection)
-    .await?)
+    let mut check = Check::begin(connection, Projectors { ledger, read_model }, None).await?;
+    while check.page(connection).await? {}
+    Ok(check.report(parked(connection).await?))
 }
 
 /// What each projector has yet to apply, without parked wallets.

@@ -1,6 +1,7 @@
 //! The equations, one query each: every row is a contradiction, with its ids and numbers.
 //!
-//! $1 is the tenant, $2 the ledger projector, $3 the read-model projector, $4 this Postgres cluster. Amounts in payloads are
+//! $1 is the tenant, $2 the ledger projector, $3 the read-model projector, $4 this Postgres cluster. Each speaks of the
+//! wallets above $5 and up to $6, and says so of every table: they are joined as wholes, whatever is known of them. Amounts in payloads are
 //! read through a pattern, so that a spoilt payload is a finding instead of an error.
 
 /// What must hold, and the query for where it does not.
@@ -8,30 +9,57 @@
 pub struct Equation {
     pub name: &'static str,
     pub sql: &'static str,
+    /// What makes it hold again; none: the events or wallets themselves are wrong.
+    pub mend: Option<&'static str>,
 }
 
+const REBUILD_LEDGER: Option<&str> = Some("wallex projections rebuild ledger");
+const REBUILD_READ_MODEL: Option<&str> = Some("wallex projections rebuild read-model");
+const REBUILD_NAMED: Option<&str> =
+    Some("wallex projections rebuild ledger, or read-model: the one that is named");
+
 pub const EQUATIONS: &[Equation] = &[
-    Equation { name: "versions of every wallet are 1..n without a gap", sql: VERSIONS },
-    Equation { name: "every event begins where the one before it ended", sql: CHAIN },
-    Equation { name: "every wallet is what its events left", sql: WALLETS },
-    Equation { name: "every event has exactly its entries", sql: ENTRIES },
-    Equation { name: "every balance is the sum of its entries", sql: SUMS },
-    Equation { name: "every wallet's totals are the sums of its entries", sql: TOTALS },
-    Equation { name: "debits equal credits in every event", sql: EVENT_BALANCE },
-    Equation { name: "debits equal credits in every currency", sql: CURRENCY_BALANCE },
-    Equation { name: "the read model is what its events left", sql: READ_MODEL },
-    Equation { name: "every event before a projector's place is applied", sql: APPLIED },
-    Equation { name: "every recent event has its outbox row", sql: OUTBOX },
+    Equation { name: "versions of every wallet are 1..n without a gap", sql: VERSIONS, mend: None },
+    Equation { name: "every event begins where the one before it ended", sql: CHAIN, mend: None },
+    Equation { name: "every wallet is what its events left", sql: WALLETS, mend: None },
+    Equation { name: "every event has exactly its entries", sql: ENTRIES, mend: REBUILD_LEDGER },
+    Equation { name: "every balance is the sum of its entries", sql: SUMS, mend: REBUILD_LEDGER },
+    Equation {
+        name: "every wallet's totals are the sums of its entries",
+        sql: TOTALS,
+        mend: REBUILD_LEDGER,
+    },
+    Equation {
+        name: "debits equal credits in every event",
+        sql: EVENT_BALANCE,
+        mend: REBUILD_LEDGER,
+    },
+    Equation {
+        name: "debits equal credits in every currency",
+        sql: CURRENCY_BALANCE,
+        mend: REBUILD_LEDGER,
+    },
+    Equation {
+        name: "the read model is what its events left",
+        sql: READ_MODEL,
+        mend: REBUILD_READ_MODEL,
+    },
+    Equation {
+        name: "every event before a projector's place is applied",
+        sql: APPLIED,
+        mend: REBUILD_NAMED,
+    },
 ];
 
 const VERSIONS: &str = "
     select format('wallet %s: version %s, %s events numbered %s to %s',
         coalesce(w.id, e.wallet_id), coalesce(w.version::text, 'none (no such wallet)'),
         coalesce(e.events, 0), coalesce(e.lowest, 0), coalesce(e.highest, 0)) as finding
-    from (select id, version from wallets where tenant_id = $1) w
+    from (select id, version from wallets where tenant_id = $1 and id > $5 and id <= $6) w
     full join (select wallet_id, count(*) as events, min(version) as lowest,
             max(version) as highest
-        from events where tenant_id = $1 group by wallet_id) e on e.wallet_id = w.id
+        from events where tenant_id = $1 and wallet_id > $5 and wallet_id <= $6
+        group by wallet_id) e on e.wallet_id = w.id
     where w.version is distinct from e.events or w.version is distinct from e.highest
        or e.lowest is distinct from 1";
 
@@ -48,7 +76,7 @@ const CHAIN: &str = r"
                     then (payload ->> 'changeAmount')::numeric end as amount,
                 case when payload ->> 'newBalance' ~ '^-?[0-9]+(\.[0-9]+)?$'
                     then (payload ->> 'newBalance')::numeric end as closing
-            from events where tenant_id = $1) read) chained
+            from events where tenant_id = $1 and wallet_id > $5 and wallet_id <= $6) read) chained
     where opening is null or amount is null or closing is null
        or opening is distinct from before
        or closing is distinct from opening + case payload ->> 'changeType'
@@ -80,6 +108,23 @@ macro_rules! state_after {
     };
 }
 
+/// The entries as the view `ledger_entries` shows them. It does not say whose posting the entry of a system account is
+/// of, so that of the view all would be read.
+macro_rules! legs {
+    () => {
+        "select id, event_id, (2 * pair)::smallint as leg, 'wallet'::text as account, wallet_id, \
+            related_wallet_id, transaction_type, side, amount, currency, balance_before, balance_after, \
+            description, reference_id, metadata, transaction_id, version, created_at \
+         from postings where tenant_id = $1 and wallet_id > $5 and wallet_id <= $6 \
+         union all \
+         select overlay(id::text placing '8' from 15 for 1)::uuid, event_id, \
+            (2 * pair + 1)::smallint, counter_account, null, null, transaction_type, \
+            case side when 'DEBIT' then 'CREDIT' else 'DEBIT' end, amount, currency, null, null, null, \
+            reference_id, null, transaction_id, version, created_at \
+         from postings where tenant_id = $1 and wallet_id > $5 and wallet_id <= $6"
+    };
+}
+
 const WALLETS: &str = concat!(
     r"
     select format('wallet %s: %s %s with overdraft %s, its events left %s %s with overdraft %s',
@@ -87,12 +132,12 @@ const WALLETS: &str = concat!(
         first.payload ->> 'currency', state.overdraft) as finding
     from wallets w
     left join events first on first.tenant_id = w.tenant_id and first.wallet_id = w.id
-        and first.version = 1
+        and first.version = 1 and first.wallet_id > $5 and first.wallet_id <= $6
     left join events last on last.tenant_id = w.tenant_id and last.wallet_id = w.id
-        and last.version = w.version",
+        and last.version = w.version and last.wallet_id > $5 and last.wallet_id <= $6",
     state_after!(),
     r"
-    where w.tenant_id = $1
+    where w.tenant_id = $1 and w.id > $5 and w.id <= $6
       and (w.balance is distinct from state.balance
         or w.held_balance is distinct from state.held
         or w.overdraft_limit is distinct from state.overdraft
@@ -102,7 +147,8 @@ const WALLETS: &str = concat!(
         or w.created_at is distinct from first.created_at)"
 );
 
-const ENTRIES: &str = r"
+const ENTRIES: &str = concat!(
+    r"
     select case
         when x.event_id is null then format('entry %s (event %s leg %s, wallet %s version %s, '
             '%s %s %s): no applied event asks for it', l.id, l.event_id, l.leg,
@@ -114,6 +160,8 @@ const ENTRIES: &str = r"
             l.currency, coalesce(l.balance_before::text, '-'),
             coalesce(l.balance_after::text, '-'), x.side, x.amount, x.currency,
             coalesce(x.opening, '-'), coalesce(x.closing, '-'))
+            || case when l.account is distinct from x.account
+                then format('; account %s, not %s', l.account, x.account) else '' end
         end as finding
     from (select e.event_id, leg, e.wallet_id, e.version, e.event_type, e.transaction_id,
             e.created_at, e.payload,
@@ -131,9 +179,13 @@ const ENTRIES: &str = r"
         from events e
         join projected_versions v on v.tenant_id = e.tenant_id and v.projector = $2
             and v.wallet_id = e.wallet_id and v.version >= e.version
+            and v.wallet_id > $5 and v.wallet_id <= $6
         cross join (values (0::smallint), (1::smallint)) legs(leg)
-        where e.tenant_id = $1 and e.payload ->> 'changeAmount' !~ '^0(\.0+)?$') x
-    full join (select * from ledger_entries where tenant_id = $1) l
+        where e.tenant_id = $1 and e.wallet_id > $5 and e.wallet_id <= $6
+          and e.payload ->> 'changeAmount' !~ '^0(\.0+)?$') x
+    full join (",
+    legs!(),
+    r") l
         on l.event_id = x.event_id and l.leg = x.leg
     where x.event_id is null or l.id is null
        or l.account is distinct from x.account
@@ -157,7 +209,8 @@ const ENTRIES: &str = r"
        or l.balance_before::text is distinct from case when x.opening ~ '^-?[0-9]+(\.[0-9]+)?$'
             then x.opening::numeric(28,8)::text end
        or l.balance_after::text is distinct from case when x.closing ~ '^-?[0-9]+(\.[0-9]+)?$'
-            then x.closing::numeric(28,8)::text end";
+            then x.closing::numeric(28,8)::text end"
+);
 
 const SUMS: &str = r"
     select format('wallet %s at version %s: balance %s, its entries sum to %s',
@@ -166,11 +219,13 @@ const SUMS: &str = r"
     from (select v.wallet_id, v.version, e.payload ->> 'newBalance' as closing
         from projected_versions v
         left join events e on e.tenant_id = v.tenant_id and e.wallet_id = v.wallet_id
-            and e.version = v.version
-        where v.tenant_id = $1 and v.projector = $2 and v.version > 0) b
+            and e.version = v.version and e.wallet_id > $5 and e.wallet_id <= $6
+        where v.tenant_id = $1 and v.projector = $2 and v.version > 0
+          and v.wallet_id > $5 and v.wallet_id <= $6) b
     full join (select wallet_id,
             sum(case side when 'CREDIT' then amount else -amount end) as total
-        from postings where tenant_id = $1 group by wallet_id) s on s.wallet_id = b.wallet_id
+        from postings where tenant_id = $1 and wallet_id > $5 and wallet_id <= $6
+        group by wallet_id) s on s.wallet_id = b.wallet_id
     where coalesce(s.total, 0)::numeric(38,8)::text is distinct from case
         when b.closing ~ '^-?[0-9]+(\.[0-9]+)?$' then b.closing::numeric(38,8)::text end";
 
@@ -186,29 +241,40 @@ const TOTALS: &str = "
         from postings l
         join projected_versions p on p.tenant_id = l.tenant_id and p.projector = $2
             and p.wallet_id = l.wallet_id and l.version <= p.totals_at
-        where l.tenant_id = $1 group by l.wallet_id) s on s.wallet_id = v.wallet_id
+            and p.wallet_id > $5 and p.wallet_id <= $6
+        where l.tenant_id = $1 and l.wallet_id > $5 and l.wallet_id <= $6
+        group by l.wallet_id) s on s.wallet_id = v.wallet_id
     where v.tenant_id = $1 and v.projector = $2 and v.totals_at <= v.version
+      and v.wallet_id > $5 and v.wallet_id <= $6
       and (v.total_credits is distinct from coalesce(s.credits, 0)
         or v.total_debits is distinct from coalesce(s.debits, 0)
         or v.transaction_count is distinct from coalesce(s.entries, 0))";
 
 // A posting has one amount for both of its entries: these two hold by how the books are laid out, and are
-// asked of what people read all the same.
-const EVENT_BALANCE: &str = "
+// asked all the same.
+const EVENT_BALANCE: &str = concat!(
+    r"
     select format('event %s: debits %s, credits %s, currencies %s', event_id,
         coalesce(sum(amount) filter (where side = 'DEBIT'), 0),
         coalesce(sum(amount) filter (where side = 'CREDIT'), 0),
         string_agg(distinct currency, ', ')) as finding
-    from ledger_entries where tenant_id = $1 group by event_id
+    from (",
+    legs!(),
+    r") l group by event_id
     having sum(case side when 'DEBIT' then amount else -amount end) <> 0
-        or count(distinct currency) <> 1";
+        or count(distinct currency) <> 1"
+);
 
-const CURRENCY_BALANCE: &str = "
+const CURRENCY_BALANCE: &str = concat!(
+    r"
     select format('%s: debits %s, credits %s', currency,
         coalesce(sum(amount) filter (where side = 'DEBIT'), 0),
         coalesce(sum(amount) filter (where side = 'CREDIT'), 0)) as finding
-    from ledger_entries where tenant_id = $1 group by currency
-    having sum(case side when 'DEBIT' then amount else -amount end) <> 0";
+    from (",
+    legs!(),
+    r") l group by currency
+    having sum(case side when 'DEBIT' then amount else -amount end) <> 0"
+);
 
 const READ_MODEL: &str = concat!(
     r"
@@ -222,12 +288,16 @@ const READ_MODEL: &str = concat!(
         from projected_versions v
         left join events first on first.tenant_id = v.tenant_id
             and first.wallet_id = v.wallet_id and first.version = 1
+            and first.wallet_id > $5 and first.wallet_id <= $6
         left join events last on last.tenant_id = v.tenant_id
-            and last.wallet_id = v.wallet_id and last.version = v.version",
+            and last.wallet_id = v.wallet_id and last.version = v.version
+            and last.wallet_id > $5 and last.wallet_id <= $6",
     state_after!(),
     r"
-        where v.tenant_id = $1 and v.projector = $3 and v.version > 0) x
-    full join (select * from wallets_read_model where tenant_id = $1) r on r.id = x.wallet_id
+        where v.tenant_id = $1 and v.projector = $3 and v.version > 0
+          and v.wallet_id > $5 and v.wallet_id <= $6) x
+    full join (select * from wallets_read_model where tenant_id = $1 and id > $5 and id <= $6) r
+        on r.id = x.wallet_id
     where r.version is distinct from x.version
        or r.balance is distinct from x.balance
        or r.held_balance is distinct from x.held
@@ -248,35 +318,12 @@ const APPLIED: &str = "
     from (select projector, partition, max(feed_xid::text::bigint) as place from projector_checkpoints
         where projector in ($2, $3) and cluster = $4
           and feed_xid <= pg_snapshot_xmax(pg_current_snapshot()) group by projector, partition) c
-    join events e on e.tenant_id = $1 and e.partition = c.partition
-        and e.commit_xid::text::bigint < c.place
-    join wallets w on w.tenant_id = e.tenant_id and w.id = e.wallet_id and w.version = e.version
+    join wallets w on w.tenant_id = $1 and w.id > $5 and w.id <= $6
+    join events e on e.tenant_id = w.tenant_id and e.wallet_id = w.id and e.version = w.version
+        and e.partition = c.partition and e.commit_xid::text::bigint < c.place
+        and e.wallet_id > $5 and e.wallet_id <= $6
     left join projected_versions v on v.tenant_id = e.tenant_id and v.projector = c.projector
-        and v.wallet_id = e.wallet_id
+        and v.wallet_id = e.wallet_id and v.wallet_id > $5 and v.wallet_id <= $6
     where e.version > coalesce(v.version, 0)
       and not exists (select from parked_wallets p where p.tenant_id = e.tenant_id
           and p.projector = c.projector and p.wallet_id = e.wallet_id)";
-
-// Processed batches are purged by age: what is younger than the purge mark must be in one. Batches that
-// send events again (their ids are negative) may stand beside the first ones.
-const OUTBOX: &str = "
-    select case when o.id is null
-        then format('event %s (wallet %s version %s) has no outbox row', e.event_id, e.wallet_id,
-            e.version)
-        else format('outbox row %s (wallet %s version %s, partition %s) is not its event',
-            o.id, o.wallet_id, o.version, o.partition) end as finding
-    from (select * from events where tenant_id = $1) e
-    full join (select b.id, u.wallet_id, u.version, b.partition, b.created_at
-            from outbox_batches b cross join lateral unnest(b.wallets, b.versions)
-                as u(wallet_id, version)
-            where b.tenant_id = $1) o
-        on o.wallet_id = e.wallet_id and o.version = e.version
-    where (o.id is null and e.created_at > coalesce((select purged_through from outbox_purges
-            where tenant_id = $1), '-infinity'))
-       or (o.id is not null and (o.partition is distinct from e.partition
-            or o.created_at is distinct from e.created_at))
-    union all
-    select format('wallet %s version %s has %s outbox rows', u.wallet_id, u.version, count(*))
-    from outbox_batches b cross join lateral unnest(b.wallets, b.versions) as u(wallet_id, version)
-    where b.tenant_id = $1 and b.id > 0
-    group by u.wallet_id, u.version having count(*) > 1";

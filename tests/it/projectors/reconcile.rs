@@ -1,9 +1,12 @@
 //! `reconcile` finds every kind of alteration. Each is made in a transaction of its own database's
 //! copy and undone again.
 
+use std::time::Duration;
+
 use sqlx::Executor as _;
 use wallex::projector::{LEDGER, Projection, READ_MODEL};
 use wallex::store;
+use wallex::store::reconcile::{Bounds, Check, Projectors, checked};
 
 use super::books::{Books, create, some_history};
 
@@ -93,4 +96,54 @@ async fn events_that_are_not_projected_yet_are_lag_and_no_failure() {
     assert!(report.is_clean(), "{report:#?}");
     let lag: Vec<_> = report.lag.iter().map(|lag| (lag.wallets, lag.events)).collect();
     assert_eq!(lag, [(21, events), (21, events)]);
+}
+
+/// More wallets than are compared in one snapshot.
+#[tokio::test(flavor = "multi_thread")]
+async fn wallets_are_compared_page_by_page_and_a_check_goes_on_where_it_was() {
+    let mut books = Books::open().await;
+    let all: Vec<String> = (0..1300).map(|n| format!("w{n:05}")).collect();
+    for wallets in all.chunks(100) {
+        let opened: Vec<_> =
+            wallets.iter().map(|wallet| create(wallet, "USD", Some("2"))).collect();
+        books.write(&opened).await;
+    }
+    for kind in Projection::ALL {
+        books.project(kind).await;
+    }
+    let of = Projectors { ledger: LEDGER, read_model: READ_MODEL };
+    let bounds = Bounds { a_question: Duration::from_secs(60), in_all: None };
+    let mut pages = Vec::new();
+    let pool = books.pool.clone();
+    let tell = |check: &Check<'_>| pages.extend(check.place().cloned());
+    let report = checked(&pool, of, None, bounds, tell).await.unwrap();
+    assert!(report.is_clean(), "{report:#?}");
+    assert_eq!((report.wallets, report.events), (1300, 2600));
+    let places: Vec<&str> = pages.iter().map(|place| place.wallet.as_str()).collect();
+    assert!(places.contains(&"w00499") && places.contains(&"w00999"), "{places:?}");
+    // In the last page, and at a wallet that is only in the ledger.
+    for sql in [
+        "update postings set counter_account = 'elsewhere' where wallet_id = 'w01299'",
+        "update wallets_read_model set version = version + 5 where id = 'w01298'",
+        "delete from outbox_batches where 'w01250' = any(wallets)",
+        "insert into postings select (jsonb_populate_record(p, jsonb_build_object('wallet_id', 'x', \
+             'event_id', gen_random_uuid()))).* from postings p where wallet_id = 'w00001'",
+    ] {
+        books.pool.execute(sql).await.unwrap();
+    }
+    let from = pages.iter().find(|place| place.wallet == "w00999").cloned();
+    let report = checked(&pool, of, from, bounds, |_| {}).await.unwrap();
+    assert_eq!((report.wallets, report.events), (300, 600));
+    let wrong: Vec<_> = report.equations.iter().filter(|equation| !equation.holds).collect();
+    let said = format!("{wrong:#?}");
+    for (what, command) in [
+        ("account elsewhere, not external", "wallex projections rebuild ledger"),
+        ("entry", "wallex projections rebuild ledger"),
+        ("wallet w01298: read model has", "wallex projections rebuild read-model"),
+        (" version 2) has no outbox row", "wallex outbox republish --wallet ID"),
+    ] {
+        let found = wrong.iter().find(|e| e.findings.iter().any(|text| text.contains(what)));
+        assert_eq!(found.and_then(|equation| equation.mend), Some(command), "{what}: {said}");
+    }
+    assert!(report.lag.iter().all(|lag| lag.events == 0), "{:?}", report.lag);
 }
