@@ -8,6 +8,8 @@ mod failure;
 mod outcome;
 mod outcomes;
 mod problem;
+mod statement;
+mod transaction;
 mod wallet;
 
 use crate::wallet::{Op, WalletId};
@@ -19,6 +21,8 @@ pub use dead_letters::{
 pub use outcome::{Effect, Failure, Outcome, Refusal, Reply};
 pub use outcomes::{Outcomes, Verdict, Whole};
 pub use problem::{FieldError, Problem, ProblemCode, ProblemDocument};
+pub use statement::{Closing, Form, Heading, Line, Mismatch, Statement, StatementView};
+pub use transaction::TransactionView;
 pub use wallet::{TransferView, WalletView, event_json};
 
 /// A decided command as its caller gets it.

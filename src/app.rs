@@ -18,6 +18,7 @@ mod schemas;
 mod services;
 mod signals;
 mod snapshots;
+mod summaries;
 mod tasks;
 mod topic_health;
 mod watch;

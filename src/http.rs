@@ -4,12 +4,14 @@
 //! problem document, those of the framework included: [`context`] renders them all.
 
 mod admin;
+mod balance;
 mod body;
 mod bulk;
 mod caller;
 mod consistency;
 mod context;
 mod cursor;
+mod explain;
 mod health;
 mod ledger;
 mod openapi;
@@ -17,8 +19,11 @@ mod path;
 mod problem;
 mod query;
 mod serve;
+mod statements;
+mod transactions;
 mod views;
 mod wallets;
+mod zone;
 
 use std::sync::Arc;
 
@@ -102,6 +107,10 @@ fn routes() -> OpenApiRouter<HttpState> {
         .routes(routes!(wallets::transfer))
         .routes(routes!(wallets::events))
         .routes(routes!(bulk::bulk))
+        .routes(routes!(balance::show))
+        .routes(routes!(explain::show))
+        .routes(routes!(statements::show))
+        .routes(routes!(transactions::show))
         // /ledger
         .routes(routes!(ledger::wallet))
         .routes(routes!(ledger::summary))

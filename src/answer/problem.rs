@@ -51,6 +51,7 @@ problem_codes! {
     MalformedRequest "malformed_request" 400 false "The request is not HTTP/1.1 as RFC 9112 has it";
     Forbidden "forbidden" 403 false "The service may not do this";
     WalletNotFound "wallet_not_found" 404 false "There is no such wallet";
+    TransactionNotFound "transaction_not_found" 404 false "There is no such transaction";
     TopicNotFound "topic_not_found" 404 false "The service has no such topic";
     DeadLetterNotFound "dead_letter_not_found" 404 false "There is no such dead letter";
     RouteNotFound "route_not_found" 404 false "There is no such route";

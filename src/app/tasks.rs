@@ -9,6 +9,7 @@
 //! | `snapshots`, `gauges` | measure what only the clock shows | |
 //! | `retention`, for each table | purges what has done its service | |
 //! | `partitions` | makes tables' partitions ahead of time, drops old ones | |
+//! | `transaction index` | summarizes what transactions are found by | |
 //! | `dead letters` | sends them to their topic and back, counts them | |
 //! | each projector | brings events into its tables | |
 //! | `kafka watch` | asks the cluster who it is: health, and the breaker's probe | Kafka |
@@ -27,7 +28,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::services::{Kafka, Services};
-use super::{database, gauges, identity, inbound, pipeline, signals, snapshots};
+use super::{database, gauges, identity, inbound, pipeline, signals, snapshots, summaries};
 use super::{topic_health, watch};
 use crate::background::task::{self, Task};
 use crate::dead_letters::{self, DeadLetters};
@@ -62,6 +63,7 @@ pub(super) fn all(
         repeated(s, snapshots::Snapshots::new(s.pools.health.clone())),
         repeated(s, gauges::Gauges::new(metrics, executor.queue(), s.status.clone())),
         repeated(s, Partitions::new(s.pools.upkeep.clone(), s.settings.retention.clone())),
+        repeated(s, summaries::Summaries::new(s.pools.pipeline.clone())),
         repeated(s, dead_letters(s)),
     ];
     all.extend(retention(s).purges().into_iter().map(|purge| repeated(s, purge)));

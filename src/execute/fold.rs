@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use uuid::Uuid;
+use uuid::{NoContext, Timestamp, Uuid};
 
 use super::known_keys::KnownKeys;
 use super::savepoint::Savepoint;
@@ -176,7 +176,7 @@ impl<'a> Fold<'a> {
         }
         let footprint = command.footprint();
         self.fall_due(&footprint);
-        let transaction_id = Uuid::now_v7();
+        let transaction_id = transaction_id(self.world.now);
         let (result, is_kept) = match wallet::decide(command, &self.world, &self.rules.policy) {
             Ok(decision) => {
                 self.record(&footprint, context, decision.events, transaction_id);
@@ -201,7 +201,7 @@ impl<'a> Fold<'a> {
         let events = (self.rules.due)(footprint, &self.world);
         if !events.is_empty() {
             let system = Context { actor: Some("system".to_owned()), ..Context::default() };
-            self.record(footprint, &system, events, Uuid::now_v7());
+            self.record(footprint, &system, events, transaction_id(self.world.now));
         }
     }
 
@@ -248,6 +248,13 @@ impl<'a> Fold<'a> {
         let wallets: Vec<Wallet> = wallets.cloned().collect();
         Effect { op: command.op(), transaction_id, wallets }
     }
+}
+
+/// An id of the batch's time, not of this process's clock: events lie in the order of their transactions' ids,
+/// by which transactions are found.
+fn transaction_id(now: DateTime<Utc>) -> Uuid {
+    let seconds = u64::try_from(now.timestamp()).unwrap_or(0);
+    Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, now.timestamp_subsec_nanos()))
 }
 
 /// What a key keeps of a command's answer: of an effect only what its events do not say.

@@ -3,6 +3,8 @@
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use chrono::TimeDelta;
+use rust_decimal::Decimal;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -10,27 +12,62 @@ use super::cursor::Moment;
 use super::openapi::problems::{ProjectedByIdProblems, ProjectedProblems};
 use super::openapi::requests::{ConsistencyToken, EntryFilter as EntryParameters, Page, WalletId};
 use super::path::{TextPath, WalletPath};
-use super::problem::HttpResult;
+use super::problem::{HttpError, HttpResult};
 use super::query::Parameters;
 use super::views::{EntryView, ReferenceLedger, SummaryView, Transactions, WalletLedger, json};
 use super::{Caller, HttpState, consistency, cursor};
+use crate::answer::ProblemCode;
 use crate::ledger::TransactionType;
 use crate::projector::LEDGER;
 use crate::store::entries::{self, EntryCursor, EntryFilter, EntryRow};
+use crate::store::{Connection, history};
+use crate::wallet::{AmountError, Currency, parse_decimal};
 
 const LIMIT: i64 = 50;
 /// Further back, a cursor is the way: an offset reads all that it skips.
 const OFFSET_MAX: i64 = 100_000;
 
+/// What no index leads to is looked for in this many days.
+const DAYS_MAX: i64 = 92;
+
 fn filter(parameters: &Parameters) -> HttpResult<EntryFilter> {
+    let exactly = amount(parameters, "amount")?;
     Ok(EntryFilter {
         transaction_type: parameters.one_of("transactionType", TransactionType::parse)?,
         start: parameters.time("startDate", false)?,
         end: parameters.time("endDate", true)?,
         reference: parameters.text("reference").map(str::to_owned),
+        currency: parameters.one_of("currency", Currency::parse)?,
+        least: exactly.or(amount(parameters, "minAmount")?),
+        most: exactly.or(amount(parameters, "maxAmount")?),
         limit: parameters.limit(LIMIT)?,
         offset: parameters.number("offset", 0, 0, OFFSET_MAX)?,
     })
+}
+
+fn amount(parameters: &Parameters, name: &str) -> HttpResult<Option<Decimal>> {
+    let Some(text) = parameters.text(name) else { return Ok(None) };
+    let invalid = |error: AmountError| {
+        HttpError::at(ProblemCode::InvalidValue, format!("?{name}"), error.to_string())
+    };
+    parse_decimal(text).map(Some).map_err(invalid)
+}
+
+/// All wallets' entries are not searched through: an amount or a currency alone needs a period.
+async fn bounded(connection: &mut Connection, filter: &EntryFilter) -> HttpResult<()> {
+    let narrows = filter.currency.is_some() || filter.least.is_some() || filter.most.is_some();
+    if !narrows || filter.reference.is_some() {
+        return Ok(());
+    }
+    let rule = "with an amount or a currency, startDate to endDate must be at most 92 days, or there \
+                must be a reference";
+    let too_long = || HttpError::at(ProblemCode::InvalidValue, "?startDate", rule);
+    let start = filter.start.ok_or_else(too_long)?;
+    let end = match filter.end {
+        Some(end) => end,
+        None => history::now(connection).await?,
+    };
+    if end - start > TimeDelta::days(DAYS_MAX) { Err(too_long()) } else { Ok(()) }
 }
 
 /// Where the former page over several wallets ended.
@@ -137,6 +174,7 @@ pub(super) async fn transactions(
     let filter = filter(&parameters)?;
     let after = entry_cursor(&parameters)?;
     let mut connection = consistency::read(&headers, &state, &tenant, LEDGER).await?;
+    bounded(&mut connection, &filter).await?;
     let rows = entries::of_all(&mut connection, &tenant, &filter, after).await?;
     let body = Transactions {
         count: rows.len(),

@@ -255,7 +255,7 @@ pub(super) async fn events(
     Ok(json(&body))
 }
 
-fn not_found(id: &WalletId) -> HttpError {
+pub(super) fn not_found(id: &WalletId) -> HttpError {
     let rejection = Rejection::WalletNotFound { wallet: id.clone() };
     HttpError(Problem::of_rejection(&rejection))
 }

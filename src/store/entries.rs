@@ -40,6 +40,10 @@ pub struct EntryFilter {
     /// Up to and with this moment.
     pub end: Option<DateTime<Utc>>,
     pub reference: Option<String>,
+    pub currency: Option<Currency>,
+    /// At least and at most: both the same, exactly this one.
+    pub least: Option<Decimal>,
+    pub most: Option<Decimal>,
     pub limit: i64,
     pub offset: i64,
 }
@@ -291,6 +295,22 @@ fn filtered(tenant: &TenantId, filter: &EntryFilter) -> QueryBuilder<Postgres> {
     if let Some(reference) = &filter.reference {
         query.push(" and reference_id = ").push_bind(reference.clone());
     }
+    if let Some(currency) = filter.currency {
+        query.push(" and currency = ").push_bind(currency.code());
+    }
+    match (filter.least, filter.most) {
+        (Some(least), Some(most)) if least == most => {
+            _ = query.push(" and amount = ").push_bind(least)
+        }
+        (least, most) => {
+            if let Some(least) = least {
+                query.push(" and amount >= ").push_bind(least);
+            }
+            if let Some(most) = most {
+                query.push(" and amount <= ").push_bind(most);
+            }
+        }
+    }
     query
 }
 
@@ -310,7 +330,8 @@ async fn page(
 ) -> Result<Vec<EntryRow>> {
     query.push(order).push(" limit ").push_bind(filter.limit);
     query.push(" offset ").push_bind(filter.offset);
-    let rows: Vec<Stored> = query.build_query_as().fetch_all(connection).await?;
+    // Planned each time: which index leads best is known from what the table holds by now.
+    let rows: Vec<Stored> = query.build_query_as().persistent(false).fetch_all(connection).await?;
     rows.into_iter().map(Stored::entry).collect()
 }
 

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
 use sqlx::{Postgres, QueryBuilder};
 
 use super::{Connection, Error, Result};
@@ -119,31 +120,86 @@ pub async fn list(
     tenant: &TenantId,
     filter: &WalletFilter,
 ) -> Result<Vec<Wallet>> {
+    // What few wallets have leads, in the order of the page; the rest is held against what it leads to.
+    let term = match filter.owner_id {
+        None => rarest(connection, tenant, &filter.metadata).await?,
+        Some(_) => None,
+    };
     let mut query: QueryBuilder<Postgres> = QueryBuilder::new(
-        "select id, owner_id, currency, status, balance, held_balance, overdraft_limit, version, \
-         metadata::text as metadata, created_at, updated_at from wallets_read_model \
-         where tenant_id = ",
+        "select w.id, w.owner_id, w.currency, w.status, w.balance, w.held_balance, \
+         w.overdraft_limit, w.version, w.metadata::text as metadata, w.created_at, w.updated_at from ",
     );
-    query.push_bind(tenant.as_str());
+    match term {
+        None => query.push("wallets_read_model w where w.tenant_id = ").push_bind(tenant.as_str()),
+        Some((key, value)) => query
+            .push(
+                "wallet_terms t cross join lateral (select * from wallets_read_model w \
+                 where w.tenant_id = t.tenant_id and w.id = t.wallet_id limit 1) w \
+                 where t.tenant_id = ",
+            )
+            .push_bind(tenant.as_str())
+            .push(" and t.term = ")
+            .push_bind(term_of(key, value)),
+    };
     if let Some(owner) = &filter.owner_id {
-        query.push(" and owner_id = ").push_bind(owner);
+        query.push(" and w.owner_id = ").push_bind(owner);
     }
     if let Some(currency) = filter.currency {
-        query.push(" and currency = ").push_bind(currency.code());
+        query.push(" and w.currency = ").push_bind(currency.code());
     }
     if let Some(status) = filter.status {
-        query.push(" and status = ").push_bind(status.as_str());
+        query.push(" and w.status = ").push_bind(status.as_str());
     }
     for (key, value) in &filter.metadata {
-        query.push(" and metadata ->> ").push_bind(key).push(" = ").push_bind(value);
+        query.push(" and w.metadata ->> ").push_bind(key).push(" = ").push_bind(value);
     }
+    let place = match term {
+        None => "(w.created_at, w.id)",
+        Some(_) => "(t.created_at, t.wallet_id)",
+    };
     if let Some((created_at, id)) = &filter.after {
-        query.push(" and (created_at, id) < (").push_bind(created_at);
+        query.push(" and ").push(place).push(" < (").push_bind(created_at);
         query.push(", ").push_bind(id.as_str()).push(")");
     }
-    query.push(" order by created_at desc, id desc limit ").push_bind(filter.limit);
-    let rows: Vec<Stored> = query.build_query_as().fetch_all(connection).await?;
+    query.push(match term {
+        None => " order by w.created_at desc, w.id desc limit ",
+        Some(_) => " order by t.created_at desc, t.wallet_id desc limit ",
+    });
+    query.push_bind(filter.limit);
+    // Planned each time: which index leads best is known from what the table holds by now.
+    let rows: Vec<Stored> = query.build_query_as().persistent(false).fetch_all(connection).await?;
     rows.into_iter().map(Stored::wallet).collect()
+}
+
+/// The member of metadata that the fewest wallets have.
+async fn rarest<'m>(
+    connection: &mut Connection,
+    tenant: &TenantId,
+    metadata: &'m [(String, String)],
+) -> Result<Option<&'m (String, String)>> {
+    if metadata.len() < 2 {
+        return Ok(metadata.first());
+    }
+    let terms: Vec<i64> = metadata.iter().map(|(key, value)| term_of(key, value)).collect();
+    // Counted no further than it helps.
+    let place: i64 = sqlx::query_scalar(
+        "select t.place from unnest($2::bigint[]) with ordinality t(term, place) \
+         cross join lateral (select count(*) as wallets from (select from wallet_terms w \
+             where w.tenant_id = $1 and w.term = t.term order by w.created_at limit 1000) w) n \
+         order by n.wallets, t.place limit 1",
+    )
+    .bind(tenant.as_str())
+    .bind(terms)
+    .fetch_one(connection)
+    .await?;
+    // Counted from one.
+    Ok(usize::try_from(place - 1).ok().and_then(|place| metadata.get(place)))
+}
+
+/// A member of metadata as `wallet_terms` has it.
+fn term_of(key: &str, value: &str) -> i64 {
+    let digest = Sha256::digest(format!("{key}={value}"));
+    digest.first_chunk().map_or(0, |first| i64::from_be_bytes(*first))
 }
 
 impl Stored {

@@ -82,8 +82,9 @@ struct NamedRow {
     event: EventRow,
 }
 
+/// A row of `events` as its readers take it.
 #[derive(sqlx::FromRow)]
-struct EventRow {
+pub(super) struct EventRow {
     tenant_id: String,
     wallet_id: String,
     version: i64,
@@ -135,7 +136,7 @@ pub async fn recorded(connection: &mut Connection, ranges: &[Range]) -> Result<V
 }
 
 impl EventRow {
-    fn event(self) -> Recorded {
+    pub(super) fn event(self) -> Recorded {
         let (tenant, wallet_id) = wallet_key(&self.tenant_id, &self.wallet_id);
         match EventBody::from_data(&self.event_type, self.schema_version, &self.payload) {
             Ok(body) => Ok(Event {

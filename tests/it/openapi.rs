@@ -52,7 +52,7 @@ impl Document {
         };
         let kind = answer.header("content-type").split(';').next().unwrap();
         let content = contents.get(kind).unwrap_or_else(|| panic!("not as {kind}: {what}"));
-        if !kind.ends_with("json") {
+        if !kind.ends_with("json") || kind.ends_with("ndjson") {
             return;
         }
         // References are to the document's components: the schema brings them along.
@@ -250,6 +250,20 @@ async fn reads(app: &App, document: &Document) {
         ("/wallets/{id}", "/wallets/a%20b", 400),
         ("/wallets/{id}/events", "/wallets/w-1/events", 200),
         ("/wallets/{id}/events", "/wallets/none/events", 404),
+        ("/wallets/{id}/balance", "/wallets/w-1/balance", 200),
+        ("/wallets/{id}/balance", "/wallets/w-1/balance?at=2020-01-01", 200),
+        ("/wallets/{id}/balance", "/wallets/none/balance", 404),
+        ("/wallets/{id}/balance", "/wallets/w-1/balance?at=x", 400),
+        ("/wallets/{id}/statement", "/wallets/w-1/statement?from=2020-01-01", 200),
+        ("/wallets/{id}/statement", "/wallets/w-1/statement?from=2020-01-01&format=csv", 200),
+        ("/wallets/{id}/statement", "/wallets/w-1/statement?from=2020-01-01&format=html", 200),
+        ("/wallets/{id}/statement", "/wallets/w-1/statement?from=2020-01-01&format=ndjson", 200),
+        ("/wallets/{id}/statement", "/wallets/w-1/statement", 400),
+        ("/transactions/{id}", "/transactions/00000000-0000-0000-0000-000000000000", 404),
+        ("/wallets/{id}/explain", "/wallets/w-1/explain?debit=1000000", 200),
+        ("/wallets/{id}/explain", "/wallets/w-1/explain?debit=x", 400),
+        ("/wallets/{id}/explain", "/wallets/none/explain", 404),
+        ("/transactions/{id}", "/transactions/x", 400),
         ("/ledger/wallet/{id}", "/ledger/wallet/w-1?limit=2", 200),
         ("/ledger/wallet/{id}", "/ledger/wallet/none", 200),
         ("/ledger/wallet/{id}", "/ledger/wallet/w-1?transactionType=x", 400),
@@ -289,4 +303,8 @@ async fn reads(app: &App, document: &Document) {
     }
     let events = app.get("/wallets/w-1/events").await.json();
     assert_eq!(events["events"].as_array().map(Vec::len), Some(6), "the check saw events");
+    let id = events["events"][1]["data"]["transactionId"].as_str().unwrap();
+    let answer = app.get(&format!("/transactions/{id}")).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    document.check(&Method::GET, "/transactions/{id}", &answer);
 }

@@ -134,6 +134,16 @@ async fn assert_apart(app: &App, service: &Shared) {
         assert_eq!(seen(service, tenant).await, expected, "{tenant}");
     }
     assert_eq!(service.get("c", "/wallets/w").await.status, 404);
+    // The transaction of another tenant is as one that is not there.
+    let events = service.get("b", "/wallets/w/events").await.json();
+    let id = events["events"][0]["data"]["transactionId"].as_str().unwrap();
+    let path = format!("/transactions/{id}");
+    assert_eq!(service.get("b", &path).await.json()["events"][0]["walletId"], "w");
+    let foreign = service.get("default", &path).await;
+    assert_eq!((foreign.status, foreign.code().as_str()), (404, "transaction_not_found"));
+    let statement = "/wallets/w/statement?from=2020-01-01";
+    assert_eq!(service.get("b", statement).await.json()["closingBalance"], "10.00");
+    assert_eq!(service.get("c", statement).await.status, 404);
     assert_eq!(service.get("c", "/wallets").await.json(), json!([]));
     assert_eq!(service.get("c", "/ledger/transactions").await.json()["count"], 0);
     app.assert_reconciled();

@@ -81,6 +81,10 @@ problems! {
     ProjectedByIdProblems: READ, &[InvalidId, ProjectionBehind];
     /// Reads of a wallet that must exist.
     ReadWalletProblems: READ, &[InvalidId, WalletNotFound];
+    /// GET /wallets/{id}/explain
+    ExplainProblems: READ, &[InvalidId, InvalidAmount, WalletNotFound];
+    /// Reads of a transaction that must exist.
+    TransactionProblems: READ, &[InvalidId, TransactionNotFound];
     /// Reads of a dead letter that must exist.
     DeadLetterProblems: READ, &[InvalidId, DeadLetterNotFound];
     /// Requests about dead letters.

@@ -133,6 +133,49 @@ pub struct EventFilter {
     limit: Option<i64>,
 }
 
+/// Of which moment.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Instant {
+    /// A time with its offset, or a date, of which the last moment (UTC) counts; now when left out. What happened at
+    /// that very time counts.
+    #[param(value_type = String, required = false, example = "2026-01-31T12:00:00Z")]
+    at: Option<String>,
+    /// By the time when an event was recorded.
+    #[param(value_type = String, required = false, pattern = "^recorded$")]
+    basis: Option<String>,
+}
+
+/// What if.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct WhatIf {
+    /// An amount: what would become of a debit of it.
+    #[param(value_type = String, required = false, pattern = r"^[0-9]+(\.[0-9]+)?$", example = "12.00")]
+    debit: Option<String>,
+}
+
+/// Of which period, and as what.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Period {
+    /// What happened from here on counts: a time with its offset, or a date, of which the first moment counts.
+    #[param(value_type = String, example = "2026-01-01")]
+    from: String,
+    /// What happened before this counts, and nothing at this very time; now when left out.
+    #[param(value_type = String, required = false, example = "2026-02-01")]
+    to: Option<String>,
+    /// Of dates, and of the times that are shown: a name of the IANA database; UTC when left out.
+    #[param(value_type = String, required = false, example = "Europe/Berlin")]
+    tz: Option<String>,
+    /// By the time when an event was recorded.
+    #[param(value_type = String, required = false, pattern = "^recorded$")]
+    basis: Option<String>,
+    /// `json` when left out.
+    #[param(value_type = String, required = false, pattern = "^(json|ndjson|csv|html)$")]
+    format: Option<String>,
+}
+
 /// Which entries.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query, rename_all = "camelCase")]
@@ -147,6 +190,18 @@ pub struct EntryFilter {
     end_date: Option<String>,
     #[param(value_type = String, required = false)]
     reference: Option<String>,
+    /// Of this currency. On all wallets' entries this and the amounts need a `reference`, or a period of at most 92 days.
+    #[param(value_type = String, required = false, pattern = "^[A-Z]{3}$")]
+    currency: Option<String>,
+    /// Of exactly this amount.
+    #[param(value_type = String, required = false, pattern = r"^[0-9]+(\.[0-9]+)?$")]
+    amount: Option<String>,
+    /// Of at least this amount.
+    #[param(value_type = String, required = false, pattern = r"^[0-9]+(\.[0-9]+)?$")]
+    min_amount: Option<String>,
+    /// Of at most this amount.
+    #[param(value_type = String, required = false, pattern = r"^[0-9]+(\.[0-9]+)?$")]
+    max_amount: Option<String>,
     /// Entries in one answer; 50 when left out.
     #[param(value_type = i64, required = false, minimum = 1, maximum = 1000)]
     limit: Option<i64>,
