@@ -7,6 +7,7 @@ import convert
 import grants
 import holds
 import limits
+import marks
 import moves
 import post
 import status
@@ -35,10 +36,16 @@ COMMANDS = {
     "convert": (convert.convert, "POST /conversions"),
     "unit": (convert.unit, "POST /units"),
     "grant": (grants.issue, "POST /wallets/{id}/grants"),
+    "thresholds": (marks.thresholds, "PUT /wallets/{id}/thresholds"),
+    "topup_rule": (marks.rule, "PUT /wallets/{id}/topup-rule"),
+    "complete_topup": (marks.settle, "POST /topups/{id}/complete"),
+    "fail_topup": (marks.settle, "POST /topups/{id}/fail"),
     "void": (grants.void, "POST /wallets/{id}/grants/{id}/void"),
 }
 #: Those that only have a route of their own.
-ROUTE_ONLY = {"unit"}
+ROUTE_ONLY = {"unit", "thresholds", "topup_rule", "complete_topup", "fail_topup"}
+#: Those after which a mark may be met that was not there before.
+MARKING = {"topup_rule", "thresholds"}
 
 
 @dataclass
@@ -59,8 +66,11 @@ class Outcome:
 def decide(world, step, at):
     """Plays one command at a time; the world is changed where it is accepted, and by what was due."""
     handler, _ = COMMANDS[step["do"]]
+    before = {wallet.name: wallet.own for wallet in world.wallets.values() if wallet.thresholds or wallet.topup}
+    before |= {step["wallet"]: world.wallets[step["wallet"]].own} if step["do"] in MARKING and step["wallet"] in world.wallets else {}
     try:
         body = handler(world, step, at)
+        marks.look(world, before, at, step)
     except Refused as refused:
         return Outcome(0, refused.codes, {}, refused.form)
     if body is None or step["do"] == "limits":

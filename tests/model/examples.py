@@ -9,6 +9,7 @@ from fractions import Fraction
 import money
 from commands import decide
 from convert import computed
+from marks import asked
 from post import split
 from state import Wallet
 from world import Rules, World
@@ -176,6 +177,21 @@ class Examples(unittest.TestCase):
         self.do("debit", wallet="w", amount="6", name="d")
         self.assertEqual(self.pairs("w"), [("DEBIT", 600, "P")])
         self.assertEqual(self.do("hold", wallet="w", hold="h", amount="6", to="v"), {"insufficient_funds"})
+
+    def test_marks_57_and_58_and_the_top_ups_of_section_b5(self):
+        self.open("w", "25", "100")
+        marks = [{"name": "low", "below": "10"}, {"name": "lower", "percent": "50", "of": "10"}]
+        self.do("thresholds", wallet="w", thresholds=marks)
+        self.do("topup_rule", wallet="w", below="20", amount="10")
+        self.do("debit", wallet="w", amount="22", name="d")
+        kinds = [event.kind for event in self.world.wallets["w"].events[-4:]]
+        crossed = "WalletThresholdCrossed"
+        self.assertEqual(kinds, ["WalletDebited", crossed, crossed, "WalletTopUpRequested"])
+        self.do("debit", wallet="w", amount="1")
+        self.assertEqual(self.world.wallets["w"].events[-1].kind, "WalletDebited")
+        self.do("complete_topup", topup="u-d-w")
+        self.assertEqual(self.state("w")[0], "22.00")
+        self.assertEqual([asked({"fixed": True, "more": 10, "below": 20}, own) for own in (19, -15)], [10, 40])
 
 
 if __name__ == "__main__":

@@ -143,6 +143,9 @@ class History:
         if step is None:
             return
         step = {"do": kind, "name": f"t{len(self.steps)}"} | step | given
+        if "group" in step:
+            # The id that the service makes is not known to the rest of the request.
+            step.pop("unnamed", None)
         if kind in COMMANDS:
             self.options(step)
         if kind != "again":

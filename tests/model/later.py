@@ -36,7 +36,7 @@ class Later:
         if self.history.one_in(4):
             step["to"] = self.history.other(name)
         if self.history.one_in(4):
-            step["maxCapture"] = self.history.amount(name, self.history.debitable(name))
+            step["maxCapture"] = self.more(name, step["amount"])
         if self.history.one_in(3):
             step["expiresIn"] = self.random.choice([3600, 86400, 366 * 86400, 366 * 86400 + 1])
         if self.history.one_in(3):
@@ -44,6 +44,14 @@ class Later:
         elif self.world.holds and self.history.one_in(25):
             step["hold"] = self.random.choice(list(self.world.holds))
         return step
+
+    def more(self, name, amount):
+        """A fifth more than an amount; sometimes anything."""
+        try:
+            units = money.units(money.amount(amount), self.scale(name))
+        except money.NotAnAmount:
+            return amount
+        return self.history.amount(name) if self.history.one_in(5) else money.text(units + units // 5, self.scale(name))
 
     def soon(self):
         """Holds and, where there are some, grants that expire within the history, which waits for it."""
@@ -93,19 +101,25 @@ class Later:
 
     def activate(self):
         resting = [name for name, wallet in self.world.wallets.items() if wallet.status != "active"]
+        if not resting and not self.history.one_in(5):
+            return None
         return {"wallet": self.random.choice(resting) if resting else self.history.wallet(), "reason": "model"}
 
     def close(self):
         step = self.status()
-        if not self.history.one_in(3):
-            step["sweepTo"] = self.history.other(step["wallet"])
+        wallet = self.world.wallets.get(step["wallet"])
+        to = self.world.wallets.get(self.history.other(step["wallet"]))
+        # Whether a wrong wallet is refused where nothing is swept, the specification does not say.
+        right = wallet and to and to.currency == wallet.currency
+        if to and not self.history.one_in(3) and (right or (wallet and wallet.balance > 0)):
+            step["sweepTo"] = to.name
         return step
 
     def limits(self):
         name = self.history.wallet()
         wallet = self.world.wallets.get(name)
         step = {"wallet": name, "reason": "model"}
-        if not self.history.one_in(3):
+        if not self.history.can.velocity or not self.history.one_in(3):
             near = (-wallet.free_main,) if wallet else ()
             step["overdraft"] = self.history.amount(name, near)
         if self.history.can.velocity and ("overdraft" not in step or self.history.one_in(3)):

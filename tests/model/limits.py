@@ -40,7 +40,7 @@ def spent(wallet, amount, at, count=1):
 def change(world, step, at):
     """`POST /wallets/{id}/limits`."""
     rules = Rules()
-    rules.need(step.get("reason"), "missing_field")
+    rules.need(step.get("reason") and {"overdraft", "velocity"} & set(step), "missing_field")
     overdraft = world.amount(rules, step["overdraft"], zero=True) if "overdraft" in step else None
     rules.stop(form=True)
     (wallet,) = world.lock(at, step["wallet"], expected=step.get("ifMatch"))

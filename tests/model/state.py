@@ -99,6 +99,9 @@ class Wallet:
     #: Velocity limits, and what counts towards them: (time, amount, count).
     velocity: list = field(default_factory=list)
     usage: list = field(default_factory=list)
+    #: Marks on own, the highest first, and the rule that asks for more: see `marks`.
+    thresholds: list = field(default_factory=list)
+    topup: dict | None = None
     metadata: object = None
     events: list = field(default_factory=list)
 

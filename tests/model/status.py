@@ -32,11 +32,11 @@ def become(world, wallet, new, name):
 def close(world, step, at):
     rules = Rules()
     rules.need(step.get("reason"), "missing_field")
-    rules.need(step.get("sweepTo") != step["wallet"], "same_wallet")
     rules.stop(form=True)
     wallet, *to = world.lock(at, step["wallet"], *([step["sweepTo"]] if step.get("sweepTo") else []), expected=step.get("ifMatch"))
     world.at_version(rules, wallet, step.get("ifMatch"))
     rules.need(wallet.status != "closed", "wallet_closed")
+    rules.need(wallet not in to, "same_wallet")
     rules.need(not wallet.open_holds(), "wallet_has_holds")
     rules.need(not wallet.open_grants(), "wallet_has_grants")
     swept = wallet.balance if to and wallet.balance > 0 else 0

@@ -11,12 +11,13 @@ from state import Event, Wallet
 #: Refusals that a key does not remember.
 NOT_KEPT = {"wallet_not_found", "hold_not_found", "transaction_not_found", "grant_not_found", "version_mismatch"}
 STATUS = {
-    404: {"wallet_not_found", "hold_not_found", "transaction_not_found", "grant_not_found", "unit_not_found"},
+    404: {"wallet_not_found", "hold_not_found", "transaction_not_found", "grant_not_found", "unit_not_found", "topup_not_found"},
     409: {
         "wallet_exists", "wallet_frozen", "wallet_closed", "wallet_suspended", "hold_closed", "hold_expired",
         "hold_exists", "already_reversed", "not_reversible", "wallet_not_empty", "wallet_has_holds",
         "wallet_has_grants", "status_unchanged", "limit_exceeded", "limit_in_use", "condition_failed",
         "unit_exists", "too_many_holds", "grant_closed",
+        "topup_closed",
     },
     412: {"version_mismatch"},
 }
