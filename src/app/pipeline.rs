@@ -11,7 +11,7 @@ use super::services::{Kafka, Services};
 use crate::config::{KafkaSettings, SecondSettings};
 use crate::group_offsets::{self, OffsetCommitter};
 use crate::kafka::{Breaker, Connection};
-use crate::projector::{OpenPartition, Projection, Projector, Wiring};
+use crate::projector::{OpenPartition, Projection, Projectors, Wiring};
 use crate::publisher::{Deps, Publisher, Role};
 use crate::status::Status;
 use crate::store;
@@ -85,19 +85,16 @@ fn deps(
     }
 }
 
-/// Brings events into one projection's tables.
-pub(super) fn projector(
-    s: &Services,
-    kind: &'static Projection,
-) -> impl Future<Output = ()> + Send + 'static {
+/// Brings events into the tables of all projections.
+pub(super) fn projectors(s: &Services) -> impl Future<Output = ()> + Send + 'static {
     let topic = s.kafka.as_ref().map(|kafka| Arc::clone(&kafka.events));
     let open =
         topic.map(|topic| -> OpenPartition { Arc::new(move |partition| topic.reader(partition)) });
-    let projector = Projector::new(Wiring {
+    let wiring = |kind: &'static Projection| Wiring {
         kind,
         topic: s.settings.kafka.events_topic.clone(),
         consumer: s.settings.consumer.clone(),
-        kafka: open,
+        kafka: open.clone(),
         pool: s.pools.pipeline.clone(),
         commits: s.wakes.projectors.get(kind.name()).map(Arc::clone).unwrap_or_default(),
         applied: Arc::clone(&s.wakes.applied),
@@ -105,8 +102,8 @@ pub(super) fn projector(
         throttle: s.throttle.clone(),
         event_cache: s.event_cache.clone(),
         instance: Arc::clone(&s.instance),
-    });
-    projector.run(s.stop.clone())
+    };
+    Projectors::new(Projection::ALL.map(wiring)).run(s.stop.clone())
 }
 
 /// A consumer's positions as a group that Kafka's own tools show.

@@ -11,7 +11,7 @@
 //! | `partitions` | makes tables' partitions ahead of time, drops old ones | |
 //! | `transaction index` | summarizes what transactions are found by | |
 //! | `dead letters` | sends them to their topic and back, counts them | |
-//! | each projector | brings events into its tables | |
+//! | `projectors` | bring events into the tables of all projections | |
 //! | `kafka watch` | asks the cluster who it is: health, and the breaker's probe | Kafka |
 //! | `topic health`, `topic watch` | compare the topics with what they should be; make one that is gone | Kafka |
 //! | `publisher` | outbox → topic | Kafka |
@@ -67,9 +67,7 @@ pub(super) fn all(
         repeated(s, dead_letters(s)),
     ];
     all.extend(retention(s).purges().into_iter().map(|purge| repeated(s, purge)));
-    for projection in Projection::ALL {
-        all.push(running(projection.name, &s.stop, pipeline::projector(s, projection)));
-    }
+    all.push(running("projectors", &s.stop, pipeline::projectors(s)));
     let Some(kafka) = &s.kafka else { return all };
     all.push(running("kafka watch", &s.stop, watch::watch(s.clone(), Arc::clone(&kafka.breaker))));
     all.push(repeated(s, topic_health::TopicWatch::new(s, kafka)));

@@ -6,10 +6,9 @@ use uuid::Uuid;
 
 use crate::envelope::{DEPLOYMENT, EnvelopeHead};
 use crate::kafka::Fetched;
-use crate::store::checkpoints::Advance;
 use crate::store::dead_letters::DeadLetter;
 use crate::store::dead_letters::letter::Original;
-use crate::store::recorded::Recorded;
+use crate::store::recorded::{Claim, Recorded};
 use crate::wallet::{EventType, SCHEMA_VERSION, TenantId, WalletId, WalletKey};
 
 /// Where a chunk comes from, and so which of a checkpoint's two places it moves.
@@ -19,7 +18,7 @@ pub enum Feed {
     Postgres,
 }
 
-/// Records of one partition, with the place that the checkpoint must have and the one it gets.
+/// Records of one partition, with the place that they begin at and the one behind them.
 #[derive(Debug)]
 pub struct Chunk {
     pub feed: Feed,
@@ -42,7 +41,7 @@ pub struct EventRef {
     pub event_id: Uuid,
     /// The record itself, for the dead letters, where it is not known to be ours.
     pub record: Option<Arc<Fetched>>,
-    /// The event itself, once it is looked up.
+    /// The event itself, where it was looked up; none: it is in the books, and is read where it is lacking.
     pub event: Option<Recorded>,
 }
 
@@ -79,19 +78,12 @@ impl Chunk {
         }
         chunk
     }
+}
 
-    /// How the chunk moves its partition's checkpoint, if it does.
-    pub fn advance(&self) -> Option<Advance> {
-        if self.next == self.expected {
-            return None;
-        }
-        let pair = Some((self.expected, self.next));
-        Some(match self.feed {
-            Feed::Kafka => Advance { partition: self.partition, next_offset: pair, feed_xid: None },
-            Feed::Postgres => {
-                Advance { partition: self.partition, next_offset: None, feed_xid: pair }
-            }
-        })
+impl EventRef {
+    /// What is said of the event.
+    pub fn claim(&self, partition: i32) -> Claim<'_> {
+        (&self.wallet, self.version, self.event_id, partition)
     }
 }
 

@@ -1,22 +1,29 @@
 //! The two feeds of a projector: what they read, what they bring, and where they go on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use futures_util::future::select_all;
 use tokio::time::{Instant, sleep_until};
 
 use super::apply::Outcome;
 use super::chunk::{Chunk, Feed};
 use super::kafka_feed::{Arrived, KafkaFeed};
+use super::member::{Failures, Member};
 use super::mend::Mend;
-use super::{Failures, Job, Projector};
+use super::places::{Place, Places};
+use super::postgres_feed::Look;
+use super::together::are_near;
+use super::{Projector, Session};
 use crate::store::checkpoints::Advance;
+use crate::store::feed::{Follower, Start};
 use crate::store::{self, Connection};
 use crate::throttle::Round;
 
 /// What a step has to do.
 pub(super) struct Due {
-    /// The partitions to project, where they are others than the feeds read.
-    moves_to: Option<BTreeSet<i32>>,
+    /// The partitions to project and for which members, where it is other than what the feeds read.
+    moves_to: Option<BTreeMap<i32, i32>>,
     arrived: Vec<Arrived>,
     walks: bool,
     pub mends: bool,
@@ -26,24 +33,29 @@ pub(super) struct Due {
 impl Projector {
     /// Waits until there may be something to do. May be dropped at any time.
     pub(super) async fn wait(&mut self) {
-        if self.job.is_none() {
+        if self.partitions.is_none() {
             return sleep_until(self.postgres.due()).await;
         }
-        if self.mend.is_some() {
+        if self.members.iter().any(|member| member.mend.is_some()) {
             return;
         }
-        let (kafka, postgres) = (&mut self.kafka, &mut self.postgres);
+        let due = self.notes_due().map_or(self.maintenance_due, |at| at.min(self.maintenance_due));
+        let (kafka, postgres, members) = (&mut self.kafka, &mut self.postgres, &mut self.members);
+        let due = due.min(postgres.due());
         let arrival = async {
             match kafka {
                 Some(kafka) => kafka.arrival().await,
                 None => std::future::pending().await,
             }
         };
+        // All members are woken by the same commits.
+        let commits = members.first().map(|member| Arc::clone(&member.commits)).unwrap_or_default();
+        let changes = members.iter_mut().map(|member| Box::pin(member.leases.changed()));
         tokio::select! {
             () = arrival => {}
-            () = self.wiring.commits.notified(), if postgres.is_active() => postgres.hurry(),
-            () = sleep_until(postgres.due().min(self.maintenance_due)) => {}
-            () = self.leases.changed() => {}
+            () = commits.notified(), if postgres.is_active() => postgres.hurry(),
+            () = sleep_until(due) => {}
+            _ = select_all(changes) => {}
         }
     }
 
@@ -66,76 +78,130 @@ impl Projector {
     pub(super) fn due(&mut self) -> Option<Due> {
         let mut assigned = self.assigned();
         self.waits.retain(|_, until| *until > Instant::now());
-        assigned.retain(|partition| !self.waits.contains_key(partition));
+        assigned.retain(|partition, _| !self.waits.contains_key(partition));
         let arrived = self.kafka.as_mut().map(|kafka| kafka.take()).unwrap_or_default();
         let now = Instant::now();
-        let rests = self.mend.as_ref().is_some_and(Mend::is_foreign);
+        let mut mends = self.members.iter().filter_map(|member| member.mend.as_ref()).peekable();
         let due = Due {
             moves_to: Some(assigned).filter(|assigned| *assigned != self.feeding),
             arrived,
-            walks: !rests && now >= self.postgres.due(),
-            mends: self.mend.is_some(),
+            mends: mends.peek().is_some(),
+            walks: now >= self.postgres.due() && !mends.any(Mend::is_foreign),
             maintains: now >= self.maintenance_due,
         };
+        let notes = self.notes_due().is_some_and(|at| now >= at);
         let is_any = due.moves_to.is_some() || !due.arrived.is_empty() || due.walks || due.mends;
-        (is_any || due.maintains).then_some(due)
+        (is_any || due.maintains || notes).then_some(due)
+    }
+
+    fn notes_due(&self) -> Option<Instant> {
+        self.members.iter().filter_map(|member| member.places.due()).min()
     }
 
     /// The chunks to apply, of both feeds; none: the places are of another cluster.
     pub(super) async fn read(
         &mut self,
-        connection: &mut Connection,
-        job: &Job,
+        session: &mut Session,
         due: Due,
     ) -> store::Result<Option<Vec<Chunk>>> {
         if let Some(assigned) = due.moves_to {
-            self.follow(connection, job, assigned).await?;
+            self.follow(&mut session.connection, assigned).await?;
         }
-        let mut chunks = self.sorted(job, connection, due.arrived).await?;
+        let mut chunks = self.sorted(&mut session.connection, due.arrived).await?;
         if due.walks {
             let in_step = self.kafka.as_ref().map(KafkaFeed::in_step).unwrap_or_default();
-            let found = self.postgres.read(connection, job, &self.feeding, &in_step).await?;
-            self.report_lag(job, &found);
+            let followers: Vec<Follower> = self.members.iter().map(Member::follower).collect();
+            let from = self.from();
+            let look = Look { topic: &self.wiring.topic, followers: &followers, from };
+            let found = self.postgres.read(&mut session.connection, look, &in_step).await?;
+            let all = 0..self.partitions.unwrap_or(0);
+            let partitions = all.filter(|partition| !self.waits.contains_key(partition));
+            for (member, lag) in self.members.iter_mut().zip(&found.lags) {
+                member.report_lag(partitions.clone(), lag, found.held);
+                if !found.foreign && member.failures.are_over(lag) {
+                    let passing = member.failures.passing;
+                    member.failures = Failures { passing, ..Failures::default() };
+                    member.report_mended();
+                }
+            }
             if found.foreign {
+                self.members.iter_mut().for_each(|member| member.is_apart = true);
                 return Ok(None);
             }
-            if self.failures.are_over(&found) {
-                self.failures = Failures { passing: self.failures.passing, ..Failures::default() };
-                self.report_mended();
+            for chunk in &found.chunks {
+                let claims = chunk.records.iter().map(|record| record.claim(chunk.partition));
+                claims.for_each(|claim| session.seen.insert(&claim));
             }
             chunks.extend(found.chunks);
         }
         Ok(Some(chunks))
     }
 
-    /// The partitions to project. Nothing is in hand between two steps: what goes is complete.
-    fn assigned(&mut self) -> BTreeSet<i32> {
-        let assigned = self.leases.assigned(&BTreeSet::new());
-        let partitions: BTreeSet<i32> =
-            assigned.iter().flat_map(|leases| leases.keys().copied()).collect();
-        match &self.assigned {
-            None => self.report_assigned(partitions.len()),
-            Some(before) if *before != partitions => self.report_rebalance(partitions.len()),
-            Some(_) => {}
+    /// The partitions that each member is to project.
+    fn assigned(&mut self) -> BTreeMap<i32, i32> {
+        let mut assigned = BTreeMap::new();
+        for (at, member) in self.members.iter_mut().enumerate() {
+            for partition in member.look_at_leases() {
+                *assigned.entry(partition).or_default() |= bit(at);
+            }
         }
-        self.assigned = Some(partitions.clone());
-        partitions
+        assigned
     }
 
-    /// Has the feeds read these partitions and no others, each new one from its checkpoint.
+    /// From where the walk goes on, and for whom.
+    fn from(&self) -> Vec<Start> {
+        let lowest = self.lowest();
+        let from = self.feeding.iter().map(|(partition, followers)| {
+            let cursor = lowest.get(partition).and_then(|place| place.feed_xid).unwrap_or(0);
+            Start { partition: *partition, cursor, ahead: 0, followers: *followers }
+        });
+        from.collect()
+    }
+
+    /// What all members that share a partition have applied of it. One that is further meets what it
+    /// has applied as copies.
+    fn lowest(&self) -> BTreeMap<i32, Place> {
+        let mut lowest: BTreeMap<i32, Place> = BTreeMap::new();
+        for (partition, place) in self.members.iter().flat_map(|member| member.places.applied()) {
+            let known = lowest.entry(partition).or_insert(place);
+            known.next_offset = place.next_offset.min(known.next_offset);
+            known.feed_xid = place.feed_xid.min(known.feed_xid);
+        }
+        lowest
+    }
+
+    /// Has the feeds read these partitions and no others, each new one from its checkpoints.
     async fn follow(
         &mut self,
         connection: &mut Connection,
-        job: &Job,
-        assigned: BTreeSet<i32>,
+        assigned: BTreeMap<i32, i32>,
     ) -> store::Result<()> {
-        if let Some(kafka) = &mut self.kafka {
-            let places = store::checkpoints::load(connection, &job.subscription, job.partitions);
-            let is_new = |n: &i32| assigned.contains(n) && !self.feeding.contains(n);
-            kafka.keep(&assigned);
-            kafka.begin(places.await?.iter().filter(|place| is_new(&place.partition)));
+        let kept = assigned.iter().filter(|(number, of)| self.feeding.get(number) == Some(*of));
+        let kept: BTreeSet<i32> = kept.map(|(partition, _)| *partition).collect();
+        for (at, member) in self.members.iter_mut().enumerate() {
+            member.note_places(connection, None).await?;
+            member.places.keep(&kept);
+            let Some(job) = &member.job else { continue };
+            let (of, partitions) = (&job.subscription, job.partitions);
+            for checkpoint in store::checkpoints::load(connection, of, partitions).await? {
+                let shares =
+                    assigned.get(&checkpoint.partition).is_some_and(|of| of & bit(at) != 0);
+                if shares && !kept.contains(&checkpoint.partition) {
+                    member.places.begin(&checkpoint);
+                }
+            }
         }
-        self.postgres.keep(&assigned);
+        let stands: Vec<_> = self.members.iter().map(Member::stand).collect();
+        if !are_near(&stands) {
+            self.members.iter_mut().for_each(|member| member.is_apart = true);
+        }
+        let lowest = self.lowest();
+        if let Some(kafka) = &mut self.kafka {
+            kafka.keep(&kept);
+            let new = lowest.iter().filter(|(partition, _)| !kept.contains(partition));
+            kafka.begin(new.map(|(partition, place)| (*partition, place.next_offset.unwrap_or(0))));
+        }
+        self.postgres.keep(&kept);
         self.feeding = assigned;
         Ok(())
     }
@@ -143,36 +209,54 @@ impl Projector {
     /// Chunks to apply. Failures are noted, and an offset that is gone is replaced.
     async fn sorted(
         &mut self,
-        job: &Job,
         connection: &mut Connection,
         arrived: Vec<Arrived>,
     ) -> store::Result<Vec<Chunk>> {
         let mut chunks = Vec::new();
         for arrival in arrived {
             match arrival {
-                Arrived::Chunk(chunk) if !self.feeding.contains(&chunk.partition) => {}
+                Arrived::Chunk(chunk) if !self.feeding.contains_key(&chunk.partition) => {}
                 Arrived::Chunk(chunk) => chunks.push(chunk),
                 Arrived::Failed { partition, error } => {
-                    self.report_error(&format!("partition {partition}: {error}"), true);
+                    let error = format!("partition {partition}: {error}");
+                    self.members.iter().for_each(|member| member.report_error(&error, true));
                 }
                 Arrived::OutOfRange { partition, expected, earliest } => {
-                    let error = format!(
-                        "partition {partition}: offset {expected} is not in the topic, going on \
-                         at {earliest}; what is missing there is read from events"
-                    );
-                    tracing::error!(projector = job.kind.name(), "{error}");
-                    self.report_error(&error, false);
-                    let pair = Some((expected, earliest));
-                    let to = Advance { partition, next_offset: pair, feed_xid: None };
-                    store::checkpoints::advance(connection, &job.subscription, &[to]).await?;
-                    if let Some(kafka) = &mut self.kafka {
-                        // Should another instance have moved it first, the next chunk will tell.
-                        kafka.resume(partition, earliest);
-                    }
+                    self.skip(connection, partition, expected, earliest).await?;
                 }
             }
         }
         Ok(chunks)
+    }
+
+    /// Goes on at the earliest offset that is in the topic.
+    async fn skip(
+        &mut self,
+        connection: &mut Connection,
+        partition: i32,
+        expected: i64,
+        earliest: i64,
+    ) -> store::Result<()> {
+        let error = format!(
+            "partition {partition}: offset {expected} is not in the topic, going on at {earliest}; what \
+             is missing there is read from events"
+        );
+        for member in self.members.iter_mut().filter(|member| member.places.has(partition)) {
+            tracing::error!(projector = member.kind.name(), "{error}");
+            member.report_error(&error, false);
+            let Some(job) = &member.job else { continue };
+            let noted = member.places.noted().find(|(number, _)| *number == partition);
+            let from = noted.and_then(|(_, place)| place.next_offset);
+            let next_offset = from.map(|from| (from, earliest));
+            let to = Advance { partition, next_offset, feed_xid: None };
+            store::checkpoints::advance(connection, &job.subscription, &[to]).await?;
+            // Should another instance have moved it first, the next chunk will tell.
+            member.places.jump(partition, earliest);
+        }
+        if let Some(kafka) = &mut self.kafka {
+            kafka.resume(partition, earliest);
+        }
+        Ok(())
     }
 
     /// Lets the feeds go on, from where the checkpoints are now.
@@ -193,9 +277,17 @@ impl Projector {
     /// After an error nothing in memory is worth keeping: Postgres knows where everything stands.
     pub(super) fn forget(&mut self) {
         self.feeding.clear();
-        self.job = None;
+        self.partitions = None;
         self.kafka = None;
-        self.mend = None;
+        for member in &mut self.members {
+            (member.job, member.mend) = (None, None);
+            member.places = Places::default();
+        }
         self.postgres.forget();
     }
+}
+
+/// A member's bit among those of a projector.
+fn bit(at: usize) -> i32 {
+    1 << at
 }

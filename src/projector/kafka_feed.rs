@@ -14,7 +14,6 @@ use crate::backoff::Backoff;
 use crate::config::ConsumerSettings;
 use crate::kafka::{FetchError, Fetched, SharedReader};
 use crate::status::PartitionStatus;
-use crate::store::checkpoints::Checkpoint;
 
 /// Makes the reader of one partition.
 pub type OpenPartition = Arc<dyn Fn(i32) -> SharedReader + Send + Sync>;
@@ -117,10 +116,9 @@ impl KafkaFeed {
         }
     }
 
-    /// Reads these partitions as well, each from its checkpoint.
-    pub fn begin<'a>(&mut self, checkpoints: impl Iterator<Item = &'a Checkpoint>) {
-        for checkpoint in checkpoints {
-            let (partition, next_offset) = (checkpoint.partition, checkpoint.next_offset);
+    /// Reads these partitions as well, each from its offset on.
+    pub fn begin(&mut self, places: impl Iterator<Item = (i32, i64)>) {
+        for (partition, next_offset) in places {
             // Its end is not known before the first fetch.
             let place = PartitionStatus { next_offset, high_watermark: next_offset, oldest: None };
             self.places.insert(partition, place);

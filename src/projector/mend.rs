@@ -89,15 +89,15 @@ impl Mend {
 }
 
 impl Projector {
-    /// Goes on with the pass over the wallets; at its end the places are of this cluster.
-    pub(super) async fn mend_on(
-        &mut self,
-        connection: &mut Connection,
-        job: &Job,
-    ) -> store::Result<Outcome> {
+    /// Goes on with the pass over the wallets; at its end the places are of this cluster. Only a projector with
+    /// one member does.
+    pub(super) async fn mend_on(&mut self, connection: &mut Connection) -> store::Result<Outcome> {
         let mut outcome = Outcome::default();
+        let Some(member) = self.members.first_mut() else { return Ok(outcome) };
         // Where this fails it is begun again.
-        let Some(mut mend) = self.mend.take() else { return Ok(outcome) };
+        let (Some(mut mend), Some(job)) = (member.mend.take(), member.job.clone()) else {
+            return Ok(outcome);
+        };
         let of = &job.subscription;
         let begun = Instant::now();
         while begun.elapsed() < SLICE {
@@ -107,28 +107,28 @@ impl Projector {
                 clusters::mended(connection, of, &mend.pass, &all).await?;
                 let events = mend.applied;
                 tracing::info!(projector = of.projector, events, "its places are of this cluster");
-                self.report_mending(false);
-                self.postgres.forget();
+                member.report_mending(false);
+                self.forget();
                 return Ok(outcome);
             };
             let mut again = false;
             if !page.lacking.is_empty() {
-                let mut chunks = Mend::chunks(connection, job, page.lacking).await?;
-                let done = apply(connection, job, &mut chunks).await?;
+                let mut chunks = Mend::chunks(connection, &job, page.lacking).await?;
+                let done = apply(connection, &job, &mut chunks).await?;
                 // Where a place moved in between, by another instance, the same page follows again.
                 again = !done.stale.is_empty();
                 // No record in hand named any of them.
                 let (applied, parked) = (done.applied, done.parked);
                 let done = Outcome { applied, healed: applied, parked, ..Outcome::default() };
                 mend.applied += applied;
-                self.report_applied(&done);
+                member.report_applied(&done);
                 outcome.add(&done);
             }
             if !again {
                 mend.pass.after = last;
             }
         }
-        self.mend = Some(mend);
+        member.mend = Some(mend);
         Ok(outcome)
     }
 }

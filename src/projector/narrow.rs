@@ -14,7 +14,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 use super::apply::EVENTS_MAX;
-use super::project::{AtHand, Projected, Targets, project};
+use super::project::{Goal, Projected, Targets, project};
 use super::{Job, report};
 use crate::store::checkpoints::{Standing, version_of};
 use crate::store::parked::Cause;
@@ -204,11 +204,13 @@ impl Search<'_> {
     ) -> store::Result<Projected> {
         let of = &self.job.subscription;
         if !self.partitions.is_empty() {
-            store::checkpoints::lock(connection, of, self.partitions).await?;
+            let places: Vec<(&str, i32)> =
+                self.partitions.iter().map(|partition| (of.projector, *partition)).collect();
+            store::checkpoints::lock(connection, &of.topic, &places).await?;
         }
         // What a newer build wrote is no wallet's fault.
-        let at_hand = AtHand { newer_waits: true, ..AtHand::default() };
-        project(connection, self.job, targets, &at_hand, budget).await
+        let goal = Goal { job: self.job, targets, moves: &[], newer_waits: true };
+        project(connection, goal, budget).await
     }
 
     /// Parks the wallets at fault, as far as that is to be believed. An error: it is not, of some of them.

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Projection;
 use super::chunk::{Chunk, EventRef, Feed};
-use super::{Job, Projection};
-use crate::store::feed::Walk;
+use crate::store::feed::{Follower, Start, Walk};
 use crate::store::{self, Connection};
 
 /// An event older than this and not applied: the other feed is behind.
@@ -52,12 +52,24 @@ pub struct PostgresFeed {
     marks_due: Instant,
 }
 
+/// By partition: events that are not applied, and the age of the oldest.
+pub type Lag = BTreeMap<i32, (u32, Duration)>;
+
+/// What is looked at: for whom, and from where on.
+#[derive(Debug)]
+pub struct Look<'a> {
+    pub topic: &'a str,
+    pub followers: &'a [Follower],
+    /// Of the partitions that are projected here.
+    pub from: Vec<Start>,
+}
+
 /// What a walk brought.
 #[derive(Debug, Default)]
 pub struct Found {
     pub chunks: Vec<Chunk>,
-    /// By partition: events that are not applied, and the age of the oldest.
-    pub lag: BTreeMap<i32, (usize, Duration)>,
+    /// Of each follower, by partition: events that are not applied, and the age of the oldest.
+    pub lags: Vec<Lag>,
     /// For how long a transaction has kept some cursor below what is applied.
     pub held: Duration,
     /// Some cursor is of another cluster.
@@ -115,31 +127,34 @@ impl PostgresFeed {
         self.due = Instant::now() + TICK_IDLE;
     }
 
-    /// Walks the partitions that are `held`, if it is time to. `in_step` are the partitions whose Kafka feed
-    /// had read its topic to the end a moment ago.
+    /// Walks, if it is time to. `in_step` are the partitions whose Kafka feed had read its topic to the end
+    /// a moment ago.
     pub async fn read(
         &mut self,
         connection: &mut Connection,
-        job: &Job,
-        held: &BTreeSet<i32>,
+        mut look: Look<'_>,
         in_step: &BTreeSet<i32>,
     ) -> store::Result<Found> {
-        let mut found = Found::default();
+        let lags = look.followers.iter().map(|_| Lag::new()).collect();
+        let mut found = Found { lags, ..Found::default() };
         if Instant::now() < self.due {
             return Ok(found);
         }
         let mut more = false;
-        let ahead: Vec<(i32, i64)> = self.ahead.iter().map(|(p, xid)| (*p, *xid)).collect();
+        for from in &mut look.from {
+            from.ahead = self.ahead.get(&from.partition).copied().unwrap_or(0);
+        }
         store::begin(connection).await?;
         store::feed::steady(connection).await?;
-        let held: Vec<i32> = held.iter().copied().collect();
-        let of = &job.subscription;
-        let walks = store::feed::walk(connection, of, &held, &ahead, self.limit).await?;
+        let Look { topic, followers, from } = look;
+        let walks = store::feed::walk(connection, topic, followers, &from, self.limit).await?;
         store::commit(connection).await?;
         for walk in walks {
-            let lag = Duration::from_millis(u64::try_from(walk.lag_ms).unwrap_or(0));
-            found.lag.insert(walk.partition, (walk.pending.len(), lag));
-            let feeds = self.feeds(&walk, lag, in_step.contains(&walk.partition));
+            for (lag, behind) in found.lags.iter_mut().zip(&walk.behind) {
+                let events = u32::try_from(behind.events).unwrap_or(u32::MAX);
+                lag.insert(walk.partition, (events, millis(behind.lag_ms)));
+            }
+            let feeds = self.feeds(&walk, millis(walk.lag_ms), in_step.contains(&walk.partition));
             let passes = feeds || walk.pending.is_empty();
             if passes {
                 let ahead = self.ahead.entry(walk.partition).or_default();
@@ -183,7 +198,7 @@ impl PostgresFeed {
             Role::Watch => return false,
             Role::Standby => {}
         }
-        let outbox_age = Duration::from_millis(u64::try_from(walk.outbox_age_ms).unwrap_or(0));
+        let outbox_age = millis(walk.outbox_age_ms);
         if lag > BEHIND {
             let is_first = self.active.is_empty();
             if self.active.insert(walk.partition) && is_first {
@@ -203,24 +218,22 @@ impl PostgresFeed {
     pub async fn mark_processed(
         &mut self,
         connection: &mut Connection,
-        job: &Job,
-        held: &BTreeSet<i32>,
+        topic: &str,
+        held: impl Iterator<Item = i32>,
     ) -> store::Result<()> {
         if !self.marks || Instant::now() < self.marks_due {
             return Ok(());
         }
         self.marks_due = Instant::now() + TICK_ACTIVE;
-        let after: Vec<(i32, i64)> = held
-            .iter()
-            .map(|partition| {
-                (*partition, self.marked_to.get(partition).copied().unwrap_or(i64::MIN))
-            })
-            .collect();
+        let after = held.map(|partition| {
+            (partition, self.marked_to.get(&partition).copied().unwrap_or(i64::MIN))
+        });
+        let after: Vec<(i32, i64)> = after.collect();
         let all = Projection::ALL.map(Projection::name);
-        let of = &job.subscription;
         store::begin(connection).await?;
         store::feed::steady(connection).await?;
-        let done = store::feed::mark_processed(connection, of, &all, &after, MARK_ROWS_MAX).await?;
+        let done =
+            store::feed::mark_processed(connection, topic, &all, &after, MARK_ROWS_MAX).await?;
         store::commit(connection).await?;
         for mark in done {
             // At the end of the set the next round begins again: what was passed over may be applied.
@@ -231,6 +244,10 @@ impl PostgresFeed {
         }
         Ok(())
     }
+}
+
+fn millis(ms: i64) -> Duration {
+    Duration::from_millis(u64::try_from(ms).unwrap_or(0))
 }
 
 fn chunk(walk: Walk, next: i64, feeds: bool) -> Chunk {
@@ -269,6 +286,7 @@ mod tests {
             foreign: false,
             pending: Vec::new(),
             lag_ms,
+            behind: Vec::new(),
             outbox_age_ms,
         }
     }

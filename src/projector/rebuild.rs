@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::project::{AtHand, Targets, project};
+use super::project::{Goal, Targets, project};
 use super::release::{self, Released};
 use super::{Job, Projection};
 use crate::config::DatabaseSettings;
@@ -223,8 +223,8 @@ impl Rebuild {
         let targets: Targets = cleared.into_iter().collect();
         let (mut applied, mut written) = (0, 0);
         loop {
-            let at_hand = AtHand::default();
-            let projected = project(connection, job, &targets, &at_hand, EVENTS_MAX).await?;
+            let goal = Goal { job, targets: &targets, moves: &[], newer_waits: false };
+            let projected = project(connection, goal, EVENTS_MAX).await?;
             applied += i64::try_from(projected.applied).unwrap_or(0);
             written += projected.written;
             if projected.complete {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::Job;
 use super::narrow::{give_up, probe};
-use super::project::{AtHand, Targets, apply_ranges, ranges};
+use super::project::{Targets, apply_ranges, ranges};
 use crate::store::checkpoints::{Standing, version_of};
 use crate::store::parked::Cause;
 use crate::store::{self, Blame, Connection};
@@ -142,7 +142,7 @@ async fn pass(
     let targets = Targets::from([(wallet.clone(), last)]);
     // It waits, and is to be tried all the same.
     let (ranges, complete) = ranges(&targets, &before, &HashSet::new(), budget);
-    let done = apply_ranges(connection, job, &ranges, &AtHand::default(), &before).await?;
+    let done = apply_ranges(connection, job, &ranges, &before).await?;
     if let Some(found) = done.refused.first() {
         let (version, cause) = (found.version, found.cause.as_str());
         stays(job, wallet, version, cause);

@@ -6,10 +6,11 @@ use std::time::Duration;
 use metrics::{counter, gauge};
 use uuid::Uuid;
 
+use super::Job;
 use super::apply::Outcome;
 use super::kafka_feed::KafkaFeed;
-use super::postgres_feed::Found;
-use super::{Job, Projector};
+use super::member::Member;
+use super::postgres_feed::Lag;
 use crate::status::{Problem, ProjectorStatus};
 use crate::store::{self, Blame};
 use crate::wallet::WalletKey;
@@ -21,7 +22,12 @@ pub(super) fn parked(job: &Job, wallet: &WalletKey, version: i64, kind: &'static
     counter!("wallets_parked_total", "projector" => projector, "cause" => kind).increment(1);
 }
 
-impl Projector {
+/// Events were read from Postgres: they were not at hand.
+pub(super) fn read(events: usize) {
+    counter!("projections_events_read_total").increment(u64::try_from(events).unwrap_or(0));
+}
+
+impl Member {
     pub(super) fn report_running(&self, running: bool) {
         self.change(|status| status.running = running);
     }
@@ -41,7 +47,7 @@ impl Projector {
 
     /// A step failed. Where it goes on to, nothing of the projection is applied.
     pub(super) fn report_failure(&self, error: &store::Error) {
-        let (group, cause) = (self.group(), error.cause());
+        let (group, cause) = (self.group.clone(), error.cause());
         counter!("consumer_step_failures_total", "group" => group, "cause" => cause).increment(1);
         self.report_error(&error.told(), true);
         // One conflict, or one session that was lost, is nothing: the next attempt succeeds.
@@ -50,10 +56,11 @@ impl Projector {
         }
     }
 
-    /// Partitions with events of a newer build were left out of what was applied; none: nothing waits for one.
-    pub(super) fn report_waiting(&self, waiting: &BTreeMap<i32, String>) {
+    /// Partitions with events of a newer build were left out of what was applied; with `none`, no other
+    /// partition waits for one.
+    pub(super) fn report_waiting(&self, waiting: &BTreeMap<i32, String>, none: bool) {
         if waiting.is_empty() {
-            if self.waits.is_empty() {
+            if none {
                 self.change(|status| status.newer = None);
             }
             return;
@@ -65,7 +72,7 @@ impl Projector {
             is_news = status.newer.replace(text.clone()).is_none();
         });
         if is_news {
-            let projector = self.wiring.kind.name();
+            let projector = self.kind.name();
             tracing::error!(projector, "waits for a newer build of the service: {text}");
         }
     }
@@ -76,7 +83,7 @@ impl Projector {
     }
 
     pub(super) fn report_applied(&self, outcome: &Outcome) {
-        let group = self.group();
+        let group = &self.group;
         for (name, count) in [
             ("applied", outcome.applied - outcome.healed.min(outcome.applied)),
             ("healed", outcome.healed),
@@ -93,12 +100,11 @@ impl Projector {
             status.duplicates += outcome.duplicates;
             status.dead_letters += outcome.dead_letters;
         });
-        self.wiring.applied.notify_waiters();
+        self.applied.notify_waiters();
     }
 
     /// The topic has events of another deployment. They are passed over; that both go on so is wrong.
-    pub(super) fn report_another(&self, job: &Job, other: Uuid) {
-        let topic = &job.subscription.topic;
+    pub(super) fn report_another(&self, topic: &str, other: Uuid) {
         let text = format!(
             "another deployment ({other}) publishes to {topic}, too: its events are passed over here, but \
              commands by Kafka and the groups' offsets are shared. Every deployment needs its own \
@@ -106,7 +112,7 @@ impl Projector {
              CONSUMER_GROUP_ID"
         );
         let mut is_news = false;
-        self.wiring.status.update(|all| {
+        self.status.update(|all| {
             is_news = all.problems.insert(Problem::Deployment, text.clone()).is_none();
         });
         if is_news {
@@ -116,9 +122,10 @@ impl Projector {
 
     /// Where each partition stands in the topic, those without news included; an error that is
     /// over is forgotten.
-    pub(super) fn report_well(&self) {
-        let places = self.kafka.as_ref().map(|kafka| kafka.places().clone()).unwrap_or_default();
-        let well = self.kafka.as_ref().is_none_or(KafkaFeed::is_well);
+    pub(super) fn report_well(&self, kafka: Option<&KafkaFeed>) {
+        let mut places = kafka.map(|kafka| kafka.places().clone()).unwrap_or_default();
+        places.retain(|partition, _| self.places.has(*partition));
+        let well = kafka.is_none_or(KafkaFeed::is_well);
         self.change(|status| {
             status.partitions = places;
             if well && status.error_is_transient {
@@ -129,36 +136,35 @@ impl Projector {
 
     /// The first partitions of this instance.
     pub(super) fn report_assigned(&self, partitions: usize) {
-        tracing::info!(projector = self.wiring.kind.name(), partitions, "assigned");
+        tracing::info!(projector = self.kind.name(), partitions, "assigned");
     }
 
     /// Partitions came or went: an instance did.
     pub(super) fn report_rebalance(&self, partitions: usize) {
-        tracing::info!(projector = self.wiring.kind.name(), partitions, "rebalanced");
-        counter!("consumer_rebalances_total", "group" => self.group()).increment(1);
+        tracing::info!(projector = self.kind.name(), partitions, "rebalanced");
+        counter!("consumer_rebalances_total", "group" => self.group.clone()).increment(1);
         self.change(|status| status.rebalances += 1);
     }
 
     /// Lag as the walk sees it: events of the books that are not applied, whatever the feeds say.
-    pub(super) fn report_lag(&self, job: &Job, found: &Found) {
-        let group = self.group();
-        for partition in (0..job.partitions).filter(|of| !self.waits.contains_key(of)) {
-            let (events, age) = found.lag.get(&partition).copied().unwrap_or((0, Duration::ZERO));
+    pub(super) fn report_lag(
+        &self,
+        partitions: impl Iterator<Item = i32>,
+        lag: &Lag,
+        held: Duration,
+    ) {
+        let group = &self.group;
+        for partition in partitions {
+            let (events, age) = lag.get(&partition).copied().unwrap_or((0, Duration::ZERO));
             let labels = [("group", group.clone()), ("partition", partition.to_string())];
-            let events = u32::try_from(events).unwrap_or(u32::MAX);
             gauge!("consumer_lag_events", &labels).set(events);
             gauge!("consumer_lag_seconds", &labels).set(age);
         }
-        gauge!("projection_cursor_held_seconds", "group" => group).set(found.held);
-    }
-
-    /// The name that the projector has as a consumer group.
-    fn group(&self) -> String {
-        format!("{}{}", self.wiring.consumer.group_prefix, self.wiring.kind.name())
+        gauge!("projection_cursor_held_seconds", "group" => group.clone()).set(held);
     }
 
     fn change(&self, change: impl FnOnce(&mut ProjectorStatus)) {
-        let name = self.wiring.kind.name();
-        self.wiring.status.update(|all| change(all.projectors.entry(name).or_default()));
+        let name = self.kind.name();
+        self.status.update(|all| change(all.projectors.entry(name).or_default()));
     }
 }

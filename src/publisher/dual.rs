@@ -19,12 +19,19 @@ use crate::kafka::topics::{Report, TopicSpec};
 use crate::store::checkpoints::Subscription;
 use crate::store::clusters::{self, Pass};
 use crate::store::dual_publish::{self, DUAL_PUBLISHER, Destination};
-use crate::store::feed::{self, Walk};
+use crate::store::feed::{self, Follower, Start, Walk};
 use crate::store::lag::projection_lags;
 use crate::store::leases::Leased;
 use crate::store::outbox::OutboxRow;
+use crate::store::projected::{Table, Versions};
 use crate::store::{self, Connection, Pool};
 use crate::wallet::{TenantId, WalletKey};
+
+/// How the walk over events finds what the second destination has of a wallet.
+const FOLLOWER: Follower = Follower {
+    projector: DUAL_PUBLISHER,
+    table: Table { name: "projected_wallets", wallet: "wallet_id", versions: Versions::Apart },
+};
 
 #[derive(Debug)]
 pub struct Dual {
@@ -145,10 +152,17 @@ impl Dual {
         asked: &[i32],
         limit: i64,
     ) -> store::Result<Vec<Walk>> {
-        let seen_to: Vec<(i32, i64)> = self.seen_to().iter().map(|(p, xid)| (*p, *xid)).collect();
+        let seen_to = self.seen_to().clone();
         store::begin(connection).await?;
         feed::steady(connection).await?;
-        let walks = feed::walk(connection, &self.subscription, asked, &seen_to, limit).await?;
+        let of = &self.subscription;
+        let cursors = feed::cursors(connection, of, asked).await?;
+        let from = cursors.into_iter().map(|(partition, cursor)| {
+            let ahead = seen_to.get(&partition).copied().unwrap_or(0);
+            Start { partition, cursor, ahead, followers: 1 }
+        });
+        let from: Vec<Start> = from.collect();
+        let walks = feed::walk(connection, &of.topic, &[FOLLOWER], &from, limit).await?;
         store::commit(connection).await?;
         Ok(walks)
     }

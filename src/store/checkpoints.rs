@@ -63,6 +63,9 @@ pub struct Advance {
     pub feed_xid: Option<(i64, i64)>,
 }
 
+/// How a projector's place moves.
+pub type Move = (&'static str, Advance);
+
 /// Reads over how many partitions a topic's wallets are hashed; none before the count is frozen.
 pub async fn partitions(connection: &mut Connection, topic: &str) -> Result<Option<i32>> {
     Ok(sqlx::query_scalar("select partitions from topics where tenant_id = $1 and name = $2")
@@ -103,26 +106,31 @@ pub async fn load(
     Ok(rows.into_iter().map(checkpoint).collect())
 }
 
-/// Locks partitions, in partition order, and says where they stand.
+/// Locks places, in the order given, each a projector's in a partition, and says where they stand.
 pub async fn lock(
     connection: &mut Connection,
-    of: &Subscription,
-    partitions: &[i32],
-) -> Result<Vec<Checkpoint>> {
-    let rows: Vec<(i32, i64, i64, i64)> = sqlx::query_as(concat!(
-        "select partition, next_offset, feed_xid::text::bigint, ",
+    topic: &str,
+    places: &[(&str, i32)],
+) -> Result<Vec<(String, Checkpoint)>> {
+    let rows: Vec<(String, i32, i64, i64, i64)> = sqlx::query_as(concat!(
+        "select c.* from unnest($2::text[], $4::int[]) as given(projector, partition) \
+         cross join lateral (select projector, partition, next_offset, \
+             feed_xid::text::bigint as feed_xid, ",
         server!(),
-        " from projector_checkpoints \
-         where tenant_id = $1 and projector = $2 and topic = $3 and partition = any($4) \
-         order by partition for no key update",
+        " as server from projector_checkpoints \
+             where tenant_id = $1 and projector = given.projector and topic = $3 \
+               and partition = given.partition for no key update) c",
     ))
     .bind(PIPELINE)
-    .bind(of.projector)
-    .bind(&of.topic)
-    .bind(partitions)
+    .bind(places.iter().map(|(projector, _)| *projector).collect::<Vec<_>>())
+    .bind(topic)
+    .bind(places.iter().map(|(_, partition)| *partition).collect::<Vec<_>>())
     .fetch_all(connection)
     .await?;
-    Ok(rows.into_iter().map(checkpoint).collect())
+    let named = |(projector, partition, next_offset, feed_xid, server)| {
+        (projector, Checkpoint { partition, next_offset, feed_xid, server })
+    };
+    Ok(rows.into_iter().map(named).collect())
 }
 
 /// Compare-and-set of many partitions; returns those that moved.
@@ -131,17 +139,20 @@ pub async fn advance(
     of: &Subscription,
     moves: &[Advance],
 ) -> Result<Vec<i32>> {
-    note(connection, of, &[], moves).await
+    let moves: Vec<Move> = moves.iter().map(|to| (of.projector, *to)).collect();
+    let moved = note(connection, of, &[], &moves).await?;
+    Ok(moved.into_iter().map(|(_, partition)| partition).collect())
 }
 
-/// Notes the last applied versions of wallets, whose rows are locked, and moves partitions by
-/// compare-and-set: returns those that moved. A wallet's totals move with its version.
+/// Notes the last applied versions of wallets, whose rows are locked, and moves places by compare-and-set,
+/// of this projector and of others over its topic: returns those that moved. A wallet's totals move with
+/// its version.
 pub async fn note(
     connection: &mut Connection,
     of: &Subscription,
     reached: &[Reached<'_>],
-    moves: &[Advance],
-) -> Result<Vec<i32>> {
+    moves: &[Move],
+) -> Result<Vec<(String, i32)>> {
     let from = |pair: Option<(i64, i64)>| pair.map(|(from, _)| from);
     let to = |pair: Option<(i64, i64)>| pair.map(|(_, to)| to);
     let sum = |of: fn(Totals) -> i128| {
@@ -149,7 +160,7 @@ pub async fn note(
         reached.iter().map(text).collect::<Vec<_>>()
     };
     let (tenants, wallets) = columns(reached.iter().map(|reached| reached.wallet));
-    let rows: Vec<(Option<i32>, Option<String>, Option<String>)> = sqlx::query_as(
+    let rows: Vec<NotedRow> = sqlx::query_as(
         "with noted as ( \
              insert into projected_wallets as held (tenant_id, projector, wallet_id, version, \
                  totals_at, total_credits, total_debits, transaction_count) \
@@ -174,24 +185,25 @@ pub async fn note(
              set next_offset = coalesce(m.offset_to, c.next_offset), \
                  feed_xid = coalesce(m.xid_to::text::xid8, c.feed_xid), \
                  updated_at = clock_timestamp() \
-             from unnest($4::int[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[]) \
-                 m(partition, offset_from, offset_to, xid_from, xid_to) \
-             where c.tenant_id = $1 and c.projector = $2 and c.topic = $3 \
+             from unnest($4::int[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], \
+                     $16::text[]) \
+                 m(partition, offset_from, offset_to, xid_from, xid_to, projector) \
+             where c.tenant_id = $1 and c.projector = m.projector and c.topic = $3 \
                and c.partition = m.partition \
                and (m.offset_from is null or c.next_offset = m.offset_from) \
                and (m.xid_from is null or c.feed_xid = m.xid_from::text::xid8) \
-             returning c.partition) \
-         select partition, null as tenant, null as wallet from moved \
-         union all select null, tenant_id, wallet_id from noted where late and $14",
+             returning c.partition, c.projector) \
+         select partition, projector, null as tenant, null as wallet from moved \
+         union all select null, null, tenant_id, wallet_id from noted where late and $14",
     )
     .bind(PIPELINE)
     .bind(of.projector)
     .bind(&of.topic)
-    .bind(moves.iter().map(|m| m.partition).collect::<Vec<_>>())
-    .bind(moves.iter().map(|m| from(m.next_offset)).collect::<Vec<_>>())
-    .bind(moves.iter().map(|m| to(m.next_offset)).collect::<Vec<_>>())
-    .bind(moves.iter().map(|m| from(m.feed_xid)).collect::<Vec<_>>())
-    .bind(moves.iter().map(|m| to(m.feed_xid)).collect::<Vec<_>>())
+    .bind(moves.iter().map(|(_, m)| m.partition).collect::<Vec<_>>())
+    .bind(moves.iter().map(|(_, m)| from(m.next_offset)).collect::<Vec<_>>())
+    .bind(moves.iter().map(|(_, m)| to(m.next_offset)).collect::<Vec<_>>())
+    .bind(moves.iter().map(|(_, m)| from(m.feed_xid)).collect::<Vec<_>>())
+    .bind(moves.iter().map(|(_, m)| to(m.feed_xid)).collect::<Vec<_>>())
     .bind(wallets)
     .bind(reached.iter().map(|wallet| wallet.version).collect::<Vec<_>>())
     .bind(sum(|totals| totals.credits))
@@ -199,16 +211,29 @@ pub async fn note(
     .bind(reached.iter().map(|wallet| wallet.totals.map(|t| t.entries)).collect::<Vec<_>>())
     .bind(reached.iter().any(|wallet| wallet.totals.is_some()))
     .bind(tenants)
+    .bind(moves.iter().map(|(projector, _)| *projector).collect::<Vec<_>>())
     .fetch_all(&mut *connection)
     .await?;
-    let late = rows
-        .iter()
-        .filter_map(|(_, tenant, wallet)| Some(wallet_key(tenant.as_deref()?, wallet.as_deref()?)));
-    let late: Vec<WalletKey> = late.collect();
+    let late: Vec<WalletKey> = rows.iter().filter_map(NotedRow::late).collect();
     if !late.is_empty() {
         super::entries::total(connection, of, &late).await?;
     }
-    Ok(rows.into_iter().filter_map(|(partition, _, _)| partition).collect())
+    Ok(rows.into_iter().filter_map(|row| row.projector.zip(row.partition)).collect())
+}
+
+/// A place that moved, or a wallet whose totals are late.
+#[derive(sqlx::FromRow)]
+struct NotedRow {
+    partition: Option<i32>,
+    projector: Option<String>,
+    tenant: Option<String>,
+    wallet: Option<String>,
+}
+
+impl NotedRow {
+    fn late(&self) -> Option<WalletKey> {
+        Some(wallet_key(self.tenant.as_deref()?, self.wallet.as_deref()?))
+    }
 }
 
 /// Begins a projection's transaction. Its commit need not reach the disk: checkpoint and projection
@@ -216,6 +241,15 @@ pub async fn note(
 pub async fn begin(connection: &mut Connection) -> Result<()> {
     let begin = "begin; set local synchronous_commit = off; \
                  set local enable_hashjoin = off; set local enable_mergejoin = off";
+    Ok(sqlx::raw_sql(begin).execute(connection).await.map(drop)?)
+}
+
+/// The same for several projections in one transaction: none is to wait long for another session's lock on
+/// what is another projection's. Where one would, each goes on by itself.
+pub async fn begin_together(connection: &mut Connection) -> Result<()> {
+    let begin = "begin; set local synchronous_commit = off; \
+                 set local enable_hashjoin = off; set local enable_mergejoin = off; \
+                 set local lock_timeout = '500ms'; set local statement_timeout = '10s'";
     Ok(sqlx::raw_sql(begin).execute(connection).await.map(drop)?)
 }
 
@@ -329,24 +363,26 @@ pub async fn versions_open(
     Ok(())
 }
 
-/// Whether some partition stands before the place that it had: an operator moved it back.
+/// Whether some partition stands before a place that it had: an operator moved it back. Each is given with
+/// its next offset and its place among transactions.
 pub async fn is_moved_back(
     connection: &mut Connection,
     of: &Subscription,
-    places: &[(i32, i64)],
+    places: &[(i32, i64, i64)],
 ) -> Result<bool> {
     Ok(sqlx::query_scalar(
         "select exists (select from projector_checkpoints c \
-             join unnest($4::int[], $5::bigint[]) p(partition, place) \
+             join unnest($4::int[], $5::bigint[], $6::bigint[]) p(partition, place, xid) \
                  on p.partition = c.partition \
              where c.tenant_id = $1 and c.projector = $2 and c.topic = $3 \
-               and c.next_offset < p.place)",
+               and (c.next_offset < p.place or c.feed_xid < p.xid::text::xid8))",
     )
     .bind(PIPELINE)
     .bind(of.projector)
     .bind(&of.topic)
-    .bind(places.iter().map(|(partition, _)| *partition).collect::<Vec<_>>())
-    .bind(places.iter().map(|(_, place)| *place).collect::<Vec<_>>())
+    .bind(places.iter().map(|(partition, ..)| *partition).collect::<Vec<_>>())
+    .bind(places.iter().map(|(_, place, _)| *place).collect::<Vec<_>>())
+    .bind(places.iter().map(|(.., xid)| *xid).collect::<Vec<_>>())
     .fetch_one(connection)
     .await?)
 }

@@ -8,8 +8,36 @@
 use uuid::Uuid;
 
 use super::checkpoints::Subscription;
+use super::projected::{Table, Versions};
 use super::{Connection, PIPELINE, Result, wallet_key};
 use crate::wallet::WalletKey;
+
+/// A projector that the walk looks for: by its name and its table it is known what it has applied.
+#[derive(Debug, Clone, Copy)]
+pub struct Follower {
+    pub projector: &'static str,
+    pub table: Table,
+}
+
+/// From where on the walk looks at a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Start {
+    pub partition: i32,
+    /// Every event of a transaction below this one is applied.
+    pub cursor: i64,
+    /// Where the caller has been above running transactions.
+    pub ahead: i64,
+    /// For which followers, as bits in their order.
+    pub followers: i32,
+}
+
+/// What one follower has not applied of what was looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Behind {
+    pub events: i64,
+    /// The age of the oldest of them.
+    pub lag_ms: i64,
+}
 
 /// What the walk found in one partition from its cursor on.
 #[derive(Debug, Clone)]
@@ -27,10 +55,12 @@ pub struct Walk {
     pub more: bool,
     /// The cursor lies beyond this cluster's numbers: it is of another one.
     pub foreign: bool,
-    /// Events that are not applied.
+    /// Events that some follower has not applied.
     pub pending: Vec<(WalletKey, i64, Uuid)>,
     /// The age of the oldest of them.
     pub lag_ms: i64,
+    /// The same follower by follower.
+    pub behind: Vec<Behind>,
     /// The age of the oldest event that has yet to reach Kafka.
     pub outbox_age_ms: i64,
 }
@@ -44,7 +74,8 @@ struct WalkRow {
     scanned: i64,
     last_xid: Option<i64>,
     first_pending: Option<i64>,
-    lag_ms: Option<i64>,
+    behind: Vec<i64>,
+    lags_ms: Vec<Option<i64>>,
     outbox_age_ms: Option<i64>,
     tenants: Option<Vec<String>>,
     wallets: Option<Vec<String>>,
@@ -62,74 +93,124 @@ pub async fn steady(connection: &mut Connection) -> Result<()> {
     Ok(sqlx::raw_sql(settings).execute(connection).await.map(drop)?)
 }
 
-/// Looks at the next `limit` events of each of `partitions`. A transaction's events are never split.
-/// Where a running transaction holds the cursor, the walk goes on from `ahead`, which is where the
-/// caller has been, by partition.
-pub async fn walk(
+/// A projector's cursors, by partition.
+pub async fn cursors(
     connection: &mut Connection,
     of: &Subscription,
     partitions: &[i32],
-    ahead: &[(i32, i64)],
-    limit: i64,
-) -> Result<Vec<Walk>> {
-    // Scalar subqueries instead of joins: a plan made while tables were small must not scan them
-    // once they have grown. "offset 0" keeps each event from being judged once per aggregate.
-    // What this cluster has written lies below the snapshot's end: events beyond it came with a dump of
-    // another one, and are found by their wallets (`clusters`).
-    let rows: Vec<WalkRow> = sqlx::query_as(
-        "select c.partition, c.feed_xid::text::bigint as cursor, \
-            c.feed_xid > pg_snapshot_xmax(pg_current_snapshot()) as foreign, \
-            pg_snapshot_xmin(pg_current_snapshot())::text::bigint as xmin, \
-            w.scanned, w.last_xid, w.first_pending, w.tenants, w.wallets, w.versions, w.event_ids, \
-            (extract(epoch from clock_timestamp() - w.oldest_pending) * 1000)::bigint as lag_ms, \
-            (extract(epoch from clock_timestamp() - coalesce( \
-                (select o.created_at from outbox_batches o where o.topic = $3 \
-                   and o.partition = c.partition and o.processed_at is null and o.id < 0 \
-                   and o.id >= coalesce((select f.again from outbox_floors f \
-                       where f.tenant_id = $1 and f.topic = $3 and f.partition = c.partition), \
-                       '-9223372036854775808'::bigint) \
-                 order by o.id, o.part limit 1), \
-                (select o.created_at from outbox_batches o where o.topic = $3 \
-                   and o.partition = c.partition and o.processed_at is null \
-                   and o.id >= coalesce((select f.commands from outbox_floors f \
-                       where f.tenant_id = $1 and f.topic = $3 and f.partition = c.partition), 0) \
-                 order by o.id, o.part limit 1))) * 1000)::bigint as outbox_age_ms \
-         from projector_checkpoints c \
-         left join unnest($5::int[], $6::bigint[]) a(partition, xid) on a.partition = c.partition \
-         cross join lateral ( \
-            select count(*) as scanned, max(s.xid) as last_xid, \
-                min(s.xid) filter (where s.pending) as first_pending, \
-                min(s.created_at) filter (where s.pending) as oldest_pending, \
-                array_agg(s.tenant_id) filter (where s.pending) as tenants, \
-                array_agg(s.wallet_id) filter (where s.pending) as wallets, \
-                array_agg(s.version) filter (where s.pending) as versions, \
-                array_agg(s.event_id) filter (where s.pending) as event_ids \
-            from (select e.*, e.version > coalesce((select v.version from projected_versions v \
-                        where v.tenant_id = e.tenant_id and v.projector = $2 \
-                          and v.wallet_id = e.wallet_id), 0) \
-                    and not exists (select from parked_wallets p where p.tenant_id = e.tenant_id \
-                        and p.projector = $2 and p.wallet_id = e.wallet_id) as pending \
-                from (select e.commit_xid::text::bigint as xid, e.tenant_id, e.wallet_id, e.version, \
-                        e.event_id, e.created_at \
-                    from events e where e.partition = c.partition \
-                      and e.commit_xid >= case \
-                        when c.feed_xid >= pg_snapshot_xmin(pg_current_snapshot()) \
-                        then greatest(c.feed_xid, a.xid::text::xid8) else c.feed_xid end \
-                      and e.commit_xid < pg_snapshot_xmax(pg_current_snapshot()) \
-                    order by e.commit_xid fetch first ($4::bigint) rows with ties) e offset 0) s) w \
-         where c.tenant_id = $1 and c.projector = $2 and c.topic = $3 \
-           and c.partition = any($7) order by c.partition",
+) -> Result<Vec<(i32, i64)>> {
+    Ok(sqlx::query_as(
+        "select partition, feed_xid::text::bigint as feed_xid from projector_checkpoints \
+         where tenant_id = $1 and projector = $2 and topic = $3 and partition = any($4) \
+         order by partition",
     )
     .bind(PIPELINE)
     .bind(of.projector)
     .bind(&of.topic)
-    .bind(limit)
-    .bind(ahead.iter().map(|(partition, _)| *partition).collect::<Vec<_>>())
-    .bind(ahead.iter().map(|(_, xid)| *xid).collect::<Vec<_>>())
     .bind(partitions)
     .fetch_all(connection)
-    .await?;
+    .await?)
+}
+
+/// Looks at the next `limit` events of each partition, once for all followers. A transaction's events are
+/// never split. Where a running transaction holds the cursor, the walk goes on from where the caller has
+/// been.
+pub async fn walk(
+    connection: &mut Connection,
+    topic: &str,
+    followers: &[Follower],
+    from: &[Start],
+    limit: i64,
+) -> Result<Vec<Walk>> {
+    let rows: Vec<WalkRow> = sqlx::query_as(sqlx::AssertSqlSafe(text(followers)))
+        .bind(topic)
+        .bind(limit)
+        .bind(from.iter().map(|from| from.partition).collect::<Vec<_>>())
+        .bind(from.iter().map(|from| from.cursor).collect::<Vec<_>>())
+        .bind(from.iter().map(|from| from.ahead).collect::<Vec<_>>())
+        .bind(from.iter().map(|from| from.followers).collect::<Vec<_>>())
+        .bind(PIPELINE)
+        .fetch_all(connection)
+        .await?;
     Ok(rows.into_iter().map(|row| row.walk(limit)).collect())
+}
+
+/// The walk's statement: for each follower its own look-up of a wallet's version, in its own table.
+fn text(followers: &[Follower]) -> String {
+    // Scalar subqueries instead of joins: a plan made while tables were small must not scan them
+    // once they have grown. "offset 0" keeps each event from being judged once per aggregate.
+    // What this cluster has written lies below the snapshot's end: events beyond it came with a dump of
+    // another one, and are found by their wallets (`clusters`).
+    let each = |part: &dyn Fn(usize, &Follower) -> String| {
+        followers.iter().enumerate().map(|(at, follower)| part(at, follower)).collect::<Vec<_>>()
+    };
+    let flags = each(&|at, follower| format!(", {} as pending_{at}", lacks(at, follower))).concat();
+    let any = each(&|at, _| format!("s.pending_{at}")).join(" or ");
+    let counts = each(&|at, _| format!("count(*) filter (where s.pending_{at})")).join(", ");
+    let oldest =
+        each(&|at, _| format!("min(s.created_at) filter (where s.pending_{at}) as oldest_{at}"));
+    let lags = each(&|at, _| {
+        format!("(extract(epoch from clock_timestamp() - w.oldest_{at}) * 1000)::bigint")
+    });
+    let (oldest, lags) = (oldest.join(", "), lags.join(", "));
+    format!(
+        "select c.partition, c.cursor, \
+            c.cursor::text::xid8 > pg_snapshot_xmax(pg_current_snapshot()) as foreign, \
+            pg_snapshot_xmin(pg_current_snapshot())::text::bigint as xmin, \
+            w.scanned, w.last_xid, w.first_pending, w.tenants, w.wallets, w.versions, w.event_ids, \
+            w.behind, array[{lags}] as lags_ms, \
+            (extract(epoch from clock_timestamp() - coalesce( \
+                (select o.created_at from outbox_batches o where o.topic = $1 \
+                   and o.partition = c.partition and o.processed_at is null and o.id < 0 \
+                   and o.id >= coalesce((select f.again from outbox_floors f \
+                       where f.tenant_id = $7 and f.topic = $1 and f.partition = c.partition), \
+                       '-9223372036854775808'::bigint) \
+                 order by o.id, o.part limit 1), \
+                (select o.created_at from outbox_batches o where o.topic = $1 \
+                   and o.partition = c.partition and o.processed_at is null \
+                   and o.id >= coalesce((select f.commands from outbox_floors f \
+                       where f.tenant_id = $7 and f.topic = $1 and f.partition = c.partition), 0) \
+                 order by o.id, o.part limit 1))) * 1000)::bigint as outbox_age_ms \
+         from unnest($3::int[], $4::bigint[], $5::bigint[], $6::int[]) \
+             c(partition, cursor, ahead, followers) \
+         cross join lateral ( \
+            select count(*) as scanned, max(s.xid) as last_xid, \
+                min(s.xid) filter (where {any}) as first_pending, array[{counts}] as behind, {oldest}, \
+                array_agg(s.tenant_id) filter (where {any}) as tenants, \
+                array_agg(s.wallet_id) filter (where {any}) as wallets, \
+                array_agg(s.version) filter (where {any}) as versions, \
+                array_agg(s.event_id) filter (where {any}) as event_ids \
+            from (select e.*{flags} \
+                from (select e.commit_xid::text::bigint as xid, e.tenant_id, e.wallet_id, e.version, \
+                        e.event_id, e.created_at \
+                    from events e where e.partition = c.partition \
+                      and e.commit_xid >= case \
+                        when c.cursor::text::xid8 >= pg_snapshot_xmin(pg_current_snapshot()) \
+                        then greatest(c.cursor, c.ahead)::text::xid8 else c.cursor::text::xid8 end \
+                      and e.commit_xid < pg_snapshot_xmax(pg_current_snapshot()) \
+                    order by e.commit_xid fetch first ($2::bigint) rows with ties) e offset 0) s) w"
+    )
+}
+
+/// Whether a follower is asked for, and has neither applied the event nor parked its wallet.
+fn lacks(at: usize, Follower { projector, table }: &Follower) -> String {
+    let Table { name, wallet, versions } = table;
+    let reached = match versions {
+        Versions::Apart => format!(
+            "select v.version from projected_wallets v where v.tenant_id = e.tenant_id \
+             and v.projector = '{projector}' and v.wallet_id = e.wallet_id"
+        ),
+        Versions::InTable => format!(
+            "select v.version from {name} v where v.tenant_id = e.tenant_id \
+             and v.{wallet} = e.wallet_id"
+        ),
+    };
+    let bit = 1 << at;
+    format!(
+        "(c.followers & {bit} <> 0 and e.version > coalesce(({reached}), 0) \
+         and not exists (select from parked_wallets p where p.tenant_id = e.tenant_id \
+             and p.projector = '{projector}' and p.wallet_id = e.wallet_id))"
+    )
 }
 
 impl WalkRow {
@@ -148,6 +229,10 @@ impl WalkRow {
         let numbers = versions.into_iter().zip(event_ids);
         let ids = self.wallets.unwrap_or_default().into_iter();
         let wallets = self.tenants.unwrap_or_default().into_iter().zip(ids);
+        let lags = self.lags_ms.into_iter().map(|lag| lag.unwrap_or(0).max(0));
+        let behind = self.behind.into_iter().zip(lags);
+        let behind: Vec<Behind> =
+            behind.map(|(events, lag_ms)| Behind { events, lag_ms }).collect();
         Walk {
             partition: self.partition,
             from: self.cursor,
@@ -160,7 +245,8 @@ impl WalkRow {
                 .zip(numbers)
                 .map(|((tenant, id), (version, event))| (wallet_key(&tenant, &id), version, event))
                 .collect(),
-            lag_ms: self.lag_ms.unwrap_or(0).max(0),
+            lag_ms: behind.iter().map(|behind| behind.lag_ms).max().unwrap_or(0),
+            behind,
             outbox_age_ms: self.outbox_age_ms.unwrap_or(0).max(0),
         }
     }
@@ -182,7 +268,7 @@ pub struct Marked {
 /// is applied; what parked wallets have in it becomes the next part, which waits alone.
 pub async fn mark_processed(
     connection: &mut Connection,
-    of: &Subscription,
+    topic: &str,
     projectors: &[&str],
     after: &[(i32, i64)],
     limit: i64,
@@ -237,7 +323,7 @@ pub async fn mark_processed(
                     where m.partition = a.partition), 0) as marked \
          from unnest($3::int[]) a(partition) order by a.partition",
     )
-    .bind(&of.topic)
+    .bind(topic)
     .bind(projectors)
     .bind(after.iter().map(|(partition, _)| *partition).collect::<Vec<_>>())
     .bind(after.iter().map(|(_, id)| *id).collect::<Vec<_>>())

@@ -96,7 +96,7 @@ pub async fn claim(connection: &mut Connection) -> Result<bool> {
 }
 
 /// Whether a rebuild is running.
-async fn is_running(connection: &mut Connection) -> Result<bool> {
+pub async fn is_running(connection: &mut Connection) -> Result<bool> {
     let (high, low) = (LOCK >> 32, LOCK & 0xffff_ffff);
     Ok(sqlx::query_scalar(
         "select exists (select from pg_locks where locktype = 'advisory' and granted \

@@ -30,7 +30,7 @@ impl Unreadable {
 pub type Recorded = std::result::Result<Event, Unreadable>;
 
 /// A wallet's versions to read: above `after`, up to and with `up_to`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Range {
     pub wallet: WalletKey,
     pub after: i64,

@@ -6,4 +6,5 @@ mod postings;
 mod reads;
 mod reconcile;
 mod third;
+mod together;
 mod versions;

@@ -17,12 +17,13 @@ use tree::Tree;
 use types::Ty;
 
 /// Statements whose text is put together at run time, as `file: function`, and why.
-const UNREAD: [(&str, &str); 11] = [
+const UNREAD: [(&str, &str); 12] = [
     ("store/commands/write.rs: write_batch", "numbers its own columns; every command runs it"),
     ("store/connect/roles.rs: prepare", "the grants of the migrations, which they have run"),
     ("store/connect/roles.rs: attempt", "names a login, which no statement can be given"),
     ("store/connect/session.rs: configure", "the session's own settings; every connection runs it"),
     ("store/checkpoints.rs: standing", TABLE),
+    ("store/feed.rs: walk", TABLE),
     ("store/rebuild.rs: clear", TABLE),
     ("store/rebuild.rs: remove_cleared", TABLE),
     ("store/rebuild.rs: remove_orphans", TABLE),

@@ -53,7 +53,7 @@ const KNOWN: [(&[&str], &str, Side); 24] = [
     (&["insert outbox", "update partition_leases"], "outbox mark", Side::Pipeline),
     (&["update outbox", "read projected_versions"], "outbox mark, without Kafka", Side::Pipeline),
     (&["insert outbox", "read projected_versions"], "outbox mark, without Kafka", Side::Pipeline),
-    (&["read outbox", "read events", "read projector_checkpoints"], "feed walk", Side::Pipeline),
+    (&["read outbox", "read events", "read parked_wallets"], "feed walk", Side::Pipeline),
     (&["read outbox", "read events", "payload"], "outbox claim", Side::Pipeline),
     (&["read outbox", "read topics"], "outbox backlog", Side::Pipeline),
     (&["insert ledger_entries"], "ledger insert", Side::Pipeline),

@@ -95,6 +95,7 @@ fn empty(partition: i32) -> Walk {
         foreign: false,
         pending: Vec::new(),
         lag_ms: 0,
+        behind: Vec::new(),
         outbox_age_ms: 0,
     }
 }

@@ -1,6 +1,7 @@
 //! While a snapshot is held, what is looked at stays what waits: not all that was processed since.
 
 use sqlx::postgres::PgPoolOptions;
+use wallex::projector::Projection;
 use wallex::store::Pool;
 use wallex::store::feed;
 use wallex::store::outbox::floors::{Lowest, lowest, note, writers};
@@ -78,12 +79,10 @@ async fn a_look_under_an_old_snapshot_reads_no_more_than_what_waits() {
     let counted = read(&pool, backlog).await;
     let walk = async || {
         let mut connection = pool.acquire().await.unwrap();
-        let of = wallex::store::checkpoints::Subscription {
-            projector: wallex::projector::LEDGER,
-            topic: TOPIC.to_owned(),
-        };
-        wallex::store::checkpoints::load(&mut connection, &of, PARTITIONS).await.unwrap();
-        feed::walk(&mut connection, &of, &[HERE], &[], 100).await.unwrap()
+        let Projection { name: projector, table, .. } = Projection::LEDGER;
+        let from = feed::Start { partition: HERE, cursor: 0, ahead: 0, followers: 1 };
+        let ledger = feed::Follower { projector, table: *table };
+        feed::walk(&mut connection, TOPIC, &[ledger], &[from], 100).await.unwrap()
     };
     let walked = read(&pool, walk).await;
     let found = [wallex::store::outbox::Found {

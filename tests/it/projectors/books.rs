@@ -19,7 +19,9 @@ use wallex::instance::Instance;
 use wallex::kafka::Fetched;
 use wallex::projector::apply::{Outcome, apply};
 use wallex::projector::chunk::{Chunk, Feed};
-use wallex::projector::{Job, LEDGER, OpenPartition, Projection, Projector, READ_MODEL, Wiring};
+use wallex::projector::{
+    Job, LEDGER, OpenPartition, Projection, Projector, Projectors, READ_MODEL, Wiring,
+};
 use wallex::status::Status;
 use wallex::store::checkpoints::{Subscription, load};
 use wallex::store::reconcile::{Checked, Report};
@@ -43,6 +45,8 @@ pub struct Books {
     pub unpublished: Vec<(i32, Fetched)>,
     /// All projectors are of one process: none has to wait for the lease of another.
     instance: Arc<Instance>,
+    /// Wakes projectors, as commits of the service do.
+    pub commits: Arc<Notify>,
 }
 
 /// One log per partition.
@@ -69,7 +73,8 @@ impl Books {
             .unwrap();
         let url = url.expose().to_owned();
         let instance = Arc::new(Instance::new(Duration::from_secs(10)));
-        Self { url, pool, wallets: HashMap::new(), unpublished: Vec::new(), instance }
+        let (wallets, commits) = (HashMap::new(), Arc::default());
+        Self { url, pool, wallets, unpublished: Vec::new(), instance, commits }
     }
 
     /// The owner's way to the database.
@@ -135,7 +140,23 @@ impl Books {
         max: usize,
         kafka: Option<OpenPartition>,
     ) -> Projector {
-        Projector::new(Wiring {
+        Projector::new(self.wiring(kind, max, kafka))
+    }
+
+    /// All projectors of an instance, fed from Postgres alone, as `app` runs them. With a pool of their own
+    /// they may be killed.
+    pub fn projectors(&self, max: usize, pool: &Pool) -> Projectors {
+        let wiring = |kind| Wiring { pool: pool.clone(), ..self.wiring(kind, max, None) };
+        Projectors::new(Projection::ALL.map(wiring))
+    }
+
+    fn wiring(
+        &self,
+        kind: &'static Projection,
+        max: usize,
+        kafka: Option<OpenPartition>,
+    ) -> Wiring {
+        Wiring {
             kind,
             topic: TOPIC.to_owned(),
             consumer: ConsumerSettings {
@@ -149,13 +170,13 @@ impl Books {
             },
             kafka,
             pool: self.pool.clone(),
-            commits: Arc::new(Notify::new()),
+            commits: Arc::clone(&self.commits),
             applied: Arc::default(),
             throttle: Default::default(),
             event_cache: EventCache::default(),
             status: Status::default(),
             instance: Arc::clone(&self.instance),
-        })
+        }
     }
 
     /// Brings one projection to the end, from Postgres.
