@@ -8,6 +8,7 @@
 #[macro_use]
 mod output;
 
+mod archive;
 pub mod dev;
 mod dlq;
 mod healthcheck;
@@ -47,6 +48,9 @@ enum Command {
     Migrate,
     /// Check that events, ledger, read model, wallets and outbox agree
     Reconcile(reconcile::ReconcileArgs),
+    /// Old months of events and postings: list, take one to files, bring it back, check its files
+    #[command(subcommand)]
+    Archive(archive::ArchiveCommand),
     /// Dead letters and parked wallets: list, show, replay, settle
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
@@ -109,6 +113,7 @@ async fn run(command: Command) -> anyhow::Result<bool> {
             Ok(true)
         }
         Command::Reconcile(args) => reconcile::run(args, settings()?).await,
+        Command::Archive(command) => archive::run(command, settings()?).await,
         Command::Dlq(command) => dlq::run(command, settings()?).await,
         Command::Outbox(command) => outbox::run(command, settings()?).await,
         Command::Projections(command) => projections::run(command, settings()?).await,

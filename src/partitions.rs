@@ -27,6 +27,8 @@ const AHEAD: i32 = 2;
 const PATIENCE: Duration = Duration::from_millis(200);
 /// Months that are made in one round for events of a clock that was wrong: more of them wait.
 const STRAY_MONTHS: i64 = 3;
+/// A lock that was waited for too long, or in a circle; a statement that took too long.
+const IN_THE_WAY: [&str; 3] = ["55P03", "40P01", "57014"];
 /// Between two rounds, and after one that did not get its locks.
 const EVERY: Duration = Duration::from_mins(5);
 const AGAIN: Duration = Duration::from_secs(7);
@@ -237,7 +239,7 @@ where
         Err(error) => Err(error),
     };
     match store::answered(connection, result).await {
-        Err(error) if error.sqlstate().as_deref() == Some("55P03") => {
+        Err(error) if error.sqlstate().is_some_and(|code| IN_THE_WAY.contains(&&*code)) => {
             done.is_late = true;
             Ok(false)
         }

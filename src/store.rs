@@ -1,6 +1,7 @@
 //! Postgres: the only SQL. Functions take the caller's connection and neither begin nor commit;
 //! the rooms that own a transaction do, through [`begin`] and [`commit`].
 
+pub mod archives;
 pub mod checkpoints;
 pub mod clusters;
 pub mod commands;

@@ -64,6 +64,7 @@ problem_codes! {
     IdempotencyKeyExpired "idempotency_key_expired" 409 false "The first answer under this key is no longer kept";
     KafkaDisabled "kafka_disabled" 409 false "The service runs without Kafka";
     RebuildRunning "rebuild_running" 409 true "A projection is being rebuilt";
+    Archived "archived" 410 false "The events are in an archive";
     VersionMismatch "version_mismatch" 412 false "The wallet has another version";
     BodyTooLarge "body_too_large" 413 false "The body is too large";
     UriTooLong "uri_too_long" 414 false "The path and its query are too long";

@@ -93,7 +93,8 @@ impl KnownKeys {
             answer @ StoredAnswer::Effect { .. } => {
                 match self.effect(command, transaction_id, answer) {
                     Some(effect) => Ok(Reply::again(Ok(effect))),
-                    None => Err(Failure::Broken),
+                    // Its events are in an archive.
+                    None => Err(Failure::KeyExpired { transaction_id }),
                 }
             }
         })

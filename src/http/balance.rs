@@ -7,13 +7,13 @@ use rust_decimal::Decimal;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::openapi::problems::ReadWalletProblems;
+use super::openapi::problems::WalletEventsProblems;
 use super::openapi::requests::{self as shapes, Instant};
 use super::path::WalletPath;
 use super::problem::HttpResult;
 use super::query::Parameters;
 use super::views::json;
-use super::wallets::not_found;
+use super::wallets::{is_at_hand, not_found};
 use super::{Caller, HttpState};
 use crate::envelope::timestamp;
 use crate::store::{self, history, wallets};
@@ -72,7 +72,7 @@ pub(super) const RECORDED: &str = "recorded";
 #[utoipa::path(
     get, path = "/wallets/{id}/balance", tag = "wallets", operation_id = "getBalance",
     params(shapes::WalletId, Instant),
-    responses((status = 200, description = "The balance", body = BalanceView), ReadWalletProblems)
+    responses((status = 200, description = "The balance", body = BalanceView), WalletEventsProblems)
 )]
 pub(super) async fn show(
     State(state): State<HttpState>,
@@ -88,6 +88,7 @@ pub(super) async fn show(
     let Some(moment) = at else { return Ok(json(&BalanceView::of(&wallet, None))) };
     let reached = history::version_at(&mut connection, &tenant, &id, moment).await?;
     let version = reached.map_or(0, |reached| reached.version);
+    is_at_hand(&mut connection, &tenant, &id, version).await?;
     let then = match version {
         0 => before_its_first_event(wallet),
         _ => history::wallet_at(&mut connection, &tenant, &id, version).await?,

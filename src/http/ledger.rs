@@ -9,16 +9,17 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::cursor::Moment;
-use super::openapi::problems::{ProjectedByIdProblems, ProjectedProblems};
+use super::openapi::problems::{ProjectedByIdProblems, ProjectedProblems, WalletEntriesProblems};
 use super::openapi::requests::{ConsistencyToken, EntryFilter as EntryParameters, Page, WalletId};
 use super::path::{TextPath, WalletPath};
 use super::problem::{HttpError, HttpResult};
 use super::query::Parameters;
 use super::views::{EntryView, ReferenceLedger, SummaryView, Transactions, WalletLedger, json};
-use super::{Caller, HttpState, consistency, cursor};
+use super::{Caller, HttpState, consistency, cursor, wallets};
 use crate::answer::ProblemCode;
 use crate::ledger::TransactionType;
 use crate::projector::LEDGER;
+use crate::store::archives;
 use crate::store::entries::{self, EntryCursor, EntryFilter, EntryRow};
 use crate::store::{Connection, history};
 use crate::wallet::{AmountError, Currency, parse_decimal};
@@ -89,7 +90,7 @@ fn next<T: Serialize>(
 #[utoipa::path(
     get, path = "/ledger/wallet/{id}", tag = "ledger", operation_id = "listWalletTransactions",
     params(WalletId, EntryParameters, ConsistencyToken),
-    responses((status = 200, description = "The entries", body = WalletLedger), ProjectedByIdProblems)
+    responses((status = 200, description = "The entries", body = WalletLedger), WalletEntriesProblems)
 )]
 pub(super) async fn wallet(
     State(state): State<HttpState>,
@@ -104,6 +105,12 @@ pub(super) async fn wallet(
     // Read first: the entries shown are at least as new as the version stated.
     let projected_version =
         entries::projected_version(&mut connection, &tenant, LEDGER, &id).await?;
+    if let Some(before) = before {
+        let archived = archives::archived_version(&mut connection, &tenant, &id).await?;
+        if before <= archived + 1 && archived > 0 {
+            return Err(wallets::gone(&mut connection, archived).await?);
+        }
+    }
     let rows = entries::of_wallet(&mut connection, &tenant, &id, &filter, before).await?;
     let body = WalletLedger {
         wallet_id: id.as_str(),

@@ -10,12 +10,12 @@ use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
 
 use super::balance::{RECORDED, basis};
-use super::openapi::problems::ReadWalletProblems;
+use super::openapi::problems::WalletEventsProblems;
 use super::openapi::requests::{self as shapes, Period};
 use super::path::WalletPath;
 use super::problem::{HttpError, HttpResult};
 use super::query::Parameters;
-use super::wallets::not_found;
+use super::wallets::{is_at_hand, not_found};
 use super::zone::{moment, zone};
 use super::{Caller, HttpState};
 use crate::answer::{Form, Heading, Mismatch, ProblemCode, Statement, StatementView};
@@ -46,7 +46,7 @@ const POLICY: HeaderValue = HeaderValue::from_static(
             (StatementView = "application/json"), (String = "application/x-ndjson"),
             (String = "text/csv"), (String = "text/html")
         )),
-        ReadWalletProblems
+        WalletEventsProblems
     )
 )]
 pub(super) async fn show(
@@ -84,12 +84,14 @@ async fn heading(
     let (tenant, id) = key;
     let gone = || not_found(id);
     let before = version_at(connection, tenant, id, from - TICK).await?.ok_or_else(gone)?;
+    is_at_hand(connection, tenant, id, before.version).await?;
     let to = to.unwrap_or(before.now);
     if from >= to {
         let rule = "the period must begin before it ends";
         return Err(HttpError::at(ProblemCode::InvalidValue, "?from", rule));
     }
     let after = version_at(connection, tenant, id, to - TICK).await?.ok_or_else(gone)?;
+    is_at_hand(connection, tenant, id, after.version).await?;
     Ok(Heading {
         wallet_id: id.clone(),
         owner_id: wallet.owner_id.clone(),

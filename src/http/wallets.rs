@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::body::CommandBody;
 use super::caller::CommandHead;
 use super::openapi::problems::{
-    BODY, COMMAND, MOVEMENT, ProjectedProblems, ReadWalletProblems, problems,
+    BODY, COMMAND, MOVEMENT, ProjectedProblems, ReadWalletProblems, WalletEventsProblems, problems,
 };
 use super::openapi::requests::{
     self as bodies, CommandHeaders, ConsistencyToken, IfMatch, IfNoneMatch,
@@ -23,8 +23,8 @@ use crate::answer::{Answer, Problem, TransferView, WalletView, event_json};
 use crate::execute::{Key, Operation, Request, generate_wallet_id};
 use crate::projector::READ_MODEL;
 use crate::request::{CreateWalletBody, MovementBody, TransferBody};
-use crate::store::{self, read_model, wallets};
-use crate::wallet::{Command, Currency, Movement, Rejection, Status, WalletId};
+use crate::store::{self, archives, read_model, wallets};
+use crate::wallet::{Command, Currency, Movement, Rejection, Status, TenantId, WalletId};
 
 const LIST_LIMIT: i64 = 1000;
 const EVENTS_LIMIT: i64 = 50;
@@ -233,7 +233,7 @@ pub(super) async fn list(
 #[utoipa::path(
     get, path = "/wallets/{id}/events", tag = "wallets", operation_id = "listWalletEvents",
     params(bodies::WalletId, bodies::EventFilter),
-    responses((status = 200, description = "The events", body = Events), ReadWalletProblems)
+    responses((status = 200, description = "The events", body = Events), WalletEventsProblems)
 )]
 pub(super) async fn events(
     State(state): State<HttpState>,
@@ -244,6 +244,10 @@ pub(super) async fn events(
     let after = parameters.number("afterVersion", 0, 0, i64::MAX)?;
     let limit = parameters.limit(EVENTS_LIMIT)?;
     let mut connection = store::session(&state.pools.reads, &tenant).await?;
+    let archived = archives::archived_version(&mut connection, &tenant, &id).await?;
+    if after < archived {
+        return Err(gone(&mut connection, archived).await?);
+    }
     let events = wallets::wallet_events(&mut connection, &tenant, &id, after, limit).await?;
     if events.is_empty() && wallets::wallet_fetch(&mut connection, &tenant, &id).await?.is_none() {
         return Err(not_found(&id));
@@ -253,6 +257,34 @@ pub(super) async fn events(
         events.into_iter().filter_map(|(_, envelope)| event_json(envelope)).collect();
     let body = Events { events, next_after_version: next };
     Ok(json(&body))
+}
+
+/// Refuses what is to be read of the wallet at a version that is in an archive. The last of those is not: it stays.
+pub(super) async fn is_at_hand(
+    connection: &mut store::Connection,
+    tenant: &TenantId,
+    id: &WalletId,
+    version: i64,
+) -> HttpResult<()> {
+    let archived = archives::archived_version(connection, tenant, id).await?;
+    if version == 0 || version >= archived {
+        return Ok(());
+    }
+    Err(gone(connection, archived).await?)
+}
+
+/// Says where the events up to this version are.
+pub(super) async fn gone(
+    connection: &mut store::Connection,
+    archived: i64,
+) -> HttpResult<HttpError> {
+    let names = archives::names(connection).await?;
+    let detail = format!(
+        "what is up to version {archived} is in the archives {}: read from afterVersion={archived} on, or have \
+         an operator bring them back by `wallex archive attach`",
+        names.join(", ")
+    );
+    Ok(HttpError::new(Archived, detail))
 }
 
 pub(super) fn not_found(id: &WalletId) -> HttpError {

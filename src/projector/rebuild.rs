@@ -19,6 +19,7 @@ use super::release::{self, Released};
 use super::{Job, Projection};
 use crate::config::DatabaseSettings;
 use crate::event_cache::EventCache;
+use crate::store::archives;
 use crate::store::checkpoints::{self, Subscription};
 use crate::store::rebuild::{self as tables, Part};
 use crate::store::{self, Blame, Connection, Error};
@@ -51,6 +52,8 @@ pub enum RebuildError {
     NotOwner { table: &'static str },
     #[error("stopped before the end; another rebuild within a day goes on from there")]
     Stopped,
+    #[error("{0}")]
+    Archived(String),
     #[error(transparent)]
     Store(#[from] Error),
 }
@@ -86,6 +89,9 @@ impl Rebuild {
         let table = kind.table.name;
         if !tables::is_allowed(&mut connection, table).await? {
             return Err(RebuildError::NotOwner { table });
+        }
+        if let Some(what) = archives::missing_since(&mut connection, None).await? {
+            return Err(RebuildError::Archived(what));
         }
         let begun = Instant::now();
         while !tables::claim(&mut connection).await? {

@@ -13,7 +13,7 @@ use super::checkpoints::Subscription;
 use super::lag::{ProjectionLag, projection_lags};
 use super::leases::Leased;
 use super::outbox::{Found, OutboxRow};
-use super::{Connection, PIPELINE, Pool, Result, columns, wallet_key};
+use super::{Connection, Error, PIPELINE, Pool, Result, archives, columns, wallet_key};
 use crate::wallet::{TenantId, WalletKey};
 
 /// The second publisher's name among projectors and roles.
@@ -125,6 +125,12 @@ pub async fn open(
         .execute(connection)
         .await?;
         return Ok(false);
+    }
+    if !to.from_now && archives::missing_since(connection, None).await?.is_some() {
+        return Err(Error::refused(
+            "a second destination from the beginning needs all events, and some are in archives: bring them \
+             back by `wallex archive attach`, or begin with KAFKA_SECOND_FROM=now",
+        ));
     }
     clear(connection, tenant).await?;
     let from = match to.from_now {

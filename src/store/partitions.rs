@@ -71,6 +71,8 @@ pub async fn add_month(
     moment: DateTime<Utc>,
     months: i32,
 ) -> Result<Option<i64>> {
+    // The default partition is read while it is locked: one that is huge stays as it is, and is reported.
+    sqlx::raw_sql("set local statement_timeout = '5s'").execute(&mut *connection).await?;
     Ok(sqlx::query_scalar(
         "select wallex_add_month($1, date_trunc('month', $2::timestamptz) + $3 * interval '1 month')",
     )

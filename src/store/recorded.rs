@@ -40,10 +40,42 @@ pub struct Range {
 /// What a record says that it is: wallet, version, event id and partition.
 pub type Claim<'a> = (&'a WalletKey, i64, Uuid, i32);
 
+/// Where events are looked for. A look into each month costs about as much as the event itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Months {
+    /// Those of the last days: nearly all that projectors ask for has just happened.
+    Recent,
+    All,
+}
+
+/// Versions of a wallet that are asked for at once, at most, where recent events are meant.
+const RECENT: i64 = 16;
+
 /// Returns for each claim the event, if it is one of this service.
 pub async fn named(
     connection: &mut Connection,
     records: &[Claim<'_>],
+) -> Result<Vec<Option<Recorded>>> {
+    let mut named = named_in(connection, records, Months::Recent).await?;
+    let older: Vec<usize> =
+        named.iter().enumerate().filter_map(|(at, found)| found.is_none().then_some(at)).collect();
+    let claims: Vec<Claim<'_>> = older.iter().filter_map(|at| records.get(*at).copied()).collect();
+    if claims.is_empty() {
+        return Ok(named);
+    }
+    let found = named_in(connection, &claims, Months::All).await?;
+    for (at, event) in older.into_iter().zip(found) {
+        if let Some(place) = named.get_mut(at) {
+            *place = event;
+        }
+    }
+    Ok(named)
+}
+
+async fn named_in(
+    connection: &mut Connection,
+    records: &[Claim<'_>],
+    months: Months,
 ) -> Result<Vec<Option<Recorded>>> {
     let (tenants, wallets) = columns(records.iter().map(|r| r.0));
     let rows: Vec<NamedRow> = sqlx::query_as(
@@ -55,13 +87,15 @@ pub async fn named(
                 e.created_at \
              from events e where e.tenant_id = r.tenant_id and e.wallet_id = r.wallet_id \
                and e.version = r.version and e.event_id = r.event_id \
-               and e.partition = r.partition limit 1) e",
+               and e.partition = r.partition and e.created_at >= case when $6 \
+                   then now() - interval '7 days' else '-infinity' end limit 1) e",
     )
     .bind(tenants)
     .bind(wallets)
     .bind(records.iter().map(|r| r.1).collect::<Vec<_>>())
     .bind(records.iter().map(|r| r.2).collect::<Vec<_>>())
     .bind(records.iter().map(|r| r.3).collect::<Vec<_>>())
+    .bind(months == Months::Recent)
     .fetch_all(connection)
     .await?;
     let mut named: Vec<Option<Recorded>> = records.iter().map(|_| None).collect();
@@ -114,6 +148,21 @@ pub async fn last_version(
 /// The events of some wallets' version ranges, in (tenant, wallet, version) order. Versions have no
 /// gaps, so the caller bounds the answer by its ranges.
 pub async fn recorded(connection: &mut Connection, ranges: &[Range]) -> Result<Vec<Recorded>> {
+    let wanted = ranges.iter().map(|range| (range.up_to - range.after).max(0));
+    if wanted.clone().all(|versions| versions <= RECENT) {
+        let events = recorded_in(connection, ranges, Months::Recent).await?;
+        if i64::try_from(events.len()).is_ok_and(|found| found == wanted.sum::<i64>()) {
+            return Ok(events);
+        }
+    }
+    recorded_in(connection, ranges, Months::All).await
+}
+
+async fn recorded_in(
+    connection: &mut Connection,
+    ranges: &[Range],
+    months: Months,
+) -> Result<Vec<Recorded>> {
     let (tenants, wallets) = columns(ranges.iter().map(|range| &range.wallet));
     let rows: Vec<EventRow> = sqlx::query_as(
         "select e.* from unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) \
@@ -123,6 +172,8 @@ pub async fn recorded(connection: &mut Connection, ranges: &[Range]) -> Result<V
                 e.created_at \
              from events e where e.tenant_id = r.tenant_id and e.wallet_id = r.wallet_id \
                and e.version > r.after_version and e.version <= r.up_to \
+               and e.created_at >= case when $5 then now() - interval '7 days' \
+                   else '-infinity' end \
              order by e.version limit 1000000) e \
          order by e.tenant_id, e.wallet_id, e.version",
     )
@@ -130,6 +181,7 @@ pub async fn recorded(connection: &mut Connection, ranges: &[Range]) -> Result<V
     .bind(wallets)
     .bind(ranges.iter().map(|r| r.after).collect::<Vec<_>>())
     .bind(ranges.iter().map(|r| r.up_to).collect::<Vec<_>>())
+    .bind(months == Months::Recent)
     .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().map(EventRow::event).collect())

@@ -20,6 +20,7 @@
 #[allow(dead_code, reason = "the fixture is used by more tests than there are yet")]
 mod support;
 
+mod archive;
 mod asyncapi;
 mod bench;
 mod bulk;

@@ -70,10 +70,11 @@ fn an_effect_is_made_of_its_wallets_at_the_kept_versions() {
 }
 
 #[test]
-fn an_effect_whose_events_are_gone_is_no_answer() {
+fn an_effect_whose_events_are_in_an_archive_is_no_longer_told() {
     let answer = StoredAnswer::Effect { version: 4, other_versions: vec![10], wallet_id: None };
     let (key, keys) = known(answer);
-    assert_eq!(keys.outcome(&key, &transfer("1")), Some(Err(Failure::Broken)));
+    let expired = Failure::KeyExpired { transaction_id: TRANSACTION };
+    assert_eq!(keys.outcome(&key, &transfer("1")), Some(Err(expired)));
 }
 
 #[test]

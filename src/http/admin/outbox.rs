@@ -91,7 +91,11 @@ pub async fn republish(
         let detail = "there is no topic to send to: set KAFKA_ENABLED=true and restart first";
         return Err(HttpError::new(ProblemCode::KafkaDisabled, detail));
     }
-    let counts = republisher::ask(&state.pools.upkeep, &tenant, &selection, dry_run).await?;
+    let asked = republisher::ask(&state.pools.upkeep, &tenant, &selection, dry_run).await;
+    let counts = asked.map_err(|error| match error.is_refusal() {
+        true => HttpError::new(ProblemCode::Archived, error.to_string()),
+        false => error.into(),
+    })?;
     state.repairs.republisher.notify_one();
     let status = if dry_run { StatusCode::OK } else { StatusCode::ACCEPTED };
     let (wallets, events) = (counts.wallets, counts.events);

@@ -85,6 +85,7 @@ impl From<RebuildError> for HttpError {
             RebuildError::Store(error) => return error.into(),
             RebuildError::Running => ProblemCode::RebuildRunning,
             RebuildError::NotOwner { .. } => ProblemCode::Forbidden,
+            RebuildError::Archived(_) => ProblemCode::Archived,
             RebuildError::Stopped => ProblemCode::DatabaseUnavailable,
         };
         Self::new(code, error.to_string())

@@ -85,6 +85,10 @@ problems! {
     ExplainProblems: READ, &[InvalidId, InvalidAmount, WalletNotFound];
     /// Reads of a transaction that must exist.
     TransactionProblems: READ, &[InvalidId, TransactionNotFound];
+    /// Reads of a wallet's events.
+    WalletEventsProblems: READ, &[InvalidId, WalletNotFound, Archived];
+    /// Reads of a wallet's entries.
+    WalletEntriesProblems: READ, &[InvalidId, ProjectionBehind, Archived];
     /// Reads of a dead letter that must exist.
     DeadLetterProblems: READ, &[InvalidId, DeadLetterNotFound];
     /// Requests about dead letters.
@@ -95,9 +99,9 @@ problems! {
     /// Repairs of the outbox's rows.
     RepairProblems: REPAIR;
     /// POST /admin/outbox/republish
-    RepublishProblems: REPAIR, &[KafkaDisabled];
+    RepublishProblems: REPAIR, &[KafkaDisabled, Archived];
     /// POST /admin/projections/rebuild
-    RebuildProblems: REPAIR, &[Forbidden, RebuildRunning];
+    RebuildProblems: REPAIR, &[Forbidden, RebuildRunning, Archived];
     /// GET /admin/topics
     TopicsProblems: &[KafkaDisabled, KafkaUnavailable, DatabaseUnavailable, Internal];
     /// GET /admin/topics/{name}

@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::store::{Connection, Result};
+use crate::store::{Connection, Error, Result, archives};
 use crate::wallet::{TenantId, WalletId};
 
 /// Rows that wait to be sent again, at most: more would only stand before the new ones.
@@ -58,6 +58,18 @@ pub async fn ask(
     tenant: &TenantId,
     selection: &RepublishSelector,
 ) -> Result<Counts> {
+    let since = match selection {
+        RepublishSelector::Since(since) => Some(Some(*since)),
+        RepublishSelector::All | RepublishSelector::Wallet(_) => Some(None),
+        RepublishSelector::Unpublished => None,
+    };
+    if let Some(since) = since
+        && archives::missing_since(connection, since).await?.is_some()
+    {
+        return Err(Error::refused(
+            "some of these events are in archives: bring them back first, by `wallex archive attach`",
+        ));
+    }
     let wanted = match selection {
         RepublishSelector::All => "select id, 1::bigint from wallets where tenant_id = $1",
         RepublishSelector::Wallet(_) => {

@@ -1,5 +1,7 @@
 //! The equations, one query each: every row is a contradiction, with its ids and numbers.
 //!
+//! What is in archives counts with its sums: the first events of a wallet that are compared begin where those end.
+//!
 //! $1 is the tenant, $2 the ledger projector, $3 the read-model projector, $4 this Postgres cluster. Each speaks of the
 //! wallets above $5 and up to $6, and says so of every table: they are joined as wholes, whatever is known of them. Amounts in payloads are
 //! read through a pattern, so that a spoilt payload is a finding instead of an error.
@@ -56,9 +58,12 @@ const VERSIONS: &str = "
         coalesce(w.id, e.wallet_id), coalesce(w.version::text, 'none (no such wallet)'),
         coalesce(e.events, 0), coalesce(e.lowest, 0), coalesce(e.highest, 0)) as finding
     from (select id, version from wallets where tenant_id = $1 and id > $5 and id <= $6) w
-    full join (select wallet_id, count(*) as events, min(version) as lowest,
-            max(version) as highest
-        from events where tenant_id = $1 and wallet_id > $5 and wallet_id <= $6
+    full join (select wallet_id,
+            count(*) filter (where version > archived_up_to) + max(archived_up_to) as events,
+            min(version) as lowest, max(version) as highest
+        from (select e.wallet_id, e.version, coalesce(a.version, 0) as archived_up_to from events e
+            left join archived_wallets a on a.tenant_id = e.tenant_id and a.wallet_id = e.wallet_id
+            where e.tenant_id = $1 and e.wallet_id > $5 and e.wallet_id <= $6) known
         group by wallet_id) e on e.wallet_id = w.id
     where w.version is distinct from e.events or w.version is distinct from e.highest
        or e.lowest is distinct from 1";
@@ -68,16 +73,18 @@ const CHAIN: &str = r"
         version, event_id, event_type, coalesce(before::text, 'nothing'),
         payload ->> 'changeType', payload ->> 'changeAmount', payload ->> 'newBalance') as finding
     from (select wallet_id, version, event_id, event_type, payload, opening, amount, closing,
-            lag(closing, 1, 0::numeric) over (partition by wallet_id order by version) as before
+            archived, lag(closing, 1, 0::numeric) over (partition by wallet_id order by version) as before
         from (select wallet_id, version, event_id, event_type, payload,
+                version <= coalesce((select a.version from archived_wallets a
+                    where a.tenant_id = e.tenant_id and a.wallet_id = e.wallet_id), 0) as archived,
                 case when payload ->> 'previousBalance' ~ '^-?[0-9]+(\.[0-9]+)?$'
                     then (payload ->> 'previousBalance')::numeric end as opening,
                 case when payload ->> 'changeAmount' ~ '^[0-9]+(\.[0-9]+)?$'
                     then (payload ->> 'changeAmount')::numeric end as amount,
                 case when payload ->> 'newBalance' ~ '^-?[0-9]+(\.[0-9]+)?$'
                     then (payload ->> 'newBalance')::numeric end as closing
-            from events where tenant_id = $1 and wallet_id > $5 and wallet_id <= $6) read) chained
-    where opening is null or amount is null or closing is null
+            from events e where tenant_id = $1 and wallet_id > $5 and wallet_id <= $6) read) chained
+    where not archived and (opening is null or amount is null or closing is null
        or opening is distinct from before
        or closing is distinct from opening + case payload ->> 'changeType'
             when 'CREDIT' then amount when 'DEBIT' then -amount end
@@ -86,7 +93,7 @@ const CHAIN: &str = r"
        or (event_type in ('WalletCredited', 'WalletTransferCompleted')
             and payload ->> 'changeType' <> 'CREDIT')
        or (event_type in ('WalletDebited', 'WalletTransferInitiated')
-            and payload ->> 'changeType' <> 'DEBIT')";
+            and payload ->> 'changeType' <> 'DEBIT'))";
 
 /// The state that an event left (its payload: `last`), as a lateral subquery `state`. What an event
 /// leaves out is as the wallet was opened (`first`).
@@ -182,6 +189,8 @@ const ENTRIES: &str = concat!(
             and v.wallet_id > $5 and v.wallet_id <= $6
         cross join (values (0::smallint), (1::smallint)) legs(leg)
         where e.tenant_id = $1 and e.wallet_id > $5 and e.wallet_id <= $6
+          and e.version > coalesce((select a.version from archived_wallets a
+              where a.tenant_id = e.tenant_id and a.wallet_id = e.wallet_id), 0)
           and e.payload ->> 'changeAmount' !~ '^0(\.0+)?$') x
     full join (",
     legs!(),
@@ -215,7 +224,7 @@ const ENTRIES: &str = concat!(
 const SUMS: &str = r"
     select format('wallet %s at version %s: balance %s, its entries sum to %s',
         coalesce(b.wallet_id, s.wallet_id), coalesce(b.version::text, 'none'),
-        coalesce(b.closing, '-'), coalesce(s.total, 0)) as finding
+        coalesce(b.closing, '-'), coalesce(s.total, 0) + coalesce(a.balance, 0)) as finding
     from (select v.wallet_id, v.version, e.payload ->> 'newBalance' as closing
         from projected_versions v
         left join events e on e.tenant_id = v.tenant_id and e.wallet_id = v.wallet_id
@@ -226,14 +235,16 @@ const SUMS: &str = r"
             sum(case side when 'CREDIT' then amount else -amount end) as total
         from postings where tenant_id = $1 and wallet_id > $5 and wallet_id <= $6
         group by wallet_id) s on s.wallet_id = b.wallet_id
-    where coalesce(s.total, 0)::numeric(38,8)::text is distinct from case
+    left join archived_wallets a on a.tenant_id = $1 and a.wallet_id = coalesce(b.wallet_id, s.wallet_id)
+    where (coalesce(s.total, 0) + coalesce(a.balance, 0))::numeric(38,8)::text is distinct from case
         when b.closing ~ '^-?[0-9]+(\.[0-9]+)?$' then b.closing::numeric(38,8)::text end";
 
 // Totals that are behind the version are completed when they are read: they must hold where they stand.
 const TOTALS: &str = "
     select format('wallet %s: totals at version %s are %s credits, %s debits, %s entries; its entries up '
         'to there sum to %s, %s and %s', v.wallet_id, v.totals_at, v.total_credits, v.total_debits,
-        v.transaction_count, coalesce(s.credits, 0), coalesce(s.debits, 0), coalesce(s.entries, 0))
+        v.transaction_count, coalesce(s.credits, 0) + coalesce(a.credits, 0),
+        coalesce(s.debits, 0) + coalesce(a.debits, 0), coalesce(s.entries, 0) + coalesce(a.entries, 0))
         as finding
     from projected_versions v
     left join (select l.wallet_id, sum(l.amount) filter (where l.side = 'CREDIT') as credits,
@@ -244,11 +255,12 @@ const TOTALS: &str = "
             and p.wallet_id > $5 and p.wallet_id <= $6
         where l.tenant_id = $1 and l.wallet_id > $5 and l.wallet_id <= $6
         group by l.wallet_id) s on s.wallet_id = v.wallet_id
+    left join archived_wallets a on a.tenant_id = v.tenant_id and a.wallet_id = v.wallet_id
     where v.tenant_id = $1 and v.projector = $2 and v.totals_at <= v.version
       and v.wallet_id > $5 and v.wallet_id <= $6
-      and (v.total_credits is distinct from coalesce(s.credits, 0)
-        or v.total_debits is distinct from coalesce(s.debits, 0)
-        or v.transaction_count is distinct from coalesce(s.entries, 0))";
+      and (v.total_credits is distinct from coalesce(s.credits, 0) + coalesce(a.credits, 0)
+        or v.total_debits is distinct from coalesce(s.debits, 0) + coalesce(a.debits, 0)
+        or v.transaction_count is distinct from coalesce(s.entries, 0) + coalesce(a.entries, 0))";
 
 // A posting has one amount for both of its entries: these two hold by how the books are laid out, and are
 // asked all the same.

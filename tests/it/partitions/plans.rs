@@ -67,6 +67,15 @@ async fn a_statement_that_knows_the_time_reads_one_of_forty_partitions() {
     let shown = plan(&books, "text[], bytea[], timestamptz[]", keys, values).await;
     let (made, never) = scans(&shown);
     assert!(made == 2 && never > 30, "{made} {never}\n{shown}");
+
+    // As projectors read events that have just happened.
+    let recent = "select e.version from unnest($1::text[], $2::bigint[]) r(wallet_id, version) \
+        cross join lateral (select * from events where tenant_id = 'default' and wallet_id = r.wallet_id \
+            and version = r.version and created_at >= case when $3 then now() - interval '7 days' \
+                else '-infinity' end order by version limit 10) e";
+    let shown = plan(&books, "text[], bigint[], boolean", recent, "'{w1,w2}', '{1,1}', true").await;
+    let removed = shown.lines().find_map(|line| line.trim().strip_prefix("Subplans Removed: "));
+    assert!(removed.is_some_and(|count| count.parse::<u32>().unwrap() > 30), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -135,6 +135,7 @@ impl Scope {
                 syn::BinOp::Add(_) | syn::BinOp::Sub(_) | syn::BinOp::Mul(_) => {
                     self.kind(tree, &e.left)
                 }
+                syn::BinOp::Eq(_) | syn::BinOp::Ne(_) => Ty::Plain("bool"),
                 _ => Ty::Unknown,
             },
             Expr::Field(e) => {
