@@ -212,7 +212,7 @@ pub async fn record_failures(pool: &Pool, refusals: &[Refusal]) -> Result<()> {
 
 /// How many events wait, counted up to [`BACKLOG_MAX`], and for how long the oldest has: the first batch of
 /// each partition says that, so a long backlog is asked for as quickly as a short one. From the floors on that a
-/// publisher has noted.
+/// publisher has noted; what waits for a topic that is not known any more counts, too.
 /// An error after `limit`.
 pub async fn backlog(pool: &Pool, limit: Duration) -> Result<Backlog> {
     let mut connection = super::acquire(pool).await?;
@@ -224,20 +224,41 @@ pub async fn backlog(pool: &Pool, limit: Duration) -> Result<Backlog> {
 async fn ask_backlog(connection: &mut Connection) -> Result<Backlog> {
     super::feed::steady(connection).await?;
     let (events, oldest): (i64, i64) = sqlx::query_as(concat!(
+        // Names of topics are below '~'.
         "with ranges as materialized (select * from ",
         ranges!(),
-        " r) select (select coalesce(sum(o.events), 0)::bigint from ( \
-                 select w.events from ranges r cross join lateral ( \
-                     select cardinality(b.versions) as events from outbox_batches b \
-                     where b.topic = r.topic and b.partition = r.partition \
-                       and b.processed_at is null and b.id between r.from_id and r.to_id \
-                     order by b.id, b.part limit $1) w limit $1) o), \
+        " r), others as materialized ( \
+             select above, lead(above) over (order by above) as below \
+             from (select ''::text collate \"C\" as above \
+                 union all select name from topics where tenant_id = 'default') t), \
+         waiting as not materialized ( \
+             select w.* from ranges r cross join lateral ( \
+                 select cardinality(b.versions) as events from outbox_batches b \
+                 where b.topic = r.topic and b.partition = r.partition \
+                   and b.processed_at is null and b.id between r.from_id and r.to_id \
+                 order by b.id, b.part limit $1) w \
+             union all \
+             select w.* from others t cross join lateral ( \
+                 select cardinality(b.versions) as events from outbox_batches b \
+                 where b.processed_at is null and b.topic > t.above \
+                   and b.topic < coalesce(t.below, '~') \
+                 order by b.topic, b.partition, b.id, b.part limit $1) w), \
+         first as not materialized ( \
+             select f.created_at from ranges r cross join lateral ( \
+                 select b.created_at from outbox_batches b \
+                 where b.topic = r.topic and b.partition = r.partition \
+                   and b.processed_at is null and b.id between r.from_id and r.to_id \
+                 order by b.id, b.part limit 1) f \
+             union all \
+             select f.created_at from others t cross join lateral ( \
+                 select b.created_at from outbox_batches b \
+                 where b.processed_at is null and b.topic > t.above \
+                   and b.topic < coalesce(t.below, '~') \
+                 order by b.topic, b.partition, b.id, b.part limit 1) f) \
+         select (select coalesce(sum(o.events), 0)::bigint \
+                 from (select w.events from waiting w limit $1) o), \
              (select coalesce(greatest(0, extract(epoch from \
-                     clock_timestamp() - min(f.created_at)) * 1000), 0)::bigint \
-                 from ranges r cross join lateral (select b.created_at from outbox_batches b \
-                     where b.topic = r.topic and b.partition = r.partition \
-                       and b.processed_at is null and b.id between r.from_id and r.to_id \
-                     order by b.id, b.part limit 1) f)",
+                     clock_timestamp() - min(f.created_at)) * 1000), 0)::bigint from first f)",
     ))
     .bind(BACKLOG_MAX + 1)
     .fetch_one(connection)

@@ -13,7 +13,7 @@ use crate::support::{eventually, servers, topic};
 const WALLETS: i64 = 20;
 /// Events of a batch.
 const BATCH: i64 = 10;
-/// From the broker's return on.
+/// From the broker's return on; twice as long where other tests run beside it.
 const SOON: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -56,7 +56,7 @@ async fn goes_on(app: &App, before: i64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_long_outage_with_a_broker_that_dies_again_publishing_goes_on_at_once() {
     let mut kafka = servers::own_kafka();
-    let app = Setup::on(servers::postgres(), Some(&kafka)).with("KAFKA_RETRY_MAX_MS", 5000);
+    let app = Setup::on(servers::postgres(), Some(&kafka)).with("KAFKA_RETRY_MAX_MS", 2000);
     let app = app.start().await;
     for n in 0..WALLETS {
         app.open(&format!("w{n}"), "0.01").await;
@@ -79,7 +79,7 @@ async fn after_a_long_outage_with_a_broker_that_dies_again_publishing_goes_on_at
         let (back, before) = (Instant::now(), sent(&app).await);
         goes_on(&app, before).await;
         println!("round {round}: {} sent, on after {:?}", before, back.elapsed());
-        assert!(back.elapsed() < SOON, "{:?}", back.elapsed());
+        assert!(back.elapsed() < sized(2, 1) * SOON, "{:?}", back.elapsed());
         if round == 0 {
             kafka.kill(Signal::SIGKILL).unwrap();
         }
