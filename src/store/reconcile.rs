@@ -64,6 +64,11 @@ struct Found {
 }
 
 impl Found {
+    /// Enough are listed: more are only counted.
+    fn is_full(&self) -> bool {
+        i64::try_from(self.findings.len()).is_ok_and(|listed| listed >= FINDINGS_MAX)
+    }
+
     fn add(&mut self, tenant: &str, finding: String) {
         self.add_all(tenant, 1, [finding]);
     }
@@ -179,7 +184,8 @@ pub async fn snapshot(connection: &mut Connection) -> Result<()> {
     sqlx::raw_sql(OVER_ALL).execute(&mut *connection).await?;
     // A plan for any range of wallets would be one for none in particular; and where nothing is known of
     // tables yet, a range is taken for a few rows, each of which would be looked up in the others' whole range.
-    let custom = "set local plan_cache_mode = force_custom_plan; set local enable_nestloop = off";
+    let custom = "set local plan_cache_mode = force_custom_plan; set local enable_nestloop = off; \
+                  set local enable_seqscan = off";
     Ok(sqlx::raw_sql(custom).execute(connection).await.map(drop)?)
 }
 

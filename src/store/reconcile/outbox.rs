@@ -62,14 +62,16 @@ impl Outbox {
 
     /// Reads the next page; whether there is another one.
     pub async fn page(&mut self, connection: &mut Connection) -> Result<bool> {
-        // A batch is read with all its parts: one that is taken apart later is met once.
+        // A batch is read with all its parts: one that is taken apart later is met once. Each event is looked up:
+        // as a join all events would be read for each batch.
         let batches: Vec<Batch> = sqlx::query_as(
             "select b.tenant_id, b.id, b.partition, b.wallets, b.versions, \
                  array(select u.place from unnest(b.wallets, b.versions) with ordinality \
                          as u(wallet_id, version, place) \
-                     where not exists (select from events e where e.tenant_id = b.tenant_id \
+                     where (select true from events e where e.tenant_id = b.tenant_id \
                          and e.wallet_id = u.wallet_id and e.version = u.version \
-                         and e.partition = b.partition and e.created_at = b.created_at)) as wrong \
+                         and e.partition = b.partition and e.created_at = b.created_at \
+                         limit 1) is null) as wrong \
              from (select * from outbox_batches where (tenant_id, id) > ($1, $2) \
                  order by tenant_id, id fetch first ($3::bigint) rows with ties) b \
              order by b.tenant_id, b.id, b.part",
@@ -153,6 +155,10 @@ impl Outbox {
         from: i64,
         to: i64,
     ) -> Result<()> {
+        if self.found.is_full() {
+            self.found.count += to - from + 1;
+            return Ok(());
+        }
         let events: Vec<(i64, String)> = sqlx::query_as(
             "select count(*) over (), format('event %s (wallet %s version %s) has no outbox row', \
                  event_id, wallet_id, version) from events \
