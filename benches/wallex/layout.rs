@@ -76,9 +76,8 @@ impl Layout {
     /// For a prepared database: the outbox rows of version `v` of all wallets.
     pub fn outbox_of_version(self, seed: Seed) -> String {
         let (topic, waits) = (seed.topic(), seed == Seed::Backlog);
-        // Old ones are older than any retention.
-        let at =
-            if seed == Seed::Aged { "now() - interval '30 days'" } else { "clock_timestamp()" };
+        // A batch's time is that of its events. Old ones are older than any retention.
+        let at = if seed == Seed::Aged { "now() - interval '30 days'" } else { "now()" };
         let processed = if waits { "null" } else { at };
         let published = !waits;
         match self.batches {

@@ -18,6 +18,7 @@
 mod batched;
 mod commands;
 mod cost;
+mod growth;
 mod instep;
 mod layout;
 mod load;
@@ -34,6 +35,7 @@ mod request;
 mod search;
 mod seed;
 mod service;
+mod size;
 mod statements;
 mod table;
 mod targets;
@@ -50,7 +52,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use options::Options;
 use plan::Cell;
 use reading::{Line, Reading};
-use world::World;
+use world::{SETTINGS, World};
 
 /// One thread: the generator must stay cheap beside what it measures.
 #[tokio::main(flavor = "current_thread")]
@@ -70,11 +72,17 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let scale = options.scale();
     let program = options.service.clone().unwrap_or(env!("CARGO_BIN_EXE_wallex").into());
     let changed = changed(&options.settings)?;
+    if options.growth {
+        return growing(&options, scale, &program, changed).await;
+    }
+    if options.size {
+        return at_size(&options, scale, &program, changed).await;
+    }
     let cells = plan::cells(&options, &scale);
     ensure!(!cells.is_empty(), "no line of this scale is in --only and --lines");
 
     eprintln!("starting PostgreSQL and Kafka");
-    let mut world = World::start(scale, &program, changed, !options.uncounted).await?;
+    let mut world = World::start(scale, &program, changed, !options.uncounted, &SETTINGS).await?;
     commands::warm_up(&mut world).await?;
     let mut conditions = world.conditions()?;
     conditions.push(("load average at the start".to_owned(), cost::load_average()));
@@ -102,6 +110,60 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let failed: Vec<&str> = failed.map(|line| line.name.as_str()).collect();
     ensure!(failed.is_empty(), "not measured: {}", failed.join("; "));
     known(&lines)
+}
+
+/// What an event costs over large tables: one table.
+async fn at_size(
+    options: &Options,
+    scale: options::Scale,
+    program: &std::path::Path,
+    changed: Vec<(String, String)>,
+) -> anyhow::Result<()> {
+    eprintln!("starting PostgreSQL and Kafka");
+    let mut world = World::start(scale, program, changed, false, &size::SETTINGS).await?;
+    let confined = size::confine(world.postgres.pid());
+    let mut conditions = world.conditions()?;
+    let memory = confined.as_ref().err().map_or("1 GB, by a control group", String::as_str);
+    conditions.push(("memory of PostgreSQL".to_owned(), memory.to_owned()));
+    commands::warm_up(&mut world).await?;
+    let time = std::time::Duration::from_secs(options.minutes * 60);
+    let measured = size::measure(&mut world, options.rows, time).await;
+    world.postgres.stop();
+    if let Ok(group) = confined {
+        let _ = std::fs::remove_dir(group);
+    }
+    let mut markdown: String =
+        conditions.iter().map(|(name, value)| format!("- {name}: {value}\n")).collect();
+    markdown.push('\n');
+    markdown.push_str(&size::markdown(&measured?));
+    println!("{}", table::aligned(&markdown));
+    if options.write_docs {
+        let docs = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/PERFORMANCE.md");
+        report::write_section(&docs, "size", &markdown)?;
+    }
+    Ok(())
+}
+
+/// How queries grow with their tables: one table, and a failure where one grows that must not.
+async fn growing(
+    options: &Options,
+    scale: options::Scale,
+    program: &std::path::Path,
+    changed: Vec<(String, String)>,
+) -> anyhow::Result<()> {
+    eprintln!("starting PostgreSQL and Kafka");
+    let mut world = World::start(scale, program, changed, false, &SETTINGS).await?;
+    let all = growth::measure(&mut world, &options.sizes()).await?;
+    let markdown = growth::markdown(&all);
+    println!("{}", table::aligned(&markdown));
+    if options.write_docs {
+        let docs = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/PERFORMANCE.md");
+        report::write_section(&docs, "growth", &markdown)?;
+    }
+    let grow: Vec<&str> =
+        all.iter().filter(|grown| !grown.is_bounded()).map(|grown| grown.name).collect();
+    ensure!(options.smoke || grow.is_empty(), "these grow with their tables: {}", grow.join("; "));
+    Ok(())
 }
 
 /// The lines of commands have statements of all kinds: one that is not met has changed its form.

@@ -47,6 +47,21 @@ pub struct Options {
     /// The service to measure; the release build unless given.
     #[arg(long, value_name = "FILE")]
     pub service: Option<PathBuf>,
+    /// What each query costs at 100,000 and 1,000,000 rows, and how that grows; in smoke at 5,000 and 20,000.
+    #[arg(long, conflicts_with_all = ["quick", "only", "lines"])]
+    pub growth: bool,
+    /// What an event costs over tables of years, in little memory: steady, beside freezes, under a held snapshot.
+    #[arg(long, conflicts_with_all = ["quick", "smoke", "only", "lines", "growth"])]
+    pub size: bool,
+    /// With --size: events in the tables; a tenth of them before.
+    #[arg(long, requires = "size", default_value_t = 20_000_000)]
+    pub rows: u64,
+    /// With --size: minutes of load in all.
+    #[arg(long, requires = "size", default_value_t = 30)]
+    pub minutes: u64,
+    /// With --growth: at 10,000,000 rows, too.
+    #[arg(long, requires = "growth")]
+    pub full: bool,
     /// Writes all readings there, as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -107,6 +122,15 @@ impl Scale {
 }
 
 impl Options {
+    /// Rows at which queries are asked.
+    pub fn sizes(&self) -> Vec<u64> {
+        match (self.smoke, self.full) {
+            (true, _) => vec![5_000, 20_000],
+            (_, false) => vec![100_000, 1_000_000],
+            (_, true) => vec![100_000, 1_000_000, 10_000_000],
+        }
+    }
+
     pub fn scale(&self) -> Scale {
         let second = Duration::from_secs(1);
         let full = Scale {

@@ -8,9 +8,6 @@ use serde_json::json;
 use crate::reading::Line;
 use crate::targets::{Found, targets};
 
-const BEGIN: &str = "<!-- bench -->\n";
-const END: &str = "<!-- /bench -->";
-
 /// All readings, with the conditions they were taken in.
 pub fn write_json(
     file: &Path,
@@ -30,9 +27,15 @@ pub fn write_json(
 
 /// Puts the table between the marks of the page.
 pub fn write_docs(page: &Path, markdown: &str) -> anyhow::Result<()> {
+    write_section(page, "bench", markdown)
+}
+
+/// Puts a table between the marks of this name.
+pub fn write_section(page: &Path, name: &str, markdown: &str) -> anyhow::Result<()> {
+    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
     let text = std::fs::read_to_string(page).with_context(|| page.display().to_string())?;
-    let marks = || format!("{} has no {} … {END}", page.display(), BEGIN.trim());
-    let (before, rest) = text.split_once(BEGIN).with_context(marks)?;
-    let (_, after) = rest.split_once(END).with_context(marks)?;
-    Ok(std::fs::write(page, format!("{before}{BEGIN}{markdown}{END}{after}"))?)
+    let marks = || format!("{} has no {} … {end}", page.display(), begin.trim());
+    let (before, rest) = text.split_once(begin.as_str()).with_context(marks)?;
+    let (_, after) = rest.split_once(end.as_str()).with_context(marks)?;
+    Ok(std::fs::write(page, format!("{before}{begin}{markdown}{end}{after}"))?)
 }

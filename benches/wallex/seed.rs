@@ -177,7 +177,7 @@ fn events(layout: Layout, seed: Seed, versions: u64) -> String {
             \"previousBalance\":\"' || 1000000000 + v - 3 || '.00\",\"newBalance\":\"' \
             || 1000000000 + v - 2 || '.00\",\"changeAmount\":\"1.00\",\"changeType\":\"CREDIT\",\
             \"reason\":null,\"currency\":\"USD\",\"reference\":null,\"metadata\":null}}')::json, \
-            gen_random_uuid(), {correlation}, partition, clock_timestamp() from bench_wallets; \
+            gen_random_uuid(), {correlation}, partition, now() from bench_wallets; \
          {outbox} {keys} {entries} commit; end loop; end $$"
     )
 }

@@ -18,7 +18,7 @@ use crate::seed::{self, Seed};
 use crate::statements::{self, Breakdown};
 
 /// Given on the server's command line, and printed with every run.
-const SETTINGS: [(&str, &str); 6] = [
+pub const SETTINGS: [(&str, &str); 6] = [
     ("shared_buffers", "1GB"),
     ("max_wal_size", "8GB"),
     ("max_connections", "300"),
@@ -38,6 +38,8 @@ pub struct World {
     /// Settings that the run was asked to change.
     pub changed: Vec<(String, String)>,
     pub folder: TempDir,
+    /// What PostgreSQL is given.
+    settings: &'static [(&'static str, &'static str)],
     /// Whether PostgreSQL counts statements.
     counted: bool,
     prepared: HashSet<&'static str>,
@@ -50,20 +52,32 @@ impl World {
         program: &Path,
         changed: Vec<(String, String)>,
         counted: bool,
+        settings: &'static [(&'static str, &'static str)],
     ) -> anyhow::Result<Self> {
         let program = program.canonicalize().with_context(|| {
             format!("{} is not there: cargo build --release", program.display())
         })?;
         let folder = tempfile::Builder::new().prefix("wallex-bench-").tempdir()?;
-        let mut postgres = start_postgres(&folder.path().join("pg"))?;
+        let mut postgres = start_postgres(&folder.path().join("pg"), settings)?;
         let counted = counted && count_statements(&mut postgres).await?;
         let kafka = start_kafka(&folder.path().join("kafka"))?;
-        for (name, value) in SETTINGS {
+        for (name, value) in settings {
             let shown = postgres.psql(&format!("show {name}"))?;
-            ensure!(shown.trim() == value, "PostgreSQL runs with {name} = {shown}, not {value}");
+            ensure!(shown.trim() == *value, "PostgreSQL runs with {name} = {shown}, not {value}");
         }
         let prepared = HashSet::new();
-        Ok(Self { postgres, kafka, scale, program, changed, folder, counted, prepared, count: 0 })
+        Ok(Self {
+            postgres,
+            kafka,
+            scale,
+            program,
+            changed,
+            folder,
+            settings,
+            counted,
+            prepared,
+            count: 0,
+        })
     }
 
     /// A new copy of a prepared database, which is prepared first if it is not there yet.
@@ -83,6 +97,22 @@ impl World {
         let name = self.prepare(seed).await?.to_owned();
         self.postgres.psql("checkpoint")?;
         Ok(Database { url: self.postgres.url_of(&name), topic: seed.topic(), name })
+    }
+
+    /// A database of its own with so many events, without a copy.
+    pub async fn filled(&mut self, seed: Seed, events: u64) -> anyhow::Result<Database> {
+        let name = format!("{}_{events}", seed.database());
+        eprintln!("  preparing {name}");
+        self.postgres.ensure_database(&name)?;
+        (self.scale.grown, self.scale.backlog) = (events, events);
+        seed::fill(self, seed, &self.postgres.url_of(&name)).await?;
+        self.postgres.psql("checkpoint")?;
+        Ok(Database { url: self.postgres.url_of(&name), topic: seed.topic(), name })
+    }
+
+    /// Drops one that no service ran with Kafka on.
+    pub fn remove(&self, database: &Database) -> anyhow::Result<()> {
+        self.postgres.psql(&format!("drop database {} with (force)", database.name)).map(drop)
     }
 
     async fn prepare(&mut self, seed: Seed) -> anyhow::Result<&'static str> {
@@ -147,7 +177,8 @@ impl World {
             ("PostgreSQL".to_owned(), self.postgres.psql("show server_version")?.trim().to_owned()),
             ("Kafka".to_owned(), self.kafka_version()),
         ];
-        let settings = SETTINGS.map(|(name, value)| format!("{name}={value}")).join(", ");
+        let settings = self.settings.iter().map(|(name, value)| format!("{name}={value}"));
+        let settings = settings.collect::<Vec<_>>().join(", ");
         lines.push(("PostgreSQL settings (checked)".to_owned(), settings));
         let counted = if self.counted { "by pg_stat_statements" } else { "not" };
         lines.push(("statements are counted".to_owned(), counted.to_owned()));
@@ -174,12 +205,13 @@ pub struct Database {
     pub topic: &'static str,
 }
 
-fn start_postgres(folder: &Path) -> anyhow::Result<Postgres> {
+fn start_postgres(folder: &Path, settings: &[(&str, &str)]) -> anyhow::Result<Postgres> {
     std::fs::create_dir_all(folder)?;
     open_way(folder)?;
     let mut options = postgres::Options::new(0, &folder.join("data"), &folder.join("log"));
     options.bin = environment("WALLEX_POSTGRES_BIN");
-    options.settings = SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    options.settings = settings.iter().map(pair).collect();
     options.remove = Some(folder.to_owned());
     Postgres::start(options)
 }
