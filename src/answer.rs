@@ -5,6 +5,8 @@
 
 mod dead_letters;
 mod failure;
+mod hold;
+mod members;
 mod outcome;
 mod outcomes;
 mod problem;
@@ -18,8 +20,10 @@ pub use dead_letters::{
     Bytes, DeadLetterStoryView, DeadLetterView, DeadLettersView, ParkedWalletName,
     ParkedWalletView, RequestView,
 };
-pub use outcome::{Effect, Failure, Outcome, Refusal, Reply};
-pub use outcomes::{Outcomes, Verdict, Whole};
+pub use hold::HoldView;
+pub use members::Members;
+pub use outcome::{Effect, Failure, Kept, Outcome, Refusal, Reply};
+pub use outcomes::{Marks, Outcomes, Verdict, Whole};
 pub use problem::{FieldError, Problem, ProblemCode, ProblemDocument};
 pub use statement::{Closing, Form, Heading, Line, Mismatch, Statement, StatementView};
 pub use transaction::TransactionView;
@@ -38,7 +42,7 @@ impl Answer {
     pub fn of(reply: &Reply) -> Self {
         match &reply.result {
             Ok(effect) => {
-                Self { status: 201, body: body(effect), versions: effect.versions().collect() }
+                Self { status: 201, body: effect.body(), versions: effect.versions().collect() }
             }
             Err(refusal) => {
                 let problem = Problem::of_refusal(refusal);
@@ -48,15 +52,35 @@ impl Answer {
     }
 }
 
-/// The wallet; a movement adds its transaction, and a transfer shows both of its wallets.
-fn body(effect: &Effect) -> String {
-    let id = effect.transaction_id;
-    match (effect.op, effect.wallets.as_slice()) {
-        (Op::Transfer, [from, to, ..]) => wallet::transfer_json(id, from, to),
-        (op, [wallet, ..]) => {
-            let shown = Some(id).filter(|_| op != Op::Create);
-            WalletView::new(wallet).with_transaction(shown).to_json()
+impl Effect {
+    /// The wallet; a movement adds its transaction, a transfer shows both of its wallets, and what is
+    /// about a hold shows that, with its wallet.
+    pub fn body(&self) -> String {
+        let id = self.transaction_id;
+        if let Some(kept) = &self.kept {
+            return (*kept.body).to_owned();
         }
-        (_, []) => String::from("{}"),
+        match (self.op, self.wallets.as_slice(), &self.hold) {
+            (op, [wallet, ..], Some(hold)) => {
+                let shown = Some(id).filter(|_| op == Op::Capture);
+                HoldView::new(hold).of_command(wallet, shown).to_json()
+            }
+            (Op::Transfer, [from, to, ..], None) => wallet::transfer_json(id, from, to),
+            (op, [wallet, ..], None) => {
+                let shown = Some(id).filter(|_| op != Op::Create);
+                WalletView::new(wallet).with_transaction(shown).to_json()
+            }
+            (_, [], _) => String::from("{}"),
+        }
     }
+}
+
+/// The answer to a request that was only tried: the body says so.
+pub fn of_dry_run(answer: Answer) -> Answer {
+    let Answer { status: 201, body, .. } = answer else { return answer };
+    let body = match body.strip_prefix('{') {
+        Some("}") | None => String::from(r#"{"dryRun":true}"#),
+        Some(rest) => format!(r#"{{"dryRun":true,{rest}"#),
+    };
+    Answer { status: 200, body, versions: Vec::new() }
 }

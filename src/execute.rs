@@ -21,12 +21,14 @@
 mod batch;
 mod contended;
 mod fold;
+mod homes;
 mod in_doubt;
 mod key;
 mod known_keys;
 mod lane;
 mod reconnect;
 mod savepoint;
+mod wanted;
 mod whole;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -43,9 +45,10 @@ use crate::config::CommandSettings;
 use crate::event_cache::EventCache;
 use crate::store::Way;
 use crate::throttle::Throttle;
-use crate::wallet::{Command, TenantId, WalletId};
+use crate::wallet::{Command, Policy, TenantId, WalletId};
 
 pub use contended::SESSIONS_MAX as CONTENDED_SESSIONS;
+pub use homes::Homes;
 pub use key::Key;
 pub use lane::Lane;
 
@@ -77,6 +80,8 @@ pub struct Request {
     pub context: Context,
     /// Of all of them together, beside those of the operations: see [`whole`].
     pub key: Option<Key>,
+    /// Only told what it would come to.
+    pub dry_run: bool,
 }
 
 /// Where a command came from.
@@ -110,6 +115,7 @@ struct Shared {
     throttle: Throttle,
     /// Where committed events are kept for the projectors.
     event_cache: EventCache,
+    homes: Homes,
     /// Contended batches and COMMITs in doubt: short tasks that shutdown waits for.
     tasks: TaskTracker,
     /// Where they run: a lane's own runtime ends with the lane.
@@ -127,6 +133,7 @@ pub struct Executor {
     lanes: Arc<[mpsc::UnboundedSender<QueuedRequest>]>,
     places: Arc<Semaphore>,
     queue_max: usize,
+    homes: Homes,
 }
 
 /// One waiting request.
@@ -140,6 +147,12 @@ struct QueuedRequest {
 }
 
 impl Shared {
+    fn policy(&self) -> Policy {
+        let CommandSettings { hold_ttl, money_events, .. } = &self.settings;
+        let (hold_ttl, money_events) = (*hold_ttl, *money_events);
+        Policy { hold_ttl, money_events, ..Policy::default() }
+    }
+
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn_on(task, &self.runtime);
     }
@@ -171,6 +184,7 @@ pub fn start(
 ) -> (Executor, Vec<Lane>) {
     let queue_max = settings.queue_max;
     let count = settings.lanes;
+    let homes = Homes::default();
     let shared = Arc::new(Shared {
         database,
         reconnect: reconnect::Reconnect::default(),
@@ -179,6 +193,7 @@ pub fn start(
         committed: Arc::new(committed),
         throttle,
         event_cache,
+        homes: homes.clone(),
         tasks,
         runtime: Handle::current(),
         contended: contended::ContendedWallets::default(),
@@ -191,7 +206,7 @@ pub fn start(
         })
         .unzip();
     let places = Arc::new(Semaphore::new(queue_max));
-    (Executor { lanes: senders.into(), places, queue_max }, lanes)
+    (Executor { lanes: senders.into(), places, queue_max, homes }, lanes)
 }
 
 impl Executor {
@@ -229,6 +244,11 @@ impl Executor {
         }
         let lanes = u64::try_from(self.lanes.len()).unwrap_or(1).max(1);
         usize::try_from(hasher.finish() % lanes).unwrap_or(0)
+    }
+
+    /// Where holds belong, as far as it is known here.
+    pub fn homes(&self) -> &Homes {
+        &self.homes
     }
 
     /// A view of the queues that keeps no lane alive.
@@ -310,13 +330,13 @@ impl QueuedRequest {
     /// A queued for each operation, and the task that gathers their outcomes into this one's answer.
     fn split(self) -> (Vec<Self>, impl Future<Output = ()> + Send) {
         let Self { request, arrived, respond, .. } = self;
-        let (tenant, context, key) = (request.tenant, request.context, request.key);
-        let (parts, answers): (Vec<_>, Vec<_>) = { request.operations }
+        let Request { tenant, operations, context, key, dry_run, .. } = request;
+        let (parts, answers): (Vec<_>, Vec<_>) = operations
             .into_iter()
             .map(|operation| {
                 let (tenant, context, key) = (tenant.clone(), context.clone(), key.clone());
                 let operations = vec![operation];
-                let request = Request { tenant, operations, atomic: false, context, key };
+                let request = Request { tenant, operations, atomic: false, context, key, dry_run };
                 let (respond, answer) = oneshot::channel();
                 (Self { request, arrived, respond, place: None }, answer)
             })

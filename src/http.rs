@@ -13,6 +13,7 @@ mod context;
 mod cursor;
 mod explain;
 mod health;
+mod holds;
 mod ledger;
 mod openapi;
 mod path;
@@ -21,6 +22,7 @@ mod query;
 mod serve;
 mod statements;
 mod transactions;
+mod upkeep;
 mod views;
 mod wallets;
 mod zone;
@@ -111,6 +113,22 @@ fn routes() -> OpenApiRouter<HttpState> {
         .routes(routes!(explain::show))
         .routes(routes!(statements::show))
         .routes(routes!(transactions::show))
+        .routes(routes!(upkeep::freeze))
+        .routes(routes!(upkeep::suspend))
+        .routes(routes!(upkeep::activate))
+        .routes(routes!(upkeep::close))
+        .routes(routes!(upkeep::limits))
+        .routes(routes!(upkeep::metadata))
+        // /holds
+        .routes(routes!(holds::place))
+        .routes(routes!(holds::list))
+        .routes(routes!(holds::show))
+        .routes(routes!(holds::adjust))
+        .routes(routes!(holds::adjust_of_wallet))
+        .routes(routes!(holds::capture))
+        .routes(routes!(holds::capture_of_wallet))
+        .routes(routes!(holds::release))
+        .routes(routes!(holds::release_of_wallet))
         // /ledger
         .routes(routes!(ledger::wallet))
         .routes(routes!(ledger::summary))

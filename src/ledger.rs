@@ -4,20 +4,11 @@
 //! a DEBIT on `external`, the outside world. Between the two events of a transfer the money stands
 //! on `transfers_in_flight`.
 
+use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use uuid::Uuid;
 
-use crate::wallet::{ChangeType, Counterpart, Event, Facts, Metadata};
-
-/// Where a wallet's money comes from and goes to. System accounts have no row: no command queues for
-/// them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CounterAccount {
-    /// The outside world.
-    External,
-    /// Transfers between their two events.
-    TransfersInFlight,
-}
+use crate::wallet::{ChangeType, CounterAccount, Counterpart, Event, EventType, Metadata};
 
 /// The side of the books that an entry stands on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +24,14 @@ pub enum TransactionType {
     Debit,
     TransferOut,
     TransferIn,
+    Capture,
+    ReversalCredit,
+    ReversalDebit,
+    ConversionOut,
+    ConversionIn,
+    Grant,
+    GrantExpired,
+    GrantVoided,
 }
 
 /// One immutable row of the books: an amount moves between the event's wallet and a counter account. It
@@ -57,15 +56,14 @@ pub struct Posting {
     /// The caller's reference, else the transaction's or transfer's id.
     pub reference_id: String,
     pub metadata: Option<Metadata>,
-}
-
-impl CounterAccount {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::External => "external",
-            Self::TransfersInFlight => "transfers_in_flight",
-        }
-    }
+    /// The grant that it comes out of, or goes into.
+    pub grant_id: Option<Uuid>,
+    /// The hold that it is of.
+    pub hold_id: Option<Uuid>,
+    /// When it counts from; none: when it was recorded.
+    pub effective_at: Option<DateTime<Utc>>,
+    /// The transaction that it reverses.
+    pub reverses: Option<Uuid>,
 }
 
 /// What entries of one wallet add to its totals: in units of 10^-8, the last decimal that an amount has.
@@ -111,7 +109,20 @@ impl Side {
 }
 
 impl TransactionType {
-    pub const ALL: [Self; 4] = [Self::Credit, Self::Debit, Self::TransferOut, Self::TransferIn];
+    pub const ALL: [Self; 12] = [
+        Self::Credit,
+        Self::Debit,
+        Self::TransferOut,
+        Self::TransferIn,
+        Self::Capture,
+        Self::ReversalCredit,
+        Self::ReversalDebit,
+        Self::ConversionOut,
+        Self::ConversionIn,
+        Self::Grant,
+        Self::GrantExpired,
+        Self::GrantVoided,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -119,6 +130,14 @@ impl TransactionType {
             Self::Debit => "DEBIT",
             Self::TransferOut => "TRANSFER_OUT",
             Self::TransferIn => "TRANSFER_IN",
+            Self::Capture => "CAPTURE",
+            Self::ReversalCredit => "REVERSAL_CREDIT",
+            Self::ReversalDebit => "REVERSAL_DEBIT",
+            Self::ConversionOut => "CONVERSION_OUT",
+            Self::ConversionIn => "CONVERSION_IN",
+            Self::Grant => "GRANT",
+            Self::GrantExpired => "GRANT_EXPIRED",
+            Self::GrantVoided => "GRANT_VOIDED",
         }
     }
 
@@ -127,46 +146,86 @@ impl TransactionType {
     }
 }
 
-/// The postings of one event, numbered as pairs: none where no money moves.
-pub fn postings(event: &Event) -> Vec<Posting> {
-    let body = &event.body;
-    let counter_account = match body.kind.counterpart() {
-        Counterpart::Nowhere => return Vec::new(),
+/// What the books call the money of an event, and the account that it has on its other side unless the
+/// event says another. None: no money moves. The one table of this: postings are made of it, and what
+/// `wallex reconcile` expects.
+pub fn booked(kind: EventType, direction: ChangeType) -> Option<(TransactionType, CounterAccount)> {
+    let account = match kind.counterpart() {
+        Counterpart::Nowhere => return None,
         Counterpart::Outside => CounterAccount::External,
         Counterpart::Wallet => CounterAccount::TransfersInFlight,
     };
-    let transaction_type = match (counter_account, body.change.direction) {
-        (CounterAccount::External, ChangeType::Credit) => TransactionType::Credit,
-        (CounterAccount::External, ChangeType::Debit) => TransactionType::Debit,
-        (CounterAccount::TransfersInFlight, ChangeType::Debit) => TransactionType::TransferOut,
-        (CounterAccount::TransfersInFlight, ChangeType::Credit) => TransactionType::TransferIn,
+    let called = match (kind, kind.counterpart(), direction) {
+        (EventType::WalletHoldCaptured, ..) => TransactionType::Capture,
+        (_, Counterpart::Wallet, ChangeType::Debit) => TransactionType::TransferOut,
+        (_, Counterpart::Wallet, ChangeType::Credit) => TransactionType::TransferIn,
+        (_, _, ChangeType::Credit) => TransactionType::Credit,
+        (_, _, ChangeType::Debit) => TransactionType::Debit,
     };
-    let related = match &body.facts {
-        Facts::Transfer { other } => Some(other),
-        Facts::Creation { .. } | Facts::Balance => None,
+    Some((called, account))
+}
+
+/// The same table as columns: type of event, type of change, what it is called, the account. A kind that
+/// moves money one way only has no row for the other.
+pub fn booked_columns() -> [Vec<&'static str>; 4] {
+    let mut columns = <[Vec<&'static str>; 4]>::default();
+    for kind in EventType::ALL {
+        let change = match kind.direction() {
+            ChangeType::Credit => "CREDIT",
+            ChangeType::Debit => "DEBIT",
+        };
+        let Some((called, account)) = booked(*kind, kind.direction()) else { continue };
+        let row = [kind.as_str(), change, called.as_str(), account.as_str()];
+        columns.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
+    }
+    columns
+}
+
+/// The postings of one event, numbered as pairs: none where no money moves. What came out of grants has
+/// a pair for each, before that of the wallet's own.
+pub fn postings(event: &Event) -> Vec<Posting> {
+    let body = &event.body;
+    let Some((transaction_type, _)) = booked(body.kind, body.change.direction) else {
+        return Vec::new();
     };
+    let Some(counter_account) = body.counter_account() else { return Vec::new() };
     let side = match body.change.direction {
         ChangeType::Credit => Side::Credit,
         ChangeType::Debit => Side::Debit,
     };
-    let reference = || event.transaction_id.to_string();
-    // So far each event moves its money at once: one posting.
-    let pair: i16 = 0;
-    vec![Posting {
-        id: Uuid::new_v5(&event.event_id, &(2 * pair).to_be_bytes()),
-        pair,
-        counter_account,
-        related_wallet_id: related.map(|id| id.as_str().to_owned()),
-        transaction_type,
-        side,
-        amount: body.change.amount,
-        currency: body.currency.code(),
-        balance_before: body.change.previous_balance,
-        balance_after: body.after.balance,
-        description: body.reason.clone(),
-        reference_id: body.reference.clone().unwrap_or_else(reference),
-        metadata: body.metadata.clone(),
-    }]
+    let drawn = &body.booking.drawn;
+    let own = body.change.amount - drawn.iter().map(|slice| slice.amount).sum::<Decimal>();
+    let slices = drawn.iter().map(|slice| (Some(slice.grant_id), slice.amount));
+    let parts = slices.chain([(None, own)]).filter(|(_, amount)| !amount.is_zero());
+    let mut balance = body.change.previous_balance;
+    let posting = |(pair, (grant_id, amount)): (i16, (Option<Uuid>, Decimal))| {
+        let balance_before = balance;
+        balance += match side {
+            Side::Credit => amount,
+            Side::Debit => -amount,
+        };
+        Posting {
+            id: Uuid::new_v5(&event.event_id, &(2 * pair).to_be_bytes()),
+            pair,
+            counter_account,
+            related_wallet_id: body.related_wallet().map(|id| id.as_str().to_owned()),
+            transaction_type,
+            side,
+            amount,
+            currency: body.currency.code(),
+            balance_before,
+            balance_after: balance,
+            description: body.reason.clone(),
+            reference_id: { body.reference.clone() }
+                .unwrap_or_else(|| event.transaction_id.to_string()),
+            metadata: body.metadata.clone(),
+            grant_id,
+            hold_id: body.facts.hold_id(),
+            effective_at: body.booking.effective_at,
+            reverses: None,
+        }
+    };
+    (0..).zip(parts).map(posting).collect()
 }
 
 #[cfg(test)]
@@ -174,11 +233,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use chrono::DateTime;
-
     use crate::wallet::{
-        Change, Currency, EventBody, EventType, Form, Origin, Status, TenantId, WalletId,
-        WalletState,
+        Booking, Change, Currency, EventBody, Facts, Form, HoldStatus, HoldTaken, Origin, Slice,
+        Status, TenantId, WalletId, WalletState,
     };
 
     const TRANSACTION: Uuid = Uuid::from_u128(7);
@@ -236,6 +293,14 @@ mod tests {
                 }
                 Form::Balance => Facts::Balance,
                 Form::Transfer => Facts::Transfer { other: WalletId::stored("b") },
+                _ => Facts::Capture(Box::new(HoldTaken {
+                    hold_id: Uuid::from_u128(9),
+                    captured_total: amount,
+                    released: Decimal::ZERO,
+                    remaining: Decimal::ZERO,
+                    status: HoldStatus::Captured,
+                    to: None,
+                })),
             },
             change: Change { previous_balance: before, amount, direction: kind.direction() },
             after: WalletState {
@@ -248,6 +313,7 @@ mod tests {
             reason: Some("rent".to_owned()),
             reference: reference.map(str::to_owned),
             metadata: metadata(),
+            booking: Booking::default(),
         }
     }
 
@@ -281,6 +347,7 @@ mod tests {
                 between,
                 Some("b"),
             ),
+            (EventType::WalletHoldCaptured, TransactionType::Capture, Dr, outside, None),
         ];
         for (kind, transaction_type, side, counter_account, related) in table {
             let event = recorded(moved(kind, cents(1000), cents(250), Some("r-1")));
@@ -298,9 +365,34 @@ mod tests {
                 description: Some("rent".to_owned()),
                 reference_id: "r-1".to_owned(),
                 metadata: metadata(),
+                grant_id: None,
+                hold_id: event.body.facts.hold_id(),
+                effective_at: None,
+                reverses: None,
             };
             assert_eq!(postings(&event), [posting]);
         }
+    }
+
+    #[test]
+    fn what_came_out_of_grants_has_pairs_of_its_own_before_the_rest() {
+        let mut body = moved(EventType::WalletDebited, cents(1000), cents(250), None);
+        let slice = |id, amount| Slice { grant_id: Uuid::from_u128(id), amount: cents(amount) };
+        body.booking.drawn = vec![slice(5, 100), slice(6, 50)];
+        let pairs: Vec<_> = postings(&recorded(body.clone()))
+            .into_iter()
+            .map(|p| (p.pair, p.grant_id.map(|id| id.as_u128()), p.amount, p.balance_after))
+            .collect();
+        let expected = [
+            (0, Some(5), cents(100), cents(900)),
+            (1, Some(6), cents(50), cents(850)),
+            (2, None, cents(100), cents(750)),
+        ];
+        assert_eq!(pairs, expected);
+        body.booking.drawn = vec![slice(5, 250)];
+        body.booking.counter_account = Some(CounterAccount::Receivables);
+        let whole = postings(&recorded(body));
+        assert_eq!((whole.len(), whole[0].counter_account), (1, CounterAccount::Receivables));
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub mod registry;
 pub mod republisher;
 pub mod retention;
 pub mod store;
+pub mod sweeper;
 pub mod throttle;
 pub mod topics;
 

@@ -15,6 +15,7 @@ pub mod facts;
 pub mod feed;
 pub mod group_offsets;
 pub mod history;
+pub mod holds;
 pub mod jobs;
 pub mod lag;
 pub mod leases;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::ProblemCode;
-use crate::wallet::{Op, Rejection, Wallet, WalletId};
+use crate::wallet::{Hold, Op, Rejection, Wallet, WalletId};
 
 /// What a command did.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +15,18 @@ pub struct Effect {
     pub transaction_id: Uuid,
     /// The command's wallets as it left them, in the order of its footprint.
     pub wallets: Vec<Wallet>,
+    /// The hold that it was about.
+    pub hold: Option<Box<Hold>>,
+    /// The first answer as it was given, where it cannot be made again of the events.
+    pub kept: Option<Kept>,
+}
+
+/// An answer that was kept as text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    pub body: Arc<str>,
+    /// Of the command's wallets.
+    pub versions: Vec<(WalletId, i64)>,
 }
 
 /// Why a command was refused. Its serialized form is what a key keeps of it: a replay is answered
@@ -66,9 +78,14 @@ pub enum Failure {
 pub type Outcome = Result<Reply, Failure>;
 
 impl Effect {
+    pub fn new(op: Op, transaction_id: Uuid, wallets: Vec<Wallet>) -> Self {
+        Self { op, transaction_id, wallets, hold: None, kept: None }
+    }
+
     /// Wallets and the versions that the command left them at.
     pub fn versions(&self) -> impl Iterator<Item = (WalletId, i64)> {
-        self.wallets.iter().map(|wallet| (wallet.id.clone(), wallet.version))
+        let kept = self.kept.iter().flat_map(|kept| kept.versions.iter().cloned());
+        self.wallets.iter().map(|wallet| (wallet.id.clone(), wallet.version)).chain(kept)
     }
 }
 

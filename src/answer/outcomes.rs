@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::{Answer, Failure, Outcome, Problem, Refusal, Reply};
+use super::{Answer, Failure, Outcome, Problem, Refusal, Reply, of_dry_run};
 use crate::wallet::WalletId;
 
 /// One outcome for each operation of a request, in their order, and what the request's own key said.
@@ -24,6 +24,17 @@ pub enum Verdict {
     Again { first: Arc<str> },
     /// It forbids the request: each operation failed for that.
     Refused,
+}
+
+/// What the results of operations say of themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marks {
+    /// A replay says that it is one.
+    Replays,
+    /// Nothing: what is sent again is the same to the byte.
+    Nothing,
+    /// None of them has happened.
+    DryRun,
 }
 
 /// Why a request was not answered operation by operation.
@@ -116,11 +127,15 @@ impl Outcomes {
     }
 
     /// `{"results": […]}` in the order of the operations, with those among them that could not be read.
-    /// `marked`: a replay says that it is one.
-    pub fn results(&self, unread: Vec<(usize, Problem)>, this: &str, marked: bool) -> String {
+    pub fn results(&self, unread: Vec<(usize, Problem)>, this: &str, marks: Marks) -> String {
         let mut results = String::with_capacity(400 * (self.each.len() + unread.len()));
         let (mut outcomes, mut unread) = (self.each.iter(), unread.into_iter().peekable());
-        results.push_str(r#"{"results":["#);
+        let is_tried = marks == Marks::DryRun;
+        results.push_str(if is_tried {
+            r#"{"dryRun":true,"results":["#
+        } else {
+            r#"{"results":["#
+        });
         for at in 0.. {
             let comma = if at == 0 { "" } else { "," };
             if let Some((_, problem)) = unread.next_if(|(place, _)| *place == at) {
@@ -133,9 +148,11 @@ impl Outcomes {
                     push_problem(&mut results, comma, failure.clone().into(), this);
                 }
                 Some(Ok(reply)) => {
-                    let is_marked = reply.replayed && marked;
+                    let is_marked = reply.replayed && marks == Marks::Replays;
                     let replayed = if is_marked { r#""replayed":true,"# } else { "" };
-                    let Answer { status, body, .. } = Answer::of(reply);
+                    let answer = Answer::of(reply);
+                    let answer = if is_tried { of_dry_run(answer) } else { answer };
+                    let Answer { status, body, .. } = answer;
                     // Writing into a string cannot fail.
                     let _ =
                         write!(results, r#"{comma}{{"status":{status},{replayed}"body":{body}}}"#);

@@ -1,11 +1,13 @@
 //! Problem documents (RFC 9457): every error the service gives, with a stable code.
 
+use rust_decimal::Decimal;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa::openapi::Schema;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
 use super::Refusal;
+use super::members::{Members, OpenHold};
 use crate::wallet::Rejection;
 
 /// Every code, once: its status, its title, and whether the same request may succeed later.
@@ -50,8 +52,10 @@ problem_codes! {
     InvalidIdempotencyKey "invalid_idempotency_key" 400 false "The idempotency key cannot be used";
     MalformedRequest "malformed_request" 400 false "The request is not HTTP/1.1 as RFC 9112 has it";
     Forbidden "forbidden" 403 false "The service may not do this";
+    AmountExceedsHold "amount_exceeds_hold" 400 false "The hold has less left";
     WalletNotFound "wallet_not_found" 404 false "There is no such wallet";
     TransactionNotFound "transaction_not_found" 404 false "There is no such transaction";
+    HoldNotFound "hold_not_found" 404 false "There is no such hold";
     TopicNotFound "topic_not_found" 404 false "The service has no such topic";
     DeadLetterNotFound "dead_letter_not_found" 404 false "There is no such dead letter";
     RouteNotFound "route_not_found" 404 false "There is no such route";
@@ -59,7 +63,16 @@ problem_codes! {
     RequestTimeout "request_timeout" 408 true "The request did not arrive in time";
     WalletExists "wallet_exists" 409 false "There is already a wallet with this id";
     WalletFrozen "wallet_frozen" 409 false "The wallet is frozen";
+    WalletSuspended "wallet_suspended" 409 false "The wallet is suspended";
     WalletClosed "wallet_closed" 409 false "The wallet is closed";
+    HoldExists "hold_exists" 409 false "There is already a hold with this id";
+    HoldClosed "hold_closed" 409 false "The hold is closed";
+    HoldExpired "hold_expired" 409 false "The hold has expired";
+    TooManyHolds "too_many_holds" 409 false "The wallet has too many open holds";
+    StatusUnchanged "status_unchanged" 409 false "The wallet has this status already";
+    WalletNotEmpty "wallet_not_empty" 409 false "The wallet has a balance";
+    WalletHasHolds "wallet_has_holds" 409 false "The wallet has open holds";
+    LimitInUse "limit_in_use" 409 false "More than the new limit is in use";
     IdempotencyKeyInFlight "idempotency_key_in_flight" 409 true "A request with this key is still running";
     IdempotencyKeyExpired "idempotency_key_expired" 409 false "The first answer under this key is no longer kept";
     KafkaDisabled "kafka_disabled" 409 false "The service runs without Kafka";
@@ -87,6 +100,7 @@ impl ProblemCode {
             Rejection::WalletNotFound { .. } => Self::WalletNotFound,
             Rejection::WalletExists { .. } => Self::WalletExists,
             Rejection::WalletFrozen { .. } => Self::WalletFrozen,
+            Rejection::WalletSuspended { .. } => Self::WalletSuspended,
             Rejection::WalletClosed { .. } => Self::WalletClosed,
             Rejection::InsufficientFunds { .. } => Self::InsufficientFunds,
             Rejection::BalanceOverflow { .. } => Self::BalanceOverflow,
@@ -94,6 +108,21 @@ impl ProblemCode {
             Rejection::CurrencyMismatch { .. } => Self::CurrencyMismatch,
             Rejection::SameWallet => Self::SameWallet,
             Rejection::VersionMismatch { .. } => Self::VersionMismatch,
+            Rejection::InvalidField { .. } => Self::InvalidValue,
+            Rejection::MissingField { .. } => Self::MissingField,
+            Rejection::HoldNotFound { .. } => Self::HoldNotFound,
+            Rejection::HoldExists { .. } => Self::HoldExists,
+            Rejection::HoldClosed { .. } => Self::HoldClosed,
+            Rejection::HoldExpired { .. } => Self::HoldExpired,
+            Rejection::AmountExceedsHold { .. } => Self::AmountExceedsHold,
+            Rejection::BelowCaptured { .. } => Self::InvalidAmount,
+            Rejection::TooManyHolds { .. } => Self::TooManyHolds,
+            Rejection::StatusUnchanged { .. } => Self::StatusUnchanged,
+            Rejection::WalletNotEmpty { .. } => Self::WalletNotEmpty,
+            Rejection::WalletHasHolds { .. } => Self::WalletHasHolds,
+            Rejection::LimitInUse { .. } => Self::LimitInUse,
+            Rejection::Unlocked { .. } => Self::WalletBusy,
+            Rejection::MoneyEventsOff { .. } => Self::Forbidden,
         }
     }
 }
@@ -107,6 +136,8 @@ pub struct Problem {
     pub errors: Vec<FieldError>,
     /// Extra member of `idempotency_key_expired` and `result_too_large`.
     pub transaction_id: Option<String>,
+    /// The numbers behind a refusal.
+    pub members: Box<Members>,
 }
 
 /// Which part of the request is meant: a JSON Pointer, `?name` or a header's name, and why.
@@ -142,6 +173,49 @@ pub struct ProblemDocument<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, required = false)]
     transaction_id: Option<&'a str>,
+    /// What may be spent: the balance without what is held, with the overdraft.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    available: Option<Decimal>,
+    /// The balance without what is held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    own: Option<Decimal>,
+    /// The balance without grants.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    main: Option<Decimal>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    held: Option<Decimal>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    overdraft_limit: Option<Decimal>,
+    /// What was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    amount: Option<Decimal>,
+    /// What may still be asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    left: Option<Decimal>,
+    /// What is in use of a limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    used: Option<Decimal>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, pattern = "^(captured|released|expired)$")]
+    hold_status: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, pattern = "^(capture|release|expiry)$")]
+    closed_by: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, format = DateTime)]
+    closed_at: Option<&'a str>,
+    /// The wallet's largest open holds.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[schema(required = false)]
+    holds: &'a [OpenHold],
     /// Whether the same request may succeed later.
     retryable: bool,
 }
@@ -159,6 +233,7 @@ impl Problem {
             request_id: String::new(),
             errors: Vec::new(),
             transaction_id: None,
+            members: Box::default(),
         }
     }
 
@@ -180,7 +255,7 @@ impl Problem {
             Rejection::WalletExists { wallet } => format!("a wallet with the id {wallet} exists"),
             Rejection::WalletFrozen { wallet } => format!("wallet {wallet} is frozen"),
             Rejection::WalletClosed { wallet } => format!("wallet {wallet} is closed"),
-            Rejection::InsufficientFunds { available, amount } => {
+            Rejection::InsufficientFunds { available, amount, .. } => {
                 format!("{available} is available, {amount} was asked for")
             }
             Rejection::BalanceOverflow { wallet } => {
@@ -196,8 +271,15 @@ impl Problem {
             Rejection::VersionMismatch { expected, actual } => {
                 format!("If-Match asks for version {expected}, the wallet is at {actual}")
             }
+            Rejection::InvalidField { field, rule } | Rejection::MissingField { field, rule } => {
+                let code = ProblemCode::of(rejection);
+                return Self::at(code, format!("/{field}"), rule.as_str());
+            }
+            Rejection::WalletSuspended { wallet } => format!("wallet {wallet} is suspended"),
+            later => of_later(later),
         };
-        Self::new(ProblemCode::of(rejection), detail)
+        let members = Box::new(Members::of(rejection));
+        Self { members, ..Self::new(ProblemCode::of(rejection), detail) }
     }
 
     /// The document of a refusal, as its first request got it.
@@ -211,9 +293,9 @@ impl Problem {
 
     /// The problem of one operation as that of the whole request.
     pub fn of_operation(self, at: usize) -> Self {
-        let (transaction_id, request_id) = (self.transaction_id, self.request_id);
+        let Self { transaction_id, request_id, members, .. } = self;
         let at = Self::at(self.code, format!("/operations/{at}"), self.detail);
-        Self { transaction_id, request_id, ..at }
+        Self { transaction_id, request_id, members, ..at }
     }
 
     pub fn with_request_id(self, request_id: &str) -> Self {
@@ -225,6 +307,7 @@ impl Problem {
     }
 
     pub fn to_json(&self) -> String {
+        let members = &*self.members;
         let document = ProblemDocument {
             r#type: format!("urn:wallex:problem:{}", self.code.as_str()),
             title: self.code.title(),
@@ -234,8 +317,51 @@ impl Problem {
             request_id: &self.request_id,
             errors: &self.errors,
             transaction_id: self.transaction_id.as_deref(),
+            available: members.available,
+            own: members.own,
+            main: members.main,
+            held: members.held,
+            overdraft_limit: members.overdraft_limit,
+            amount: members.amount,
+            left: members.left,
+            used: members.used,
+            hold_status: members.hold_status,
+            closed_by: members.closed_by,
+            closed_at: members.closed_at.as_deref(),
+            holds: &members.holds,
             retryable: self.code.retryable(),
         };
         serde_json::to_string(&document).unwrap_or_default()
+    }
+}
+
+/// What refusals say that came after the first ones.
+fn of_later(rejection: &Rejection) -> String {
+    match rejection {
+        Rejection::HoldNotFound { hold } => format!("no hold has the id {hold}"),
+        Rejection::HoldExists { hold } => format!("a hold with the id {hold} exists"),
+        Rejection::HoldClosed { hold, status, .. } => {
+            format!("hold {hold} is closed: {}", status.as_str())
+        }
+        Rejection::HoldExpired { hold, .. } => format!("hold {hold} has expired"),
+        Rejection::AmountExceedsHold { amount, left } => {
+            format!("{left} may still be captured, {amount} was asked for")
+        }
+        Rejection::BelowCaptured { amount, captured } => {
+            format!("{captured} of the hold is captured already, which {amount} does not exceed")
+        }
+        Rejection::TooManyHolds { max } => format!("a wallet has {max} open holds at most"),
+        Rejection::StatusUnchanged { wallet, status } => {
+            format!("wallet {wallet} is {} already", status.as_str())
+        }
+        Rejection::WalletNotEmpty { wallet, balance } => {
+            format!("wallet {wallet} has a balance of {balance}; sweepTo moves one above zero")
+        }
+        Rejection::WalletHasHolds { wallet, open } => {
+            format!("wallet {wallet} has {open} open holds")
+        }
+        Rejection::LimitInUse { used } => format!("{used} of the overdraft is in use"),
+        Rejection::MoneyEventsOff { op } => format!("{op} needs MONEY_EVENTS=on"),
+        _ => "nothing was done; the same request may be sent again".to_owned(),
     }
 }

@@ -10,6 +10,7 @@
 //! | `retention`, for each table | purges what has done its service | |
 //! | `partitions` | makes tables' partitions ahead of time, drops old ones | |
 //! | `transaction index` | summarizes what transactions are found by | |
+//! | `sweeper` | lets happen what is due on wallets; ends with the ways in | |
 //! | `dead letters` | sends them to their topic and back, counts them | |
 //! | `projectors` | bring events into the tables of all projections | |
 //! | `kafka watch` | asks the cluster who it is: health, and the breaker's probe | Kafka |
@@ -37,6 +38,7 @@ use crate::partitions::Partitions;
 use crate::projector::Projection;
 use crate::republisher::Republisher;
 use crate::retention::Retention;
+use crate::sweeper::Sweeper;
 use crate::topics::KnownTopic;
 
 /// A task that must not end before `stop`.
@@ -65,6 +67,8 @@ pub(super) fn all(
         repeated(s, Partitions::new(s.pools.upkeep.clone(), s.settings.retention.clone())),
         repeated(s, summaries::Summaries::new(s.pools.pipeline.clone())),
         repeated(s, dead_letters(s)),
+        // A way in, as the consumer of commands is.
+        running(Sweeper::NAME, &s.shutdown, sweeper(s, executor).run(s.shutdown.clone())),
     ];
     all.extend(retention(s).purges().into_iter().map(|purge| repeated(s, purge)));
     all.push(running("projectors", &s.stop, pipeline::projectors(s)));
@@ -112,6 +116,16 @@ pub(super) fn repeated<T: Task + 'static>(services: &Services, repeated: T) -> R
 
 fn retention(s: &Services) -> Retention {
     Retention::new(s.pools.upkeep.clone(), s.settings.retention.clone())
+}
+
+fn sweeper(s: &Services, executor: &Executor) -> Sweeper {
+    Sweeper {
+        pool: s.pools.upkeep.clone(),
+        executor: executor.clone(),
+        instance: Arc::clone(&s.instance),
+        tenant: s.tenant.clone(),
+        topic: s.settings.kafka.events_topic.clone(),
+    }
 }
 
 fn dead_letters(s: &Services) -> DeadLetters {

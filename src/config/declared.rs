@@ -13,6 +13,9 @@ use super::{DeclaredTopic, RegistrySettings, Secret};
 /// What one request can carry: the brokers' default of `socket.request.max.bytes`. The least that is accepted holds an event with all that a command may have.
 const MESSAGE_BYTES: [u32; 2] = [131_072, 104_857_600];
 
+/// Words of a switch.
+const SWITCH: &[(&str, bool)] = &[("on", true), ("off", false)];
+
 settings! {
     pub struct HttpSettings {
         /// address the HTTP server listens on (0.0.0.0 in a container)
@@ -63,6 +66,10 @@ settings! {
         COMMAND_BATCH_MAX = "256" => batch_max: usize = within(1, 1000);
         /// commands waiting in one lane, at most; more are answered 429
         COMMAND_QUEUE_MAX = "4096" => queue_max: usize = within(1, 1_000_000);
+        /// seconds that a hold lives whose caller does not say
+        HOLD_TTL = "604800" => hold_ttl: Duration = seconds(1, 31_622_400);
+        /// on, or off: commands whose events instances of the version before do not know are refused; off while those still run
+        MONEY_EVENTS = "on" => money_events: bool = one_of(SWITCH);
     } with {
         /// How long the first answers of keys count.
         answers: Duration = |reader| reader.hours(name::IDEMPOTENCY_RETENTION_HOURS, 1);

@@ -3,18 +3,19 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::fold::{Fold, Folded, fold};
 use super::known_keys::{KnownKeys, versions_of};
-use super::{Operation, QueuedRequest, Request, Shared};
+use super::{Operation, QueuedRequest, Request, Shared, wanted};
 use crate::answer::Outcomes;
 use crate::store::commands::{
-    BatchStart, KeyPlace, Loaded, Locking, batch_claim, batch_start, wallets_at, wallets_existing,
-    write_batch,
+    BatchStart, KeyPlace, Loaded, Locking, batch_claim, batch_further, batch_start, wallets_at,
+    wallets_existing, write_batch,
 };
 use crate::store::{self, Connection};
-use crate::wallet::{Event, TenantId, Wallet, WalletId};
+use crate::wallet::{Event, Further, TenantId, Wallet, WalletId};
 
 /// A session of a lane with what it has to know.
 #[derive(Debug)]
@@ -122,6 +123,8 @@ impl Session {
             _ => HashSet::new(),
         };
         let mut past = self.past(requests, &tenants).await?;
+        let mut further = self.further(requests, now, &tenants).await?;
+        let policy = shared.policy();
         let mut folds = HashMap::new();
         for tenant in requests.iter().map(|queued| &queued.request.tenant) {
             folds.entry(tenant).or_insert_with(|| {
@@ -129,10 +132,11 @@ impl Session {
                 let mut world = found.world;
                 // A tenant without wallets among these has nothing that was read.
                 world.now = now;
+                world.extend(further.remove(tenant).unwrap_or_default());
                 let keys = KnownKeys::new(found.keys, past.remove(tenant).unwrap_or_default());
                 let of_tenant = contended.iter().filter(|(owner, _)| owner == tenant);
                 let contended = of_tenant.map(|(_, id)| id).collect();
-                Fold::new(tenant, self.partitions, world, keys, contended)
+                Fold::new(tenant, self.partitions, world, keys, contended).by(policy.clone())
             });
         }
         let Folded { outcomes, mut writes } = fold(folds, requests);
@@ -141,6 +145,20 @@ impl Session {
             write_batch(&mut self.connection, &shared.topic.name, now, &mut writes).await?;
         }
         Ok(Prepared { outcomes, contended, read_only, events: writes.events, server })
+    }
+
+    /// What the commands need beside their wallets: nothing, where all of them are plain.
+    async fn further(
+        &mut self,
+        requests: &[QueuedRequest],
+        now: DateTime<Utc>,
+        tenants: &HashMap<TenantId, Loaded>,
+    ) -> store::Result<HashMap<TenantId, Further>> {
+        let wanted = wanted::of(requests, now, tenants);
+        match wanted.is_empty() {
+            true => Ok(HashMap::new()),
+            false => batch_further(&mut self.connection, &wanted).await,
+        }
     }
 
     /// The wallets that the answers under known keys speak of, as they were then.

@@ -16,7 +16,8 @@ use crate::answer::{Effect, Failure, Outcome, Outcomes, Refusal, Reply};
 use crate::envelope::partition_of;
 use crate::store::commands::{StoredAnswer, Writes};
 use crate::wallet::{
-    self, Command, Event, Footprint, NewEvent, Origin, Policy, TenantId, Wallet, WalletId, World,
+    self, Command, Event, Facts, Features, Footprint, NewEvent, Origin, Policy, Rejection,
+    TenantId, Wallet, WalletId, World,
 };
 
 /// What a batch comes to, before anything of it is written.
@@ -37,6 +38,7 @@ pub(super) struct Fold<'a> {
     pub(super) tenant: &'a TenantId,
     partitions: i32,
     pub(super) touched: HashMap<WalletId, Touch>,
+    pub(super) touched_holds: HashMap<Uuid, Touch>,
     pub(super) writes: Writes,
 }
 
@@ -54,7 +56,7 @@ impl Default for Rules {
     }
 }
 
-/// How a batch writes a wallet.
+/// How a batch writes a wallet or a hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Touch {
     Insert,
@@ -93,13 +95,27 @@ impl<'a> Fold<'a> {
         keys: KnownKeys,
         contended: HashSet<&'a WalletId>,
     ) -> Self {
-        let (touched, writes, rules) = Default::default();
-        Self { world, keys, contended, rules, tenant, partitions, touched, writes }
+        let (touched, touched_holds, writes, rules) = Default::default();
+        Self { world, keys, contended, rules, tenant, partitions, touched, touched_holds, writes }
+    }
+
+    /// The same by other rules than the usual.
+    pub fn by(self, policy: Policy) -> Self {
+        Self { rules: Rules { policy, ..self.rules }, ..self }
     }
 
     /// Hands over what is to be written.
     fn finish(mut self) -> Writes {
+        for (id, touch) in self.touched_holds {
+            let Some(hold) = self.world.hold(id).cloned() else { continue };
+            let hold = (self.tenant.clone(), hold);
+            match touch {
+                Touch::Insert => self.writes.placed.push(hold),
+                Touch::Update => self.writes.changed_holds.push(hold),
+            }
+        }
         for (id, touch) in self.touched {
+            self.writes.wide |= self.world.is_rewritten(&id);
             let Some(wallet) = self.world.take(&id) else { continue };
             let wallet = (self.tenant.clone(), wallet);
             match touch {
@@ -115,25 +131,44 @@ impl<'a> Fold<'a> {
         if !self.contended.is_empty() && request.wallets().any(|id| self.contended.contains(id)) {
             return None;
         }
+        if request.dry_run {
+            return Some(self.tried(request));
+        }
         let verdict = match self.judged(request) {
             Ok(verdict) => verdict,
             Err(outcomes) => return Some(outcomes),
         };
-        let decided = match request.atomic {
-            true => self.all_or_none(request),
-            false => {
-                let operations = request.operations.iter();
-                operations.map(|operation| self.one(operation, &request.context)).collect()
-            }
-        };
+        let decided = self.decided(request);
         self.reserve(request, &decided);
         let each = decided.into_iter().map(|decided| decided.outcome).collect();
         Some(Outcomes { each, verdict })
     }
 
+    /// What the request would come to: nothing of it happens, what is due included, and no key is asked.
+    fn tried(&mut self, request: &Request) -> Outcomes {
+        let before = Savepoint::take(self, request);
+        let decided = self.decided(request);
+        before.restore(self);
+        Outcomes::new(decided.into_iter().map(|decided| decided.outcome).collect())
+    }
+
+    fn decided(&mut self, request: &Request) -> Vec<Decided> {
+        match request.atomic {
+            true => self.all_or_none(request),
+            false => {
+                let operations = request.operations.iter();
+                operations.map(|operation| self.one(operation, &request.context)).collect()
+            }
+        }
+    }
+
     /// Up to the first operation that is refused; then nothing of the request has happened, and that
     /// refusal is the whole's. What was due happens before the savepoint, so that it stays.
     fn all_or_none(&mut self, request: &Request) -> Vec<Decided> {
+        if request.operations.iter().any(|o| wallet::overdue(&o.command, &self.world)) {
+            let busy = || Decided { outcome: Err(Failure::WalletBusy), is_kept: false };
+            return request.operations.iter().map(|_| busy()).collect();
+        }
         for operation in &request.operations {
             self.fall_due(&operation.command.footprint());
         }
@@ -175,12 +210,19 @@ impl<'a> Fold<'a> {
             return Decided { outcome, is_kept: true };
         }
         let footprint = command.footprint();
+        if wallet::overdue(command, &self.world) {
+            return Decided { outcome: Err(Failure::WalletBusy), is_kept: false };
+        }
         self.fall_due(&footprint);
         let transaction_id = transaction_id(self.world.now);
         let (result, is_kept) = match wallet::decide(command, &self.world, &self.rules.policy) {
             Ok(decision) => {
                 self.record(&footprint, context, decision.events, transaction_id);
+                self.note_schedule(command);
                 (Ok(self.effect(command, &footprint, transaction_id)), true)
+            }
+            Err(Rejection::Unlocked { .. }) => {
+                return Decided { outcome: Err(Failure::WalletBusy), is_kept: false };
             }
             Err(rejection) => {
                 let is_kept = rejection.is_outcome();
@@ -201,7 +243,19 @@ impl<'a> Fold<'a> {
         let events = (self.rules.due)(footprint, &self.world);
         if !events.is_empty() {
             let system = Context { actor: Some("system".to_owned()), ..Context::default() };
-            self.record(footprint, &system, events, transaction_id(self.world.now));
+            for event in events {
+                self.record(footprint, &system, vec![event], transaction_id(self.world.now));
+            }
+        }
+    }
+
+    /// A wallet on which nothing was due after all is written, so that nobody looks again too early.
+    fn note_schedule(&mut self, command: &Command) {
+        if let Command::Touch(id) = command
+            && self.world.is_rewritten(id)
+        {
+            self.touched.entry(id.clone()).or_insert(Touch::Update);
+            self.writes.touched_only = true;
         }
     }
 
@@ -221,7 +275,15 @@ impl<'a> Fold<'a> {
             causation_id: context.causation_id.clone(),
             traceparent: context.traceparent.clone(),
         });
-        for NewEvent { wallet_id, version, body } in events {
+        for NewEvent { wallet_id, version, mut body } in events {
+            if let Facts::Status { actor, .. } = &mut body.facts {
+                actor.clone_from(&context.actor);
+            }
+            if let Some(hold) = body.facts.hold_id() {
+                let known = self.world.hold(hold).is_some();
+                let touch = if known { Touch::Update } else { Touch::Insert };
+                self.touched_holds.entry(hold).or_insert(touch);
+            }
             let touch = match self.world.wallet(&wallet_id) {
                 Some(_) => Touch::Update,
                 None => Touch::Insert,
@@ -246,7 +308,9 @@ impl<'a> Fold<'a> {
     fn effect(&self, command: &Command, footprint: &Footprint<'_>, transaction_id: Uuid) -> Effect {
         let wallets = footprint.wallets().filter_map(|id| self.world.wallet(id));
         let wallets: Vec<Wallet> = wallets.cloned().collect();
-        Effect { op: command.op(), transaction_id, wallets }
+        let hold = footprint.needs().hold.and_then(|id| self.world.hold(id));
+        let hold = hold.map(|hold| Box::new(hold.clone()));
+        Effect { hold, ..Effect::new(command.op(), transaction_id, wallets) }
     }
 }
 
@@ -264,7 +328,13 @@ fn stored(command: &Command, result: &Result<Effect, Refusal>) -> StoredAnswer {
         Err(refusal) => return StoredAnswer::Refusal(refusal.clone()),
     };
     let first = effect.wallets.first();
+    let is_text = effect.hold.is_some()
+        || effect
+            .wallets
+            .iter()
+            .any(|wallet| wallet.upkeep.features.has(Features::NOT_REBUILDABLE));
     StoredAnswer::Effect {
+        text: is_text.then(|| effect.body().into()),
         version: first.map_or(0, |wallet| wallet.version),
         other_versions: effect.wallets.iter().skip(1).map(|wallet| wallet.version).collect(),
         wallet_id: first.filter(|_| command.has_generated_id()).map(|wallet| wallet.id.clone()),

@@ -1,8 +1,9 @@
 //! Idempotency keys: what they cover and how they are kept.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
-
 use uuid::{Uuid, Variant};
 
 use crate::request::Parsed;
@@ -32,7 +33,9 @@ impl Key {
     /// The caller's `key` over `command`. Its scope is the single route of the command, whatever
     /// way it came in: a retry through another one finds the first.
     pub fn new(key: &str, command: &Command) -> Self {
-        Self::scoped(key, route(command).into_iter().chain([key]), &parsed(command), false)
+        let route = route(command);
+        let parts = route.iter().map(|part| &**part).chain([key]);
+        Self::scoped(key, parts, &parsed(command), false)
     }
 
     /// The caller's `key` over all operations of a request: one fingerprint for the whole of it.
@@ -108,11 +111,23 @@ fn parsed(command: &Command) -> Vec<u8> {
     serde_json::to_vec(command).unwrap_or_default()
 }
 
-/// Method and path with decoded ids, so that one key under two routes is two keys.
-fn route(command: &Command) -> Vec<&str> {
+/// Method and path with decoded ids, so that one key under two routes is two keys. A hold has the same
+/// scope whichever of its routes names it.
+fn route(command: &Command) -> Vec<Cow<'_, str>> {
+    let hold = || command.footprint().needs().hold.unwrap_or_default().to_string();
     match command.op() {
-        Op::Create => vec!["POST", "/wallets"],
-        op => vec!["POST", "/wallets", command.wallet_id().as_str(), op.as_str()],
+        Op::Create => vec!["POST".into(), "/wallets".into()],
+        op @ (Op::Adjust | Op::Capture | Op::Release) => {
+            vec!["POST".into(), "/holds".into(), hold().into(), op.as_str().into()]
+        }
+        Op::Metadata => {
+            vec!["PATCH".into(), "/wallets".into(), command.wallet_id().as_str().into()]
+        }
+        op => {
+            let word = if op == Op::Hold { "holds" } else { op.as_str() };
+            let wallet = command.wallet_id().as_str();
+            vec!["POST".into(), "/wallets".into(), wallet.into(), word.into()]
+        }
     }
 }
 

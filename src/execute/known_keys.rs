@@ -6,7 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::Key;
-use crate::answer::{Effect, Failure, Outcome, Refusal, Reply};
+use crate::answer::{Effect, Failure, Kept, Outcome, Refusal, Reply};
 use crate::store::commands::{StoredAnswer, StoredKeys};
 use crate::wallet::{Command, Wallet, WalletId};
 
@@ -107,9 +107,14 @@ impl KnownKeys {
         transaction_id: Uuid,
         answer: &StoredAnswer,
     ) -> Option<Effect> {
+        if let StoredAnswer::Effect { text: Some(body), .. } = answer {
+            let kept = Kept { body: Arc::clone(body), versions: named(command, answer).collect() };
+            let effect = Effect::new(command.op(), transaction_id, Vec::new());
+            return Some(Effect { kept: Some(kept), ..effect });
+        }
         let past = |(id, version): (WalletId, i64)| self.past.get(&(id, version)).cloned();
         let wallets = versions_of(command, answer).map(past).collect::<Option<Vec<_>>>()?;
-        Some(Effect { op: command.op(), transaction_id, wallets })
+        Some(Effect::new(command.op(), transaction_id, wallets))
     }
 
     /// What the key of a whole request says.
@@ -144,14 +149,21 @@ impl KnownKeys {
     }
 }
 
-/// The wallets and versions that a stored effect of the command speaks of, in the order of its
-/// footprint.
+/// The wallets and versions that have to be read to answer a stored effect of the command again: none
+/// where the answer itself is kept.
 pub(super) fn versions_of(
     command: &Command,
     answer: &StoredAnswer,
 ) -> impl Iterator<Item = (WalletId, i64)> {
+    let is_text = matches!(answer, StoredAnswer::Effect { text: Some(_), .. });
+    named(command, answer).filter(move |_| !is_text)
+}
+
+/// The wallets and versions that a stored effect of the command speaks of, in the order of its
+/// footprint.
+fn named(command: &Command, answer: &StoredAnswer) -> impl Iterator<Item = (WalletId, i64)> {
     let (versions, generated) = match answer {
-        StoredAnswer::Effect { version, other_versions, wallet_id } => {
+        StoredAnswer::Effect { version, other_versions, wallet_id, .. } => {
             let versions = std::iter::once(*version).chain(other_versions.iter().copied());
             (versions.collect(), wallet_id.as_ref())
         }

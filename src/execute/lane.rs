@@ -213,6 +213,8 @@ async fn commit(
     match session.commit().await {
         Ok(()) => {
             let (server, events) = (prepared.server, std::mem::take(&mut prepared.events));
+            // Before the answer: its caller may name the hold at once.
+            shared.homes.note(&events);
             answer(shared, requests, prepared);
             shared.event_cache.insert(server, events);
             shared.committed.fire();

@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 
 use super::HttpState;
 use super::problem::{HttpError, HttpResult};
+use super::query::Parameters;
 use crate::answer::ProblemCode;
 use crate::execute::Context;
 use crate::wallet::TenantId;
@@ -77,6 +78,8 @@ pub(super) struct CommandHead {
     pub tenant: TenantId,
     pub context: Context,
     pub headers: HeaderMap,
+    /// Only asked what it would come to.
+    pub dry_run: bool,
 }
 
 impl FromRequestParts<HttpState> for CommandHead {
@@ -87,6 +90,10 @@ impl FromRequestParts<HttpState> for CommandHead {
         let missing = || HttpError::new(ProblemCode::Internal, "the request has no context");
         let context: Context = parts.extensions.get().cloned().ok_or_else(missing)?;
         let context = Context { actor: context.actor.or(actor), ..context };
-        Ok(Self { tenant, context, headers: parts.headers.clone() })
+        let dry_run = match parts.uri.query() {
+            None => false,
+            Some(_) => Parameters::from_request_parts(parts, state).await?.is_set("dryRun")?,
+        };
+        Ok(Self { tenant, context, headers: parts.headers.clone(), dry_run })
     }
 }

@@ -75,7 +75,7 @@ fn complete(document: &mut Value) {
     for operations in paths.values_mut().filter_map(Value::as_object_mut) {
         for (method, operation) in operations {
             let Some(operation) = operation.as_object_mut() else { continue };
-            complete_operation(operation, method == "post");
+            complete_operation(operation, ["post", "patch"].contains(&method.as_str()));
         }
     }
 }

@@ -3,10 +3,11 @@
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
+use uuid::Uuid;
 
 use super::problem::{HttpError, HttpResult};
 use crate::answer::ProblemCode;
-use crate::request::is_key;
+use crate::request::{HoldId, is_key};
 use crate::wallet::{Expected, WalletId};
 
 /// The wallet in `/wallets/{id}/…`, percent-decoded.
@@ -39,6 +40,31 @@ impl<S: Send + Sync> FromRequestParts<S> for TextPath {
             return Err(HttpError::at(ProblemCode::InvalidId, "path", "has a NUL character"));
         }
         Ok(Self(text))
+    }
+}
+
+/// The hold in `/holds/{holdId}/…` and `/wallets/{id}/holds/{holdId}/…`, with the wallet of the second.
+#[derive(Debug)]
+pub(super) struct HoldPath {
+    pub hold: Uuid,
+    pub wallet: Option<WalletId>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for HoldPath {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> HttpResult<Self> {
+        let invalid = |rule: &str| HttpError::at(ProblemCode::InvalidId, "path", rule);
+        let path = Path::<Vec<(String, String)>>::from_request_parts(parts, state).await;
+        let Path(ids) = path.map_err(|_| invalid("is not UTF-8"))?;
+        let id = |name: &str| ids.iter().find(|(n, _)| n == name).map(|(_, id)| id.as_str());
+        let hold = id("holdId").and_then(HoldId::parse);
+        let wallet = id("id").map(|text| {
+            let wallet = WalletId::parse(text).filter(|_| !text.contains('\0'));
+            wallet.ok_or_else(|| invalid("an id is 1 to 255 visible characters"))
+        });
+        let hold = hold.ok_or_else(|| invalid("the id of a hold is a UUID"))?.0;
+        Ok(Self { hold, wallet: wallet.transpose()? })
     }
 }
 

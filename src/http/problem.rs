@@ -9,6 +9,8 @@ use crate::store;
 
 /// Says that an answer is the first one under its key, given again.
 pub(super) const REPLAYED: &str = "idempotency-replayed";
+/// Says that nothing happened: the command was only tried.
+pub(super) const DRY_RUN: &str = "dry-run";
 /// Seconds after which a caller told to retry may do so.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 

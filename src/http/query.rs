@@ -74,6 +74,15 @@ impl Parameters {
         parse(text).map(Some).ok_or_else(|| invalid(name, "is not one of the known values"))
     }
 
+    /// A switch: off where it is left out.
+    pub fn is_set(&self, name: &str) -> HttpResult<bool> {
+        match self.text(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(invalid(name, "must be true or false")),
+        }
+    }
+
     /// A time with its offset, or a date: its first moment, or with `end` its last.
     pub fn time(&self, name: &str, end: bool) -> HttpResult<Option<DateTime<Utc>>> {
         let Some(text) = self.text(name) else { return Ok(None) };

@@ -10,7 +10,7 @@ use utoipa::openapi::{Ref, RefOr, Schema};
 use uuid::Uuid;
 
 use super::openapi::schemas::{event_data, event_types, transaction_types};
-use crate::answer::WalletView;
+use crate::answer::{HoldView, WalletView};
 use crate::envelope::timestamp;
 use crate::store::entries::{EntryRow, Summary};
 use crate::wallet::Metadata;
@@ -60,6 +60,25 @@ pub(super) struct EntryView<'a> {
     version: i64,
     #[schema(format = DateTime)]
     created_at: String,
+    /// Whether it raised or lowered the balance.
+    #[schema(pattern = "^(CREDIT|DEBIT)$")]
+    direction: &'static str,
+    /// The grant that it came out of, or went into.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Uuid, required = false)]
+    grant_id: Option<Uuid>,
+    /// The hold that it is of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Uuid, required = false)]
+    hold_id: Option<Uuid>,
+    /// When it counts from, where that is not when it was recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false, format = DateTime)]
+    effective_at: Option<String>,
+    /// The transaction that it reverses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Uuid, required = false)]
+    reverses_transaction_id: Option<Uuid>,
 }
 
 impl<'a> EntryView<'a> {
@@ -79,6 +98,11 @@ impl<'a> EntryView<'a> {
             event_id: entry.event_id,
             version: entry.version,
             created_at: timestamp(entry.created_at),
+            direction: entry.side.as_str(),
+            grant_id: entry.grant_id,
+            hold_id: entry.hold_id,
+            effective_at: entry.effective_at.map(timestamp),
+            reverses_transaction_id: entry.reverses,
         }
     }
 
@@ -123,6 +147,19 @@ pub(super) struct Transactions<'a> {
     /// Entries in this answer.
     pub count: usize,
     pub transactions: Vec<EntryView<'a>>,
+    /// Null on the last page.
+    #[schema(required)]
+    pub next_cursor: Option<String>,
+}
+
+/// A wallet's holds.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct WalletHolds<'a> {
+    pub wallet_id: &'a str,
+    /// Holds in this answer.
+    pub count: usize,
+    pub holds: Vec<HoldView<'a>>,
     /// Null on the last page.
     #[schema(required)]
     pub next_cursor: Option<String>,

@@ -8,18 +8,19 @@ use serde_json::value::RawValue;
 use super::body::CommandBody;
 use super::caller::CommandHead;
 use super::openapi::problems::{
-    BODY, COMMAND, MOVEMENT, ProjectedProblems, ReadWalletProblems, WalletEventsProblems, problems,
+    BODY, COMMAND, LATER, MOVEMENT, ON_HOLD, ProjectedProblems, ReadWalletProblems, SPENT,
+    WalletEventsProblems, problems,
 };
 use super::openapi::requests::{
-    self as bodies, CommandHeaders, ConsistencyToken, IfMatch, IfNoneMatch,
+    self as bodies, CommandHeaders, ConsistencyToken, DryRun, IfMatch, IfNoneMatch,
 };
 use super::path::{WalletPath, expected_version, idempotency_key, is_known, key_required};
-use super::problem::{HttpError, HttpResult, REPLAYED, render_answer};
+use super::problem::{DRY_RUN, HttpError, HttpResult, REPLAYED, render_answer};
 use super::query::Parameters;
 use super::views::{Events, MovedWallet, json};
 use super::{Caller, HttpState, consistency, cursor};
 use crate::answer::ProblemCode::*;
-use crate::answer::{Answer, Problem, TransferView, WalletView, event_json};
+use crate::answer::{Answer, Problem, TransferView, WalletView, event_json, of_dry_run};
 use crate::execute::{Key, Operation, Request, generate_wallet_id};
 use crate::projector::READ_MODEL;
 use crate::request::{CreateWalletBody, MovementBody, TransferBody};
@@ -32,17 +33,18 @@ const EVENTS_LIMIT: i64 = 50;
 problems! {
     CreateProblems: BODY, COMMAND, &[InvalidCurrency, WalletExists];
     CreditProblems: BODY, COMMAND, MOVEMENT;
-    DebitProblems: BODY, COMMAND, MOVEMENT, &[InsufficientFunds];
-    TransferProblems: BODY, COMMAND, MOVEMENT, &[InsufficientFunds, SameWallet, CurrencyMismatch];
+    DebitProblems: BODY, COMMAND, MOVEMENT, SPENT;
+    TransferProblems: BODY, COMMAND, MOVEMENT, SPENT, &[SameWallet, CurrencyMismatch];
     /// POST /bulk: refused as a whole; with `atomic`, for what any of its operations may be.
-    BulkProblems: BODY, COMMAND, MOVEMENT,
-        &[InvalidCurrency, WalletExists, InsufficientFunds, SameWallet, CurrencyMismatch];
+    BulkProblems: BODY, COMMAND, MOVEMENT, SPENT, LATER, ON_HOLD,
+        &[InvalidCurrency, WalletExists, SameWallet, CurrencyMismatch, HoldExists, TooManyHolds],
+        &[StatusUnchanged, WalletNotEmpty, WalletHasHolds, LimitInUse];
 }
 
 /// Opens a wallet.
 #[utoipa::path(
     post, path = "/wallets", tag = "wallets", operation_id = "createWallet",
-    params(CommandHeaders), request_body = CreateWalletBody,
+    params(CommandHeaders, DryRun), request_body = CreateWalletBody,
     responses(
         (status = 201, description = "The wallet", body = WalletView,
             headers(("ETag" = String, description = "The wallet's version, quoted"))),
@@ -60,7 +62,7 @@ pub(super) async fn create(
 /// Adds money to a wallet.
 #[utoipa::path(
     post, path = "/wallets/{id}/credit", tag = "wallets", operation_id = "creditWallet",
-    params(bodies::WalletId, CommandHeaders, IfMatch), request_body = MovementBody,
+    params(bodies::WalletId, CommandHeaders, IfMatch, DryRun), request_body = MovementBody,
     responses(
         (status = 201, description = "The wallet after the credit", body = MovedWallet,
             headers(("ETag" = String, description = "The wallet's version, quoted"))),
@@ -79,7 +81,7 @@ pub(super) async fn credit(
 /// Takes money from a wallet, if it has as much available.
 #[utoipa::path(
     post, path = "/wallets/{id}/debit", tag = "wallets", operation_id = "debitWallet",
-    params(bodies::WalletId, CommandHeaders, IfMatch), request_body = MovementBody,
+    params(bodies::WalletId, CommandHeaders, IfMatch, DryRun), request_body = MovementBody,
     responses(
         (status = 201, description = "The wallet after the debit", body = MovedWallet,
             headers(("ETag" = String, description = "The wallet's version, quoted"))),
@@ -109,7 +111,7 @@ async fn movement(
 /// Moves money to another wallet of the same currency: both sides or none.
 #[utoipa::path(
     post, path = "/wallets/{id}/transfer", tag = "wallets", operation_id = "transfer",
-    params(bodies::WalletId, CommandHeaders, IfMatch), request_body = TransferBody,
+    params(bodies::WalletId, CommandHeaders, IfMatch, DryRun), request_body = TransferBody,
     responses(
         (status = 201, description = "Both wallets after the transfer", body = TransferView),
         TransferProblems
@@ -127,16 +129,26 @@ pub(super) async fn transfer(
 }
 
 /// One command from its key to its answer.
-async fn run(state: &HttpState, head: CommandHead, command: Command) -> HttpResult<Response> {
-    let CommandHead { tenant, context, headers } = head;
-    let key = idempotency_key(&headers)?;
-    if key.is_none() && state.settings.require_idempotency_key {
+pub(super) async fn run(
+    state: &HttpState,
+    head: CommandHead,
+    command: Command,
+) -> HttpResult<Response> {
+    let CommandHead { tenant, context, headers, dry_run } = head;
+    // A dry run neither reads nor writes keys.
+    let key = if dry_run { None } else { idempotency_key(&headers)? };
+    if key.is_none() && state.settings.require_idempotency_key && !dry_run {
         return Err(key_required());
     }
     let key = key.map(|key| Key::new(&key, &command));
     let operations = vec![Operation { command, key, context: None }];
-    let request = Request { tenant, operations, atomic: false, context, key: None };
+    let request = Request { tenant, operations, atomic: false, context, key: None, dry_run };
     let reply = state.executor.execute(request).await.only()?;
+    if dry_run {
+        let mut response = render_answer(of_dry_run(Answer::of(&reply)));
+        response.headers_mut().insert(DRY_RUN, HeaderValue::from_static("true"));
+        return Ok(response);
+    }
     let mut answer = Answer::of(&reply);
     let versions = std::mem::take(&mut answer.versions);
     let mut response = render_answer(answer);

@@ -84,6 +84,7 @@ pub(super) async fn execute_chunk<'a>(
     }
     let (mut tries, mut backoff) = (0, Backoff::new(PAUSE, PAUSE_MAX));
     while !pending.is_empty() {
+        find_destinations(shared, &mut pending).await;
         let outcomes = waves::run(shared, &pending).await;
         let mut undecided = Vec::new();
         for (pending, outcome) in pending.into_iter().zip(outcomes) {
@@ -110,6 +111,24 @@ pub(super) async fn execute_chunk<'a>(
         }
     }
     Some(handled)
+}
+
+/// Tells captures where their money goes, so that it is locked with the rest. What is not found is looked
+/// for again with the next try: a capture without it is not decided.
+async fn find_destinations(shared: &Shared, pending: &mut [Pending]) {
+    let (homes, tenant) = (shared.parts.executor.homes(), &shared.parts.tenant);
+    let commands = |pending: &mut [Pending]| {
+        let commands = pending.iter_mut().flat_map(|pending| pending.order.commands_mut());
+        homes.fill(tenant, commands)
+    };
+    let unknown = commands(pending);
+    if unknown.is_empty() {
+        return;
+    }
+    let Ok(mut connection) = shared.parts.pool.acquire().await else { return };
+    if homes.learn(&mut connection, tenant, &unknown).await.is_ok() {
+        commands(pending);
+    }
 }
 
 /// Whether it is the service that cannot take commands, rather than these that cannot be decided:
@@ -149,7 +168,7 @@ fn order(shared: &Shared, id: &str, what: Commanded, context: Context) -> Order 
     });
     let (tenant, operations) = (shared.parts.tenant.clone(), operations.collect());
     let key = Some(Key::of_inbound_bulk(id, &parsed));
-    Order::Many(Request { tenant, operations, atomic, context, key })
+    Order::Many(Request { tenant, operations, atomic, context, key, dry_run: false })
 }
 
 /// What events and problems record of a command: the command is their cause.

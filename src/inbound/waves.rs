@@ -9,9 +9,9 @@ use futures_util::future::join_all;
 
 use super::Shared;
 use super::batch::Pending;
-use crate::answer::{Answer, Failure, Outcome, Outcomes, Problem, Whole};
+use crate::answer::{Answer, Failure, Marks, Outcome, Outcomes, Problem, Whole};
 use crate::execute::{Context, Operation, Request};
-use crate::wallet::WalletId;
+use crate::wallet::{Command, WalletId};
 
 /// What the lanes are asked for.
 pub(super) enum Order {
@@ -118,6 +118,14 @@ impl<'a> Wave<'a> {
 }
 
 impl Order {
+    pub fn commands_mut(&mut self) -> impl Iterator<Item = &mut Command> {
+        let operations = match self {
+            Self::One(operation) => std::slice::from_mut(operation),
+            Self::Many(request) => request.operations.as_mut_slice(),
+        };
+        operations.iter_mut().map(|operation| &mut operation.command)
+    }
+
     fn wallets(&self) -> Vec<&WalletId> {
         fn of(operation: &Operation) -> Vec<&WalletId> {
             operation.command.footprint().wallets().collect()
@@ -151,7 +159,7 @@ async fn request(
     let (tenant, operations) = (shared.parts.tenant.clone(), ones.collect::<Vec<_>>());
     let contexts: Vec<Option<Context>> = operations.iter().map(|o| o.context.clone()).collect();
     let context = Context::default();
-    let request = Request { tenant, operations, atomic: false, context, key: None };
+    let request = Request { tenant, operations, atomic: false, context, key: None, dry_run: false };
     let outcomes = execute(shared, request).await;
     outcomes.each.into_iter().zip(contexts).map(|(o, context)| of_one(o, context)).collect()
 }
@@ -188,7 +196,7 @@ fn of_many(outcomes: &Outcomes, request: &Request) -> Came {
     }
     let replayed = outcomes.each.iter().all(|o| o.as_ref().is_ok_and(|reply| reply.replayed));
     // Not marked: a result that is sent again is the same to the byte.
-    let body = outcomes.results(Vec::new(), id, false).into();
+    let body = outcomes.results(Vec::new(), id, Marks::Nothing).into();
     let decision = Decision { status: 201, body, replayed };
     match outcomes.undecided().cloned() {
         None => Ok(decision),

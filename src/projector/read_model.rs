@@ -6,7 +6,7 @@ use super::projection::Written;
 use crate::store::checkpoints::Standing;
 use crate::store::read_model::Change;
 use crate::store::{self, Connection};
-use crate::wallet::{Event, TenantId, Wallet, WalletKey};
+use crate::wallet::{Event, Facts, TenantId, Wallet, WalletKey};
 
 const UNOPENED: &str = "the wallet's first event does not open it";
 
@@ -52,9 +52,15 @@ fn fold(events: &[Event], before: &Standing) -> Folded {
         {
             folded.opened.insert(wallet, opened);
         } else if let Some(opened) = folded.opened.get_mut(&wallet) {
-            opened.apply(version, &after, at);
+            opened.apply(version, &event.body, at);
         } else if let Some(place) = before.get(&wallet).and_then(|stands| stands.place.clone()) {
-            let change = Change { version, after, updated_at: at, place };
+            // What an earlier event of these set stands until a later one does.
+            let before = folded.changes.remove(&wallet).and_then(|change: Change| change.metadata);
+            let metadata = match event.body.facts {
+                Facts::Metadata => Some(event.body.metadata.clone()),
+                _ => before,
+            };
+            let change = Change { version, after, metadata, updated_at: at, place };
             folded.changes.insert(wallet, change);
         } else if folded.unopened.last() != Some(&wallet) {
             folded.unopened.push(wallet);

@@ -3,8 +3,8 @@
 use super::body::body;
 use super::values::{Description, NewWalletId, NonNegative, OwnerId, Reference};
 use crate::wallet::{
-    Amount, Command, CreateWallet, Currency, Details, Expected, IdOrigin, Metadata, Movement,
-    Rejection, Transfer, WalletId,
+    Amount, CloseWallet, Command, CreateWallet, Currency, Details, Expected, IdOrigin, Metadata,
+    Movement, NewStatus, Rejection, SetLimits, SetMetadata, SetStatus, Transfer, WalletId,
 };
 
 body! {
@@ -38,6 +38,39 @@ body! {
         to_wallet_id as "toWalletId": WalletId,
         amount as "amount": Amount,
         ..details: DetailsBody,
+    }
+}
+
+body! {
+    /// Why a wallet's status is changed.
+    pub struct StatusBody {
+        reason as "reason": Description,
+    }
+}
+
+body! {
+    /// Why a wallet is closed.
+    pub struct CloseBody {
+        reason as "reason": Description,
+        /// The wallet that a balance above zero goes to first; without it the balance must be zero.
+        sweep_to as "sweepTo": Option<WalletId>,
+    }
+}
+
+body! {
+    /// A wallet's new limits.
+    pub struct LimitsBody {
+        /// How far below zero the wallet may go, no more decimals than the currency has; as before when
+        /// left out.
+        overdraft_limit as "overdraftLimit": Option<NonNegative>,
+        reason as "reason": Description,
+    }
+}
+
+body! {
+    /// A wallet's new metadata: all of them.
+    pub struct MetadataBody {
+        metadata as "metadata": Metadata,
     }
 }
 
@@ -90,6 +123,39 @@ impl TransferBody {
         }
         let details = details.into();
         Ok(Command::Transfer(Transfer { from, to, amount, details, expected_version }))
+    }
+}
+
+impl StatusBody {
+    pub fn command(
+        self,
+        wallet_id: WalletId,
+        status: NewStatus,
+        expected_version: Option<Expected>,
+    ) -> Command {
+        let reason = self.reason.0;
+        Command::Status(SetStatus { wallet_id, status, reason, expected_version })
+    }
+}
+
+impl CloseBody {
+    pub fn command(self, wallet_id: WalletId, expected_version: Option<Expected>) -> Command {
+        let (reason, sweep_to) = (self.reason.0, self.sweep_to);
+        Command::Close(CloseWallet { wallet_id, reason, sweep_to, expected_version })
+    }
+}
+
+impl LimitsBody {
+    pub fn command(self, wallet_id: WalletId, expected_version: Option<Expected>) -> Command {
+        let (overdraft_limit, reason) = (self.overdraft_limit.map(|limit| limit.0), self.reason.0);
+        Command::Limits(SetLimits { wallet_id, overdraft_limit, reason, expected_version })
+    }
+}
+
+impl MetadataBody {
+    pub fn command(self, wallet_id: WalletId, expected_version: Option<Expected>) -> Command {
+        let metadata = self.metadata;
+        Command::Metadata(SetMetadata { wallet_id, metadata, expected_version })
     }
 }
 

@@ -5,9 +5,13 @@ use utoipa::openapi::Schema;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
 use super::body::{Body, Value, property, schema_of};
+use super::holds::OnHold;
 use super::values::{one_of, words};
-use super::{CreateWalletBody, Fault, Fields, MovementBody, TransferBody};
-use crate::wallet::{Command, Op, Rejection, WalletId};
+use super::{
+    AdjustBody, CaptureBody, CloseBody, CreateWalletBody, Fault, Fields, HoldBody, LimitsBody,
+    MetadataBody, MovementBody, ReleaseBody, StatusBody, TransferBody,
+};
+use crate::wallet::{Command, NewStatus, Op, Rejection, WalletId};
 
 /// Gives an id to a wallet whose caller gave none.
 pub type MakeId<'a> = &'a mut dyn FnMut() -> WalletId;
@@ -48,6 +52,26 @@ pub static OPERATIONS: &[Operation] = &[
         |on, _| Ok(Command::Debit(on.body.movement(on.wallet_id, None)))),
     operation!(Transfer, "Money goes to another wallet", OnWallet<TransferBody>,
         |on, _| on.body.command(on.wallet_id, None)),
+    operation!(Hold, "Money is put on hold", OnWallet<HoldBody>,
+        |on, make_id| on.body.command(on.wallet_id, None, make_id)),
+    operation!(Adjust, "A hold gets other terms", OnHold<AdjustBody>,
+        |on, _| on.body.command(on.hold, None)),
+    operation!(Capture, "Money of a hold is taken", OnHold<CaptureBody>,
+        |on, _| Ok(on.body.command(on.hold, None))),
+    operation!(Release, "What remains of a hold is given back", OnHold<ReleaseBody>,
+        |on, _| Ok(on.body.command(on.hold, None))),
+    operation!(Freeze, "A wallet does nothing any more", OnWallet<StatusBody>,
+        |on, _| Ok(on.body.command(on.wallet_id, NewStatus::Frozen, None))),
+    operation!(Suspend, "A wallet takes money only", OnWallet<StatusBody>,
+        |on, _| Ok(on.body.command(on.wallet_id, NewStatus::Suspended, None))),
+    operation!(Activate, "A wallet does everything again", OnWallet<StatusBody>,
+        |on, _| Ok(on.body.command(on.wallet_id, NewStatus::Active, None))),
+    operation!(Close, "A wallet is closed for ever", OnWallet<CloseBody>,
+        |on, _| Ok(on.body.command(on.wallet_id, None))),
+    operation!(Limits, "A wallet gets other limits", OnWallet<LimitsBody>,
+        |on, _| Ok(on.body.command(on.wallet_id, None))),
+    operation!(Metadata, "A wallet gets other metadata", OnWallet<MetadataBody>,
+        |on, _| Ok(on.body.command(on.wallet_id, None))),
 ];
 
 impl Operation {

@@ -8,6 +8,7 @@ use utoipa::openapi::Schema;
 use utoipa::openapi::schema::{
     ArrayBuilder, KnownFormat, ObjectBuilder, SchemaFormat, SchemaType, Type,
 };
+use uuid::Uuid;
 
 use super::{Fault, Value};
 use crate::answer::ProblemCode;
@@ -61,6 +62,67 @@ pub struct Ids(pub Vec<i64>);
 /// A time with its offset.
 #[derive(Debug)]
 pub struct Time(pub DateTime<Utc>);
+
+/// The id of a hold.
+#[derive(Debug, Clone, Copy)]
+pub struct HoldId(pub Uuid);
+
+/// A time span, up to a leap year.
+#[derive(Debug, Clone, Copy)]
+pub struct Seconds(pub u32);
+
+/// Yes or no, where leaving it out means either.
+#[derive(Debug, Clone, Copy)]
+pub struct Switch(pub bool);
+
+impl HoldId {
+    /// As UUIDs are written, with hyphens; none of the other ways to write one.
+    pub fn parse(text: &str) -> Option<Self> {
+        Uuid::try_parse(text).ok().filter(|_| text.len() == 36).map(Self)
+    }
+}
+
+impl Value for HoldId {
+    fn read(token: &str) -> Result<Self, Fault> {
+        let invalid = || Fault::new(ProblemCode::InvalidId, "must be a UUID");
+        Self::parse(&text(token)?).ok_or_else(invalid)
+    }
+
+    fn schema() -> Schema {
+        let pattern = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$";
+        ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern)).into()
+    }
+}
+
+/// Seconds of 366 days.
+const SECONDS_MAX: u32 = 31_622_400;
+
+impl Value for Seconds {
+    fn read(token: &str) -> Result<Self, Fault> {
+        let rule = "must be a whole number from 1 to 31622400";
+        let seconds = token.parse::<u32>().ok().filter(|n| (1..=SECONDS_MAX).contains(n));
+        seconds.map(Self).ok_or_else(|| Fault::value(rule))
+    }
+
+    fn schema() -> Schema {
+        let number = ObjectBuilder::new().schema_type(Type::Integer);
+        number.minimum(Some(1_i64)).maximum(Some(i64::from(SECONDS_MAX))).into()
+    }
+}
+
+impl Value for Switch {
+    fn read(token: &str) -> Result<Self, Fault> {
+        match token {
+            "true" => Ok(Self(true)),
+            "false" => Ok(Self(false)),
+            _ => Err(Fault::value("must be true or false")),
+        }
+    }
+
+    fn schema() -> Schema {
+        ObjectBuilder::new().schema_type(Type::Boolean).into()
+    }
+}
 
 impl Value for Amount {
     fn read(token: &str) -> Result<Self, Fault> {

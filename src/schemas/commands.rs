@@ -5,7 +5,7 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::root;
-use crate::answer::{ProblemDocument, TransferView, WalletView};
+use crate::answer::{HoldView, ProblemDocument, TransferView, WalletView};
 use crate::request::{self, BulkBody, Key, OPERATIONS};
 
 const COMMAND: &str = "WalletCommand";
@@ -58,8 +58,12 @@ fn with(mut body: Value, name: &str, field: Value) -> Value {
 /// `POST /bulk`.
 pub(super) fn result() -> (&'static str, Value) {
     let status = |about: &str| json!({"description": about, "type": "integer", "minimum": 200, "maximum": 599});
-    let of_one =
-        [whole::<WalletView<'_>>(), whole::<TransferView<'_>>(), whole::<ProblemDocument<'_>>()];
+    let of_one = [
+        whole::<WalletView<'_>>(),
+        whole::<TransferView<'_>>(),
+        whole::<HoldView<'_>>(),
+        whole::<ProblemDocument<'_>>(),
+    ];
     let of_many = json!({
         "description": "Of several operations, in their order",
         "type": "object",

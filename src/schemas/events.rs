@@ -9,7 +9,8 @@ use uuid::Uuid;
 use super::{names, root};
 use crate::envelope::{AGGREGATE_TYPE, DEPLOYMENT, Envelope};
 use crate::wallet::{
-    BalanceChange, EventType, Form, ID_CHARS_MAX, SCHEMA_VERSION, TransferChange, WalletCreated,
+    BalanceChange, EventType, Form, HoldCapture, HoldChange, HoldEnd, ID_CHARS_MAX, LimitsData,
+    MetadataChange, SCHEMA_VERSION, StatusChange, TransferChange, WalletCreated,
 };
 
 /// Of each kind of event, the whole value of its record.
@@ -55,6 +56,12 @@ fn properties(kind: EventType) -> Value {
         Form::Creation => data::<WalletCreated<'_>>(kind),
         Form::Balance => data::<BalanceChange<'_>>(kind),
         Form::Transfer => data::<TransferChange<'_>>(kind),
+        Form::Hold => data::<HoldChange<'_>>(kind),
+        Form::Capture => data::<HoldCapture<'_>>(kind),
+        Form::Release | Form::Expiry => data::<HoldEnd<'_>>(kind),
+        Form::Status => data::<StatusChange<'_>>(kind),
+        Form::Limits => data::<LimitsData<'_>>(kind),
+        Form::Metadata => data::<MetadataChange<'_>>(kind),
     };
     let maybe_text = json!({"type": ["string", "null"]});
     json!({

@@ -4,17 +4,20 @@
 //! id in C order; keys, sorted; new wallets in the same order; outbox rows last.
 
 mod answers;
+mod further;
 mod read;
 mod rows;
 mod write;
 
 pub use answers::{StoredAnswer, StoredKey, StoredKeys};
+pub(in crate::store) use further::{HoldRow, hold_columns};
+pub use further::{Wanted, batch_further};
 pub(in crate::store) use read::wallet_of;
 pub use read::{
     BatchStart, KeyPlace, Loaded, WalletsAtVersion, batch_claim, batch_start, wallets_at,
     wallets_existing,
 };
-pub use write::{KeyWrite, WalletWrite, Writes, write_batch};
+pub use write::{HoldWrite, KeyWrite, WalletWrite, Writes, write_batch};
 
 /// What to do about a wallet that another transaction holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

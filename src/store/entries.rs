@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::checkpoints::Subscription;
 use super::{Connection, Error, Result, columns};
-use crate::ledger::{Posting, TransactionType};
+use crate::ledger::{Posting, Side, TransactionType};
 use crate::wallet::{Currency, Event, Metadata, TenantId, WalletId, WalletKey};
 
 /// A wallet's own side of one event, as callers read it. Amounts are in the currency's scale.
@@ -18,6 +18,7 @@ pub struct EntryRow {
     pub id: Uuid,
     pub wallet_id: String,
     pub transaction_type: TransactionType,
+    pub side: Side,
     pub amount: Decimal,
     pub balance_before: Decimal,
     pub balance_after: Decimal,
@@ -29,6 +30,10 @@ pub struct EntryRow {
     pub event_id: Uuid,
     pub version: i64,
     pub created_at: DateTime<Utc>,
+    pub grant_id: Option<Uuid>,
+    pub hold_id: Option<Uuid>,
+    pub effective_at: Option<DateTime<Utc>>,
+    pub reverses: Option<Uuid>,
 }
 
 /// Which entries, newest first. All that is set must hold.
@@ -70,6 +75,7 @@ struct Stored {
     id: Uuid,
     wallet_id: String,
     transaction_type: String,
+    side: String,
     amount: Decimal,
     currency: String,
     balance_before: Decimal,
@@ -81,11 +87,15 @@ struct Stored {
     event_id: Uuid,
     version: i64,
     created_at: DateTime<Utc>,
+    grant_id: Option<Uuid>,
+    hold_id: Option<Uuid>,
+    effective_at: Option<DateTime<Utc>>,
+    reverses: Option<Uuid>,
 }
 
-const COLUMNS: &str = "id, wallet_id, transaction_type, amount, currency, balance_before, \
+const COLUMNS: &str = "id, wallet_id, transaction_type, side, amount, currency, balance_before, \
     balance_after, description, reference_id, related_wallet_id, metadata::text as metadata, \
-    event_id, version, created_at";
+    event_id, version, created_at, grant_id, hold_id, effective_at, reverses";
 const NEWEST_FIRST: &str = " order by created_at desc, event_id desc";
 const OF_TENANT: &str = " from postings where tenant_id = ";
 
@@ -100,11 +110,12 @@ pub async fn insert(connection: &mut Connection, postings: &[(&Event, Posting)])
     sqlx::query(
         "insert into postings (tenant_id, wallet_id, version, pair, id, event_id, transaction_id, \
              created_at, transaction_type, side, amount, currency, counter_account, \
-             related_wallet_id, balance_before, balance_after, reference_id, description, metadata) \
+             related_wallet_id, balance_before, balance_after, reference_id, description, metadata, \
+             grant_id, hold_id, effective_at, reverses) \
          select p.* from unnest($1::text[], $2::text[], $3::bigint[], $4::smallint[], $5::uuid[], \
              $6::uuid[], $7::uuid[], $8::timestamptz[], $9::text[], $10::text[], $11::numeric[], \
              $12::text[], $13::text[], $14::text[], $15::numeric[], $16::numeric[], $17::text[], \
-             $18::text[], $19::json[]) p \
+             $18::text[], $19::json[], $20::uuid[], $21::uuid[], $22::timestamptz[], $23::uuid[]) p \
          on conflict do nothing",
     )
     .bind(column!(|event, _p| event.tenant.as_str()))
@@ -126,6 +137,10 @@ pub async fn insert(connection: &mut Connection, postings: &[(&Event, Posting)])
     .bind(column!(|_event, p| p.reference_id.as_str()))
     .bind(column!(|_event, p| p.description.as_deref()))
     .bind(column!(|_event, p| p.metadata.as_ref().map(Metadata::as_str)))
+    .bind(column!(|_event, p| p.grant_id))
+    .bind(column!(|_event, p| p.hold_id))
+    .bind(column!(|_event, p| p.effective_at))
+    .bind(column!(|_event, p| p.reverses))
     .execute(connection)
     .await?;
     Ok(())
@@ -349,6 +364,7 @@ impl Stored {
             id: self.id,
             wallet_id: self.wallet_id,
             transaction_type,
+            side: if self.side == "CREDIT" { Side::Credit } else { Side::Debit },
             amount: currency.scaled(self.amount),
             balance_before: currency.scaled(self.balance_before),
             balance_after: currency.scaled(self.balance_after),
@@ -360,6 +376,10 @@ impl Stored {
             event_id: self.event_id,
             version: self.version,
             created_at: self.created_at,
+            grant_id: self.grant_id,
+            hold_id: self.hold_id,
+            effective_at: self.effective_at,
+            reverses: self.reverses,
         })
     }
 }

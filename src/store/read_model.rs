@@ -7,13 +7,15 @@ use sha2::{Digest as _, Sha256};
 use sqlx::{Postgres, QueryBuilder};
 
 use super::{Connection, Error, Result};
-use crate::wallet::{Currency, Metadata, Status, TenantId, Wallet, WalletId, WalletState};
+use crate::wallet::{Currency, Metadata, Status, TenantId, Upkeep, Wallet, WalletId, WalletState};
 
 /// What some events left of a wallet that is in the table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
     pub version: i64,
     pub after: WalletState,
+    /// None: they are as they were.
+    pub metadata: Option<Option<Metadata>>,
     pub updated_at: DateTime<Utc>,
     /// Where its row lies, which is locked.
     pub place: String,
@@ -93,10 +95,11 @@ pub async fn change(connection: &mut Connection, changes: &[Change]) -> Result<(
         "update wallets_read_model w set balance = c.balance, held_balance = c.held_balance, \
              overdraft_limit = coalesce(c.overdraft_limit, w.overdraft_limit), \
              status = c.status, version = c.version, \
+             metadata = case when c.has_metadata then c.metadata else w.metadata end, \
              updated_at = greatest(w.updated_at, c.updated_at) \
          from unnest($1::text[]::tid[], $2::bigint[], $3::timestamptz[], $4::numeric[], $5::numeric[], \
-                 $6::numeric[], $7::text[]) c(place, version, updated_at, balance, held_balance, \
-             overdraft_limit, status) \
+                 $6::numeric[], $7::text[], $8::bool[], $9::json[]) c(place, version, updated_at, \
+             balance, held_balance, overdraft_limit, status, has_metadata, metadata) \
          where w.ctid = c.place",
     )
     .bind(changes.iter().map(|c| c.place.as_str()).collect::<Vec<_>>())
@@ -106,6 +109,8 @@ pub async fn change(connection: &mut Connection, changes: &[Change]) -> Result<(
     .bind(changes.iter().map(|c| c.after.held_balance).collect::<Vec<_>>())
     .bind(changes.iter().map(|c| c.after.overdraft_limit()).collect::<Vec<_>>())
     .bind(changes.iter().map(|c| c.after.status.as_str()).collect::<Vec<_>>())
+    .bind(changes.iter().map(|c| c.metadata.is_some()).collect::<Vec<_>>())
+    .bind(changes.iter().map(|c| c.metadata.as_ref()?.as_ref().map(Metadata::as_str)).collect::<Vec<_>>())
     .execute(connection)
     .await?;
     match usize::try_from(done.rows_affected()) {
@@ -223,6 +228,7 @@ impl Stored {
             metadata,
             created_at: self.created_at,
             updated_at: self.updated_at,
+            upkeep: Upkeep::default(),
         })
     }
 }

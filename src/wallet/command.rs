@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use super::{Amount, Currency, Metadata, WalletId};
+use super::{Amount, Currency, DUE_MAX, Metadata, SWEEP_MAX, Status, WalletId};
 
 /// One request to change wallets. Its serialized form is what an idempotency key's fingerprint
 /// covers: equal requests serialize equally, whatever their JSON looked like.
@@ -16,6 +18,16 @@ pub enum Command {
     Credit(Movement),
     Debit(Movement),
     Transfer(Transfer),
+    Hold(PlaceHold),
+    Adjust(AdjustHold),
+    Capture(CaptureHold),
+    Release(ReleaseHold),
+    Status(SetStatus),
+    Close(CloseWallet),
+    Limits(SetLimits),
+    Metadata(SetMetadata),
+    /// Lets happen what is due on a wallet, and nothing else.
+    Touch(WalletId),
 }
 
 /// Which command: the `op` of a bulk operation and of an inbound command.
@@ -25,6 +37,17 @@ pub enum Op {
     Credit,
     Debit,
     Transfer,
+    Hold,
+    Adjust,
+    Capture,
+    Release,
+    Freeze,
+    Suspend,
+    Activate,
+    Close,
+    Limits,
+    Metadata,
+    Touch,
 }
 
 /// All that a command needs to be decided. What it names is in the [`World`](super::World) by then.
@@ -32,12 +55,32 @@ pub enum Op {
 pub struct Footprint<'a> {
     first: &'a WalletId,
     others: Vec<&'a WalletId>,
+    needs: Needs,
+    due_max: usize,
+}
+
+/// What a command needs beside its wallets: it is read by a statement after the one that locks them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// The hold that it names.
+    pub hold: Option<Uuid>,
+    /// How many open holds its first wallet has.
+    pub open_holds: bool,
 }
 
 impl<'a> Footprint<'a> {
     /// The wallets to lock. Answers show them in this order, and keys keep their versions in it.
     pub fn wallets(&self) -> impl Iterator<Item = &'a WalletId> {
         std::iter::once(self.first).chain(self.others.iter().copied())
+    }
+
+    pub fn needs(&self) -> Needs {
+        self.needs
+    }
+
+    /// How much of what is due may happen before the command.
+    pub fn due_max(&self) -> usize {
+        self.due_max
     }
 }
 
@@ -83,6 +126,129 @@ pub struct Transfer {
     pub expected_version: Option<Expected>,
 }
 
+/// Promises money of a wallet, to be captured later.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlaceHold {
+    pub wallet_id: WalletId,
+    /// Sent by the caller, else made for it; made ids are no part of the fingerprint.
+    #[serde(serialize_with = "only_given")]
+    pub hold_id: (Uuid, IdOrigin),
+    pub amount: Amount,
+    /// None: as long as the operator lets holds live.
+    pub expiry: Option<Expiry>,
+    /// None: the amount.
+    pub max_capture: Option<Amount>,
+    /// The wallet that captures go to; none: they leave.
+    pub to: Option<WalletId>,
+    pub details: Details,
+    #[serde(skip)]
+    pub expected_version: Option<Expected>,
+}
+
+/// When a hold expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Expiry {
+    /// Seconds after the command.
+    In(u32),
+    At(DateTime<Utc>),
+}
+
+/// Which hold. The wallet and the destination follow from it: they are no part of the fingerprint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct HoldRef {
+    pub id: Uuid,
+    #[serde(skip)]
+    pub wallet_id: WalletId,
+    /// The wallet that captures go to, as far as it was known when the command was queued.
+    #[serde(skip)]
+    pub to: Option<WalletId>,
+}
+
+/// Changes the terms of a hold: what is none stays.
+#[derive(Debug, Clone, Serialize)]
+pub struct AdjustHold {
+    pub hold: HoldRef,
+    /// The new total, what was captured included.
+    pub amount: Option<Amount>,
+    pub expiry: Option<Expiry>,
+    #[serde(skip)]
+    pub expected_version: Option<Expected>,
+}
+
+/// Takes money of a hold.
+#[derive(Debug, Clone, Serialize)]
+pub struct CaptureHold {
+    pub hold: HoldRef,
+    /// None: what remains.
+    pub amount: Option<Amount>,
+    /// Gives back what then remains.
+    pub is_final: bool,
+    pub details: Details,
+    #[serde(skip)]
+    pub expected_version: Option<Expected>,
+}
+
+/// Gives back what remains of a hold.
+#[derive(Debug, Clone, Serialize)]
+pub struct ReleaseHold {
+    pub hold: HoldRef,
+    pub reason: Option<String>,
+    #[serde(skip)]
+    pub expected_version: Option<Expected>,
+}
+
+/// Lets a wallet do more, or less, than before.
+#[derive(Debug, Clone, Serialize)]
+pub struct SetStatus {
+    pub wallet_id: WalletId,
+    pub status: NewStatus,
+    pub reason: String,
+    #[serde(skip)]
+    pub expected_version: Option<Expected>,
+}
+
+/// A status that a wallet comes out of again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NewStatus {
+    Active,
+    Suspended,
+    Frozen,
+}
+
+/// Closes a wallet for ever.
+#[derive(Debug, Clone, Serialize)]
+pub struct CloseWallet {
+    pub wallet_id: WalletId,
+    pub reason: String,
+    /// The wallet that its balance goes to first.
+    pub sweep_to: Option<WalletId>,
+    #[serde(skip)]
+    pub expected_version: Option<Expected>,
+}
+
+/// Gives a wallet other limits.
+#[derive(Debug, Clone, Serialize)]
+pub struct SetLimits {
+    pub wallet_id: WalletId,
+    /// None: as before.
+    pub overdraft_limit: Option<Decimal>,
+    pub reason: String,
+    #[serde(skip)]
+    pub expected_version: Option<Expected>,
+}
+
+/// Gives a wallet other metadata: all of them.
+#[derive(Debug, Clone, Serialize)]
+pub struct SetMetadata {
+    pub wallet_id: WalletId,
+    pub metadata: Metadata,
+    #[serde(skip)]
+    pub expected_version: Option<Expected>,
+}
+
 /// The versions of which a wallet must have one; it never has one of none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expected(Box<[i64]>);
@@ -122,6 +288,17 @@ impl Op {
             Self::Credit => "credit",
             Self::Debit => "debit",
             Self::Transfer => "transfer",
+            Self::Hold => "hold",
+            Self::Adjust => "adjust",
+            Self::Capture => "capture",
+            Self::Release => "release",
+            Self::Freeze => "freeze",
+            Self::Suspend => "suspend",
+            Self::Activate => "activate",
+            Self::Close => "close",
+            Self::Limits => "limits",
+            Self::Metadata => "metadata",
+            Self::Touch => "touch",
         }
     }
 }
@@ -133,17 +310,55 @@ impl Command {
             Self::Credit(_) => Op::Credit,
             Self::Debit(_) => Op::Debit,
             Self::Transfer(_) => Op::Transfer,
+            Self::Hold(_) => Op::Hold,
+            Self::Adjust(_) => Op::Adjust,
+            Self::Capture(_) => Op::Capture,
+            Self::Release(_) => Op::Release,
+            Self::Status(set) => set.status.op(),
+            Self::Close(_) => Op::Close,
+            Self::Limits(_) => Op::Limits,
+            Self::Metadata(_) => Op::Metadata,
+            Self::Touch(_) => Op::Touch,
         }
     }
 
     /// What is locked and read before the command is decided.
     pub fn footprint(&self) -> Footprint<'_> {
-        let (first, others) = match self {
-            Self::Create(create) => (&create.id.0, vec![]),
-            Self::Credit(movement) | Self::Debit(movement) => (&movement.wallet_id, vec![]),
-            Self::Transfer(transfer) => (&transfer.from, vec![&transfer.to]),
-        };
-        Footprint { first, others }
+        let plain =
+            |first, others| Footprint { first, others, needs: Needs::default(), due_max: DUE_MAX };
+        match self {
+            Self::Create(create) => plain(&create.id.0, vec![]),
+            Self::Credit(movement) | Self::Debit(movement) => plain(&movement.wallet_id, vec![]),
+            Self::Transfer(transfer) => plain(&transfer.from, vec![&transfer.to]),
+            Self::Hold(place) => Footprint {
+                first: &place.wallet_id,
+                others: place.to.iter().collect(),
+                needs: Needs { hold: Some(place.hold_id.0), open_holds: true },
+                due_max: DUE_MAX,
+            },
+            Self::Adjust(AdjustHold { hold, .. }) | Self::Release(ReleaseHold { hold, .. }) => {
+                hold.footprint(vec![])
+            }
+            Self::Capture(capture) => capture.hold.footprint(capture.hold.to.iter().collect()),
+            Self::Status(set) => plain(&set.wallet_id, vec![]),
+            Self::Close(close) => Footprint {
+                needs: Needs { hold: None, open_holds: true },
+                ..plain(&close.wallet_id, close.sweep_to.iter().collect())
+            },
+            Self::Limits(set) => plain(&set.wallet_id, vec![]),
+            Self::Metadata(set) => plain(&set.wallet_id, vec![]),
+            Self::Touch(wallet) => Footprint { due_max: SWEEP_MAX, ..plain(wallet, vec![]) },
+        }
+    }
+
+    /// The hold that the command names by its id alone, to be found before it is queued.
+    pub fn hold_mut(&mut self) -> Option<&mut HoldRef> {
+        match self {
+            Self::Adjust(adjust) => Some(&mut adjust.hold),
+            Self::Capture(capture) => Some(&mut capture.hold),
+            Self::Release(release) => Some(&mut release.hold),
+            _ => None,
+        }
     }
 
     /// The wallet that decides the command's lane: the first of its footprint.
@@ -166,12 +381,45 @@ impl Command {
             Self::Create(create) => create.metadata.as_ref().map_or(0, |m| m.as_str().len()),
             Self::Credit(movement) | Self::Debit(movement) => of(&movement.details),
             Self::Transfer(transfer) => 2 * of(&transfer.details),
+            Self::Hold(place) => of(&place.details),
+            Self::Capture(capture) => 2 * of(&capture.details),
+            Self::Release(release) => release.reason.as_ref().map_or(0, String::len),
+            Self::Status(set) => set.reason.len(),
+            Self::Close(close) => 2 * close.reason.len(),
+            Self::Limits(set) => set.reason.len(),
+            Self::Metadata(set) => 2 * set.metadata.as_str().len(),
+            Self::Adjust(_) | Self::Touch(_) => 0,
         }
     }
 }
 
-fn only_given<S: serde::Serializer>(
-    (id, origin): &(WalletId, IdOrigin),
+impl NewStatus {
+    pub fn status(self) -> Status {
+        match self {
+            Self::Active => Status::Active,
+            Self::Suspended => Status::Suspended,
+            Self::Frozen => Status::Frozen,
+        }
+    }
+
+    fn op(self) -> Op {
+        match self {
+            Self::Active => Op::Activate,
+            Self::Suspended => Op::Suspend,
+            Self::Frozen => Op::Freeze,
+        }
+    }
+}
+
+impl HoldRef {
+    fn footprint<'a>(&'a self, others: Vec<&'a WalletId>) -> Footprint<'a> {
+        let needs = Needs { hold: Some(self.id), ..Needs::default() };
+        Footprint { first: &self.wallet_id, others, needs, due_max: DUE_MAX }
+    }
+}
+
+fn only_given<T: Serialize, S: serde::Serializer>(
+    (id, origin): &(T, IdOrigin),
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     match origin {

@@ -1,29 +1,47 @@
 //! State + command → events or a rejection. The one place that refuses for reasons of the domain.
+//!
+//! The rules of a family of commands are in a file of their own; what several need is here.
+
+mod due;
+mod holds;
+mod limits;
+mod movement;
+mod open;
+mod status;
+mod transfer;
 
 use rust_decimal::Decimal;
 
 use super::{
-    Amount, Change, ChangeType, Command, CreateWallet, Currency, Details, EventBody, EventType,
-    Expected, Facts, Footprint, Movement, NewEvent, Policy, Rejection, Status, Transfer, Wallet,
-    WalletId, WalletState, World,
+    Amount, Booking, Change, ChangeType, Command, Currency, Details, EventBody, EventType,
+    Expected, Facts, Funds, HoldBrief, NewEvent, Policy, Rejection, Status, Wallet, WalletId,
+    WalletState, World,
 };
+
+pub use due::{DUE_MAX, SWEEP_MAX, due, overdue};
 
 /// Decides one command. Whatever it names has been read into `world`.
 pub fn decide(command: &Command, world: &World, policy: &Policy) -> Result<Decision, Rejection> {
-    let rules = Rules { world, policy };
+    let rules = Rules { world, policy, command };
     let events = match command {
         Command::Create(create) => rules.open(create)?,
         Command::Credit(movement) => rules.movement(movement, EventType::WalletCredited)?,
         Command::Debit(movement) => rules.movement(movement, EventType::WalletDebited)?,
         Command::Transfer(transfer) => rules.transfer(transfer)?,
+        Command::Touch(_) => Vec::new(),
+        later if !policy.money_events => {
+            return Err(Rejection::MoneyEventsOff { op: later.op().as_str().to_owned() });
+        }
+        Command::Hold(place) => rules.place_hold(place)?,
+        Command::Adjust(adjust) => rules.adjust_hold(adjust)?,
+        Command::Capture(capture) => rules.capture_hold(capture)?,
+        Command::Release(release) => rules.release_hold(release)?,
+        Command::Status(set) => rules.set_status(set)?,
+        Command::Close(close) => rules.close(close)?,
+        Command::Limits(set) => rules.set_limits(set)?,
+        Command::Metadata(set) => rules.set_metadata(set)?,
     };
     Ok(Decision { events })
-}
-
-/// What is due on the command's wallets and has to happen before it, whatever becomes of it. Nothing
-/// that a wallet has today falls due.
-pub fn due(_footprint: &Footprint<'_>, _world: &World) -> Vec<NewEvent> {
-    Vec::new()
 }
 
 /// What an accepted command changes.
@@ -33,79 +51,38 @@ pub struct Decision {
     pub events: Vec<NewEvent>,
 }
 
-/// The rules over one world. A struct of their own, since each needs both.
+/// The rules over one world. A struct of their own, since each needs all of it.
 struct Rules<'a> {
     world: &'a World,
     policy: &'a Policy,
+    command: &'a Command,
+}
+
+/// What a command does to a wallet, as far as the wallet's status may forbid it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// Money comes in.
+    In,
+    /// Money leaves, or is promised.
+    Out,
+    /// Money that is on hold already leaves.
+    Captured,
+    /// What is on hold is given back.
+    Released,
+}
+
+impl Use {
+    fn is_allowed(self, status: Status) -> bool {
+        match status {
+            Status::Active => true,
+            Status::Suspended => self != Self::Out,
+            Status::Frozen => self == Self::Released,
+            Status::Closed => false,
+        }
+    }
 }
 
 impl<'a> Rules<'a> {
-    fn open(&self, create: &CreateWallet) -> Result<Vec<NewEvent>, Rejection> {
-        let (id, currency) = (&create.id.0, create.currency);
-        if self.world.wallet(id).is_some() {
-            return Err(Rejection::WalletExists { wallet: id.clone() });
-        }
-        if create.overdraft_limit.normalize().scale() > currency.scale() {
-            return Err(Rejection::AmountScale { currency });
-        }
-        let zero = currency.scaled(Decimal::ZERO);
-        let event = |version, kind: EventType, facts, amount, reason: &str| NewEvent {
-            wallet_id: id.clone(),
-            version,
-            body: EventBody {
-                kind,
-                facts,
-                change: Change { previous_balance: zero, amount, direction: kind.direction() },
-                after: WalletState {
-                    balance: amount,
-                    held_balance: zero,
-                    available_balance: None,
-                    status: Status::Active,
-                },
-                currency,
-                reason: Some(reason.to_owned()),
-                reference: None,
-                metadata: None,
-            },
-        };
-        let overdraft_limit = currency.scaled(create.overdraft_limit);
-        let facts = Facts::Creation { owner_id: create.owner_id.clone(), overdraft_limit };
-        let mut created = event(1, EventType::WalletCreated, facts, zero, "wallet created");
-        created.body.metadata.clone_from(&create.metadata);
-        let Some(amount) = create.initial_balance else { return Ok(vec![created]) };
-        let (kind, amount) = (EventType::WalletCredited, in_scale(amount, currency)?);
-        Ok(vec![created, event(2, kind, Facts::Balance, amount, "initial balance")])
-    }
-
-    /// A credit or a debit.
-    fn movement(&self, movement: &Movement, kind: EventType) -> Result<Vec<NewEvent>, Rejection> {
-        let expected = movement.expected_version.as_ref();
-        let wallet = self.usable(&movement.wallet_id, expected)?;
-        let changed = self.changed(wallet, movement.amount, kind.direction())?;
-        Ok(vec![next(wallet, kind, Facts::Balance, changed, &movement.details)])
-    }
-
-    fn transfer(&self, transfer: &Transfer) -> Result<Vec<NewEvent>, Rejection> {
-        let Transfer { from, to, amount, details, expected_version } = transfer;
-        if from == to {
-            return Err(Rejection::SameWallet);
-        }
-        let source = self.usable(from, expected_version.as_ref())?;
-        let destination = self.usable(to, None)?;
-        if source.currency != destination.currency {
-            let (from, to) = (source.currency, destination.currency);
-            return Err(Rejection::CurrencyMismatch { from, to });
-        }
-        let side = |wallet: &Wallet, kind: EventType, other: &WalletId| -> Result<_, Rejection> {
-            let changed = self.changed(wallet, *amount, kind.direction())?;
-            Ok(next(wallet, kind, Facts::Transfer { other: other.clone() }, changed, details))
-        };
-        Ok(vec![
-            side(source, EventType::WalletTransferInitiated, to)?,
-            side(destination, EventType::WalletTransferCompleted, from)?,
-        ])
-    }
-
     /// How an allowed change moves the balance, and the state that it leaves.
     fn changed(
         &self,
@@ -114,41 +91,89 @@ impl<'a> Rules<'a> {
         direction: ChangeType,
     ) -> Result<(Change, WalletState), Rejection> {
         let amount = in_scale(amount, wallet.currency)?;
-        let overflow = || Rejection::BalanceOverflow { wallet: wallet.id.clone() };
-        let balance = match direction {
-            ChangeType::Credit => wallet.balance.checked_add(amount),
-            ChangeType::Debit if amount > wallet.available() => {
-                return Err(Rejection::InsufficientFunds { available: wallet.available(), amount });
-            }
-            ChangeType::Debit => wallet.balance.checked_sub(amount),
-        };
-        let fits = |balance: &Decimal| balance.abs() <= self.policy.balance_max;
-        let balance = balance.filter(fits).ok_or_else(overflow)?;
+        self.changed_by(wallet, amount, direction)
+    }
+
+    /// The same by an amount that is in the wallet's scale.
+    fn changed_by(
+        &self,
+        wallet: &Wallet,
+        amount: Decimal,
+        direction: ChangeType,
+    ) -> Result<(Change, WalletState), Rejection> {
+        if direction == ChangeType::Debit && amount > wallet.available() {
+            return Err(self.insufficient(wallet, amount));
+        }
+        let balance = self.moved(wallet, amount, direction)?;
         let before = wallet.state();
         let available_balance = before.available_balance.map(|a| a - before.balance + balance);
         let after = WalletState { balance, available_balance, ..before };
         Ok((Change { previous_balance: wallet.balance, amount, direction }, after))
     }
 
-    /// The wallet, where it is there, active and at an expected version.
+    /// The balance after a change, within its range.
+    fn moved(
+        &self,
+        wallet: &Wallet,
+        amount: Decimal,
+        direction: ChangeType,
+    ) -> Result<Decimal, Rejection> {
+        let balance = match direction {
+            ChangeType::Credit => wallet.balance.checked_add(amount),
+            ChangeType::Debit => wallet.balance.checked_sub(amount),
+        };
+        let fits = |balance: &Decimal| balance.abs() <= self.policy.balance_max;
+        let overflow = || Rejection::BalanceOverflow { wallet: wallet.id.clone() };
+        balance.filter(fits).ok_or_else(overflow)
+    }
+
+    /// The refusal of an amount that is not there, with what there is.
+    fn insufficient(&self, wallet: &Wallet, amount: Decimal) -> Rejection {
+        let mut holds: Vec<HoldBrief> = self
+            .world
+            .open_holds_of(&wallet.id)
+            .filter(|hold| !hold.remaining().is_zero())
+            .map(HoldBrief::of)
+            .collect();
+        holds.sort_by(|a, b| b.amount.cmp(&a.amount).then(a.id.cmp(&b.id)));
+        holds.truncate(HoldBrief::MAX);
+        let funds = Funds {
+            own: wallet.own(),
+            main: wallet.balance,
+            held: wallet.held_balance,
+            overdraft_limit: wallet.overdraft_limit,
+            holds,
+        };
+        let funds = Some(Box::new(funds));
+        Rejection::InsufficientFunds { available: wallet.available(), amount, funds }
+    }
+
+    /// The wallet, where it is there, at an expected version, and may be used like this.
     fn usable(
         &self,
         id: &WalletId,
         expected_version: Option<&Expected>,
+        purpose: Use,
     ) -> Result<&'a Wallet, Rejection> {
         let missing = || Rejection::WalletNotFound { wallet: id.clone() };
         let wallet = self.world.wallet(id).ok_or_else(missing)?;
-        if let Some(expected) = expected_version
-            && !expected.includes(wallet.version)
-        {
-            let expected = expected.clone();
-            return Err(Rejection::VersionMismatch { expected, actual: wallet.version });
-        }
+        at_version(wallet, expected_version)?;
         match wallet.status {
-            Status::Active => Ok(wallet),
-            Status::Frozen => Err(Rejection::WalletFrozen { wallet: id.clone() }),
+            status if purpose.is_allowed(status) => Ok(wallet),
             Status::Closed => Err(Rejection::WalletClosed { wallet: id.clone() }),
+            Status::Suspended => Err(Rejection::WalletSuspended { wallet: id.clone() }),
+            Status::Active | Status::Frozen => Err(Rejection::WalletFrozen { wallet: id.clone() }),
         }
+    }
+}
+
+fn at_version(wallet: &Wallet, expected: Option<&Expected>) -> Result<(), Rejection> {
+    match expected {
+        Some(expected) if !expected.includes(wallet.version) => {
+            let expected = expected.clone();
+            Err(Rejection::VersionMismatch { expected, actual: wallet.version })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -157,6 +182,23 @@ fn in_scale(amount: Amount, currency: Currency) -> Result<Decimal, Rejection> {
         return Err(Rejection::AmountScale { currency });
     }
     Ok(currency.scaled(amount.value()))
+}
+
+/// What an event says that moves no money, and the state that it leaves: `change` makes it of the one
+/// before, but for what may be spent, which follows.
+fn still(wallet: &Wallet, change: impl FnOnce(&mut WalletState)) -> (Change, WalletState) {
+    let zero = wallet.currency.scaled(Decimal::ZERO);
+    let mut after = wallet.state();
+    change(&mut after);
+    let previous_balance = wallet.balance;
+    let change = Change { previous_balance, amount: zero, direction: ChangeType::Credit };
+    (change, told(after, wallet.overdraft_limit))
+}
+
+/// The state, with what may be spent said in any case.
+fn told(after: WalletState, overdraft_limit: Decimal) -> WalletState {
+    let available_balance = Some(after.balance - after.held_balance + overdraft_limit);
+    WalletState { available_balance, ..after }
 }
 
 fn next(
@@ -178,6 +220,7 @@ fn next(
             reason: details.description.clone(),
             reference: details.reference.clone(),
             metadata: details.metadata.clone(),
+            booking: Booking::default(),
         },
     }
 }

@@ -12,7 +12,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Currency, Metadata, Status, TenantId, WalletId, WalletKey};
+use super::{
+    CounterAccount, Currency, HoldTaken, HoldTerms, Metadata, Slice, Status, TenantId, WalletId,
+    WalletKey,
+};
 
 /// One event of one wallet, as it is recorded.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,7 +65,20 @@ pub struct EventBody {
     pub reason: Option<String>,
     /// The caller's reference.
     pub reference: Option<String>,
+    /// What the caller noted; of a [`Facts::Metadata`] the wallet's own from now on.
     pub metadata: Option<Metadata>,
+    pub booking: Booking,
+}
+
+/// How the event's money is booked, where that does not follow from its kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Booking {
+    /// What came out of grants, in that order; the rest is the wallet's own.
+    pub drawn: Vec<Slice>,
+    /// None: the one that the kind of event has.
+    pub counter_account: Option<CounterAccount>,
+    /// When it counts from; none: when it was recorded.
+    pub effective_at: Option<DateTime<Utc>>,
 }
 
 /// What an event says beside its change, by the form of its `data`.
@@ -74,6 +90,36 @@ pub enum Facts {
     Balance,
     /// One side of a transfer, with the wallet on the other.
     Transfer { other: WalletId },
+    /// A hold was placed, or its terms were changed.
+    Hold(Box<HoldTerms>),
+    /// Money of a hold was taken.
+    Capture(Box<HoldTaken>),
+    /// What was left of a hold was given back.
+    Release(Box<HoldTaken>),
+    /// The same, since its time had come.
+    Expiry(Box<HoldTaken>),
+    /// The wallet may do more, or less, than before.
+    Status { previous: Status, actor: Option<String> },
+    /// Its limits are others.
+    Limits(Box<LimitsChange>),
+    /// Its metadata are others.
+    Metadata,
+}
+
+/// The limits of a wallet before and after.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LimitsChange {
+    pub previous: Limits,
+    pub new: Limits,
+}
+
+/// What limits a wallet's spending.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(inline)]
+pub struct Limits {
+    #[schemars(with = "String", regex(pattern = r"^[0-9]+(\.[0-9]+)?$"))]
+    pub overdraft_limit: Decimal,
 }
 
 /// How the balance moved.
@@ -119,6 +165,13 @@ pub enum Form {
     Creation,
     Balance,
     Transfer,
+    Hold,
+    Capture,
+    Release,
+    Expiry,
+    Status,
+    Limits,
+    Metadata,
 }
 
 /// Where an event's money comes from or goes to.
@@ -164,6 +217,14 @@ event_types! {
     WalletDebited Debit Balance Outside;
     WalletTransferInitiated Debit Transfer Wallet;
     WalletTransferCompleted Credit Transfer Wallet;
+    WalletHoldPlaced Credit Hold Nowhere;
+    WalletHoldAdjusted Credit Hold Nowhere;
+    WalletHoldCaptured Debit Capture Outside;
+    WalletHoldReleased Credit Release Nowhere;
+    WalletHoldExpired Credit Expiry Nowhere;
+    WalletStatusChanged Credit Status Nowhere;
+    WalletLimitsChanged Credit Limits Nowhere;
+    WalletMetadataChanged Credit Metadata Nowhere;
 }
 
 impl EventType {
@@ -180,6 +241,28 @@ impl WalletState {
 }
 
 impl EventBody {
+    /// The account on the other side of the event's money; none where no money moves.
+    pub fn counter_account(&self) -> Option<CounterAccount> {
+        let of_kind = match (self.kind.counterpart(), &self.facts) {
+            (Counterpart::Nowhere, _) => return None,
+            (Counterpart::Wallet, _) => CounterAccount::TransfersInFlight,
+            (Counterpart::Outside, Facts::Capture(taken)) if taken.to.is_some() => {
+                CounterAccount::TransfersInFlight
+            }
+            (Counterpart::Outside, _) => CounterAccount::External,
+        };
+        Some(self.booking.counter_account.unwrap_or(of_kind))
+    }
+
+    /// The other wallet that the money comes from or goes to.
+    pub fn related_wallet(&self) -> Option<&WalletId> {
+        match &self.facts {
+            Facts::Transfer { other } => Some(other),
+            Facts::Capture(taken) => taken.to.as_ref(),
+            _ => None,
+        }
+    }
+
     /// Bytes of what the caller wrote at will: description, reference and metadata.
     pub fn caller_bytes(&self) -> usize {
         let texts = [&self.reason, &self.reference].into_iter().flatten();

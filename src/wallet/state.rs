@@ -14,6 +14,8 @@ use super::{Currency, EventBody, Facts, Metadata, WalletId, WalletState};
 #[schemars(inline)]
 pub enum Status {
     Active,
+    /// Money comes in; none leaves but what is on hold already.
+    Suspended,
     Frozen,
     Closed,
 }
@@ -35,14 +37,49 @@ pub struct Wallet {
     pub metadata: Option<Metadata>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
+    /// Only where it was read to be written.
+    pub upkeep: Upkeep,
+}
+
+/// What commands on a wallet need to know of it, and no answer shows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Upkeep {
+    pub features: Features,
+    /// Nothing of the wallet falls due before this moment; it may be early.
+    pub next_due_at: Option<DateTime<Utc>>,
+}
+
+/// What a wallet has beyond a balance. A plain wallet has none, and its commands read nothing more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Features(pub i16);
+
+impl Features {
+    pub const GRANTS: Self = Self(1);
+    /// Limits of what it may spend in a time.
+    pub const LIMITS: Self = Self(2);
+    pub const THRESHOLDS: Self = Self(4);
+    pub const TOPUP_RULE: Self = Self(8);
+    /// Its events do not say all that an answer shows: answers are kept as they were given.
+    pub const NOT_REBUILDABLE: Self = Self(16);
+    /// Its overdraft limit is no longer the one that it was created with.
+    pub const OWN_OVERDRAFT: Self = Self(32);
+
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    pub fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
 }
 
 impl Status {
-    pub const ALL: [Self; 3] = [Self::Active, Self::Frozen, Self::Closed];
+    pub const ALL: [Self; 4] = [Self::Active, Self::Suspended, Self::Frozen, Self::Closed];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
+            Self::Suspended => "suspended",
             Self::Frozen => "frozen",
             Self::Closed => "closed",
         }
@@ -69,27 +106,39 @@ impl Wallet {
             metadata: body.metadata.clone(),
             created_at: at,
             updated_at: at,
+            upkeep: Upkeep::default(),
         })
     }
 
     /// Takes the state that an event of this wallet left. Events of one wallet never go back in time.
-    pub fn apply(&mut self, version: i64, after: &WalletState, at: DateTime<Utc>) {
+    pub fn apply(&mut self, version: i64, body: &EventBody, at: DateTime<Utc>) {
+        let after = &body.after;
         self.balance = after.balance;
         self.held_balance = after.held_balance;
         self.overdraft_limit = after.overdraft_limit().unwrap_or(self.overdraft_limit);
         self.status = after.status;
+        if matches!(body.facts, Facts::Metadata) {
+            self.metadata.clone_from(&body.metadata);
+        }
         self.version = version;
         self.updated_at = self.updated_at.max(at);
     }
 
     /// The state as an event records it.
     pub fn state(&self) -> WalletState {
+        let is_told =
+            !self.held_balance.is_zero() || self.upkeep.features.has(Features::OWN_OVERDRAFT);
         WalletState {
             balance: self.balance,
             held_balance: self.held_balance,
-            available_balance: (!self.held_balance.is_zero()).then(|| self.available()),
+            available_balance: is_told.then(|| self.available()),
             status: self.status,
         }
+    }
+
+    /// What the owner has that is not on hold: balance − held.
+    pub fn own(&self) -> Decimal {
+        self.balance - self.held_balance
     }
 
     /// What may be spent now: balance − held + overdraft.

@@ -4,105 +4,24 @@
 //! their currency's scale, so they print as `"150.00"`. A stored event is read through
 //! [`EventBody::from_data`], which knows the forms of all versions.
 
+mod forms;
+mod left;
+
 use std::borrow::Cow;
 
 use rust_decimal::Decimal;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    Change, ChangeType, Currency, EventBody, EventType, Facts, Form, Metadata, Status, WalletId,
-    WalletState,
+    Change, ChangeType, Currency, EventBody, EventType, Facts, Form, HoldTaken, HoldTerms,
+    LimitsChange, WalletId,
 };
+
+pub use forms::*;
+pub use left::*;
 
 /// The newest form of an event's `data` that this version writes and reads.
 pub const SCHEMA_VERSION: i16 = 1;
-
-/// A wallet was opened. Its balance starts at zero: an opening balance is a credit of its own.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct WalletCreated<'a> {
-    pub transaction_id: Uuid,
-    pub owner_id: Cow<'a, str>,
-    /// ISO 4217 code.
-    pub currency: Cow<'a, str>,
-    #[schemars(with = "String", regex(pattern = r"^[0-9]+(\.[0-9]+)?$"))]
-    pub overdraft_limit: Decimal,
-    #[schemars(with = "String", regex(pattern = r"^-?[0-9]+(\.[0-9]+)?$"))]
-    pub previous_balance: Decimal,
-    #[schemars(with = "String", regex(pattern = r"^-?[0-9]+(\.[0-9]+)?$"))]
-    pub new_balance: Decimal,
-    #[schemars(with = "String", regex(pattern = r"^[0-9]+(\.[0-9]+)?$"))]
-    pub change_amount: Decimal,
-    pub change_type: ChangeType,
-    pub reason: Option<Cow<'a, str>>,
-    pub metadata: Option<Cow<'a, Metadata>>,
-    #[serde(flatten)]
-    pub rest: StateData,
-}
-
-/// Declares the `data` of events that change a balance: fields of its own, then those that all have.
-macro_rules! changes {
-    ($($(#[$about:meta])* pub struct $Data:ident { $($(#[$note:meta])* $field:ident: $Type:ty,)* })*) => {$(
-        $(#[$about])*
-        #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-        #[serde(rename_all = "camelCase")]
-        pub struct $Data<'a> {
-            $($(#[$note])* pub $field: $Type,)*
-            #[schemars(with = "String", regex(pattern = r"^-?[0-9]+(\.[0-9]+)?$"))]
-            pub previous_balance: Decimal,
-            #[schemars(with = "String", regex(pattern = r"^-?[0-9]+(\.[0-9]+)?$"))]
-            pub new_balance: Decimal,
-            #[schemars(with = "String", regex(pattern = r"^[0-9]+(\.[0-9]+)?$"))]
-            pub change_amount: Decimal,
-            pub change_type: ChangeType,
-            /// The caller's description.
-            pub reason: Option<Cow<'a, str>>,
-            /// ISO 4217 code.
-            pub currency: Cow<'a, str>,
-            /// The caller's reference.
-            pub reference: Option<Cow<'a, str>>,
-            pub metadata: Option<Cow<'a, Metadata>>,
-            #[serde(flatten)]
-            pub rest: StateData,
-        }
-    )*};
-}
-
-changes! {
-    /// A wallet's balance changed against the outside world.
-    pub struct BalanceChange {
-        transaction_id: Uuid,
-    }
-
-    /// One side of a transfer between two wallets.
-    pub struct TransferChange {
-        /// Shared by both sides.
-        transfer_id: Uuid,
-        from_wallet_id: Cow<'a, str>,
-        to_wallet_id: Cow<'a, str>,
-    }
-}
-
-/// What an event says of its wallet's state beside the balance. What is absent is as the wallet was
-/// created: nothing is held, the limit is the first one, the wallet is active.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct StateData {
-    /// Reserved for open holds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String", regex(pattern = r"^[0-9]+(\.[0-9]+)?$"))]
-    pub held_balance: Option<Decimal>,
-    /// What may be spent: the balance without what is held, with the overdraft.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String", regex(pattern = r"^-?[0-9]+(\.[0-9]+)?$"))]
-    pub available_balance: Option<Decimal>,
-    /// Absent: active.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Status")]
-    pub status: Option<Status>,
-}
 
 /// Why a stored event cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -137,14 +56,15 @@ macro_rules! written {
             reason: $body.reason.as_deref().map(Cow::Borrowed),
             currency: $body.currency.code().into(),
             metadata: $body.metadata.as_ref().map(Cow::Borrowed),
-            rest: StateData::of(&$body.after),
+            rest: From::from($body),
         })
     };
 }
 
 /// What every form says, read.
 macro_rules! read {
-    ($data:ident, $kind:ident, $facts:expr, $reference:expr) => {
+    ($data:ident, $kind:ident, $facts:expr, $reference:expr) => {{
+        let (after, booking) = $data.rest.read($data.new_balance);
         EventBody {
             kind: $kind,
             facts: $facts,
@@ -153,14 +73,15 @@ macro_rules! read {
                 amount: $data.change_amount,
                 direction: $data.change_type,
             },
-            after: $data.rest.after($data.new_balance),
+            after,
             currency: Currency::parse(&$data.currency)
                 .ok_or_else(|| DataError::Currency($data.currency.into_owned()))?,
             reason: $data.reason.map(Cow::into_owned),
             reference: $reference,
             metadata: $data.metadata.map(Cow::into_owned),
+            booking,
         }
-    };
+    }};
 }
 
 impl EventBody {
@@ -192,6 +113,75 @@ impl EventBody {
                     }
                 )
             }
+            _ => self.to_later_data(transaction_id),
+        }
+    }
+
+    /// The forms that came after the first three.
+    fn to_later_data(&self, transaction_id: Uuid) -> serde_json::Result<String> {
+        let reference = self.reference.as_deref().map(Cow::Borrowed);
+        match &self.facts {
+            Facts::Creation { .. } | Facts::Balance | Facts::Transfer { .. } => {
+                written!(self, BalanceChange { transaction_id, reference })
+            }
+            Facts::Hold(terms) => written!(
+                self,
+                HoldChange {
+                    transaction_id,
+                    hold_id: terms.hold_id,
+                    hold_amount: terms.amount,
+                    previous_hold_amount: terms.previous_amount,
+                    max_capture: terms.max_capture,
+                    expires_at: Moment(terms.expires_at),
+                    to_wallet_id: terms.to.as_ref().map(|id| id.as_str().into()),
+                    reserved: terms.reserved.clone(),
+                    reference,
+                }
+            ),
+            Facts::Capture(taken) => written!(
+                self,
+                HoldCapture {
+                    transaction_id,
+                    hold_id: taken.hold_id,
+                    captured_total: taken.captured_total,
+                    released_amount: taken.released,
+                    remaining_amount: taken.remaining,
+                    hold_status: taken.status,
+                    to_wallet_id: taken.to.as_ref().map(|id| id.as_str().into()),
+                    reference,
+                }
+            ),
+            Facts::Release(taken) | Facts::Expiry(taken) => written!(
+                self,
+                HoldEnd {
+                    transaction_id,
+                    hold_id: taken.hold_id,
+                    released_amount: taken.released,
+                    captured_total: taken.captured_total,
+                    hold_status: taken.status,
+                    reference,
+                }
+            ),
+            Facts::Status { previous, actor } => written!(
+                self,
+                StatusChange {
+                    transaction_id,
+                    previous_status: *previous,
+                    new_status: self.after.status,
+                    actor: actor.as_deref().map(Cow::Borrowed),
+                    reference,
+                }
+            ),
+            Facts::Limits(limits) => written!(
+                self,
+                LimitsData {
+                    transaction_id,
+                    previous: limits.previous.clone(),
+                    new: limits.new.clone(),
+                    reference,
+                }
+            ),
+            Facts::Metadata => written!(self, MetadataChange { transaction_id, reference }),
         }
     }
 
@@ -222,117 +212,74 @@ impl EventBody {
                 };
                 read!(data, kind, Facts::Transfer { other }, data.reference.map(Cow::into_owned))
             }
+            _ => return Self::from_later_data(kind, data),
+        })
+    }
+
+    /// The forms that came after the first three.
+    fn from_later_data(kind: EventType, data: &str) -> Result<Self, DataError> {
+        Ok(match kind.form() {
+            Form::Creation | Form::Balance | Form::Transfer => {
+                return Err(DataError::Type(kind.as_str().to_owned()));
+            }
+            Form::Hold => {
+                let data: HoldChange<'_> = serde_json::from_str(data)?;
+                let facts = Facts::Hold(Box::new(HoldTerms {
+                    hold_id: data.hold_id,
+                    amount: data.hold_amount,
+                    previous_amount: data.previous_hold_amount,
+                    max_capture: data.max_capture,
+                    expires_at: data.expires_at.0,
+                    to: data.to_wallet_id.as_deref().map(WalletId::stored),
+                    reserved: data.reserved,
+                }));
+                read!(data, kind, facts, data.reference.map(Cow::into_owned))
+            }
+            Form::Capture => {
+                let data: HoldCapture<'_> = serde_json::from_str(data)?;
+                let facts = Facts::Capture(Box::new(HoldTaken {
+                    hold_id: data.hold_id,
+                    captured_total: data.captured_total,
+                    released: data.released_amount,
+                    remaining: data.remaining_amount,
+                    status: data.hold_status,
+                    to: data.to_wallet_id.as_deref().map(WalletId::stored),
+                }));
+                read!(data, kind, facts, data.reference.map(Cow::into_owned))
+            }
+            Form::Release | Form::Expiry => {
+                let data: HoldEnd<'_> = serde_json::from_str(data)?;
+                let taken = Box::new(HoldTaken {
+                    hold_id: data.hold_id,
+                    captured_total: data.captured_total,
+                    released: data.released_amount,
+                    remaining: Decimal::new(0, data.released_amount.scale()),
+                    status: data.hold_status,
+                    to: None,
+                });
+                let is_release = kind.form() == Form::Release;
+                let facts = if is_release { Facts::Release(taken) } else { Facts::Expiry(taken) };
+                read!(data, kind, facts, data.reference.map(Cow::into_owned))
+            }
+            Form::Status => {
+                let data: StatusChange<'_> = serde_json::from_str(data)?;
+                let actor = data.actor.map(Cow::into_owned);
+                let facts = Facts::Status { previous: data.previous_status, actor };
+                read!(data, kind, facts, data.reference.map(Cow::into_owned))
+            }
+            Form::Limits => {
+                let data: LimitsData<'_> = serde_json::from_str(data)?;
+                let change = LimitsChange { previous: data.previous, new: data.new };
+                let facts = Facts::Limits(Box::new(change));
+                read!(data, kind, facts, data.reference.map(Cow::into_owned))
+            }
+            Form::Metadata => {
+                let data: MetadataChange<'_> = serde_json::from_str(data)?;
+                read!(data, kind, Facts::Metadata, data.reference.map(Cow::into_owned))
+            }
         })
     }
 }
 
-impl StateData {
-    fn of(after: &WalletState) -> Self {
-        Self {
-            held_balance: (!after.held_balance.is_zero()).then_some(after.held_balance),
-            available_balance: after.available_balance,
-            status: (after.status != Status::Active).then_some(after.status),
-        }
-    }
-
-    fn after(self, balance: Decimal) -> WalletState {
-        WalletState {
-            balance,
-            held_balance: self.held_balance.unwrap_or(Decimal::new(0, balance.scale())),
-            available_balance: self.available_balance,
-            status: self.status.unwrap_or(Status::Active),
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn body(kind: EventType, after: WalletState) -> EventBody {
-        EventBody {
-            kind,
-            facts: match kind.form() {
-                Form::Creation => {
-                    Facts::Creation { owner_id: "ann".to_owned(), overdraft_limit: Decimal::ONE }
-                }
-                Form::Balance => Facts::Balance,
-                Form::Transfer => Facts::Transfer { other: WalletId::stored("b") },
-            },
-            change: Change {
-                previous_balance: Decimal::new(10_000, 2),
-                amount: Decimal::new(250, 2),
-                direction: ChangeType::Credit,
-            },
-            after,
-            currency: Currency::USD,
-            reason: Some("rent \"may\"".to_owned()),
-            reference: None,
-            metadata: Metadata::parse(r#"{"n":1.10}"#).ok(),
-        }
-    }
-
-    fn plain() -> WalletState {
-        WalletState {
-            balance: Decimal::new(10_250, 2),
-            held_balance: Decimal::new(0, 2),
-            available_balance: None,
-            status: Status::Active,
-        }
-    }
-
-    fn written(body: &EventBody) -> String {
-        body.to_data(&WalletId::stored("a"), Uuid::nil()).unwrap()
-    }
-
-    /// Pinned to the byte: consumers and stored events know this form.
-    #[test]
-    fn a_credit_is_written_as_it_always_was() {
-        assert_eq!(
-            written(&body(EventType::WalletCredited, plain())),
-            r#"{"transactionId":"00000000-0000-0000-0000-000000000000","previousBalance":"100.00","newBalance":"102.50","changeAmount":"2.50","changeType":"CREDIT","reason":"rent \"may\"","currency":"USD","reference":null,"metadata":{"n":1.10}}"#
-        );
-        let out = written(&body(EventType::WalletTransferInitiated, plain()));
-        assert!(out.contains(r#""fromWalletId":"a","toWalletId":"b""#), "{out}");
-        let into = written(&body(EventType::WalletTransferCompleted, plain()));
-        assert!(into.contains(r#""fromWalletId":"b","toWalletId":"a""#), "{into}");
-    }
-
-    #[test]
-    fn what_is_written_is_read_back_whatever_state_it_left() {
-        let held = WalletState {
-            held_balance: Decimal::new(3_000, 2),
-            available_balance: Some(Decimal::new(9_250, 2)),
-            status: Status::Frozen,
-            ..plain()
-        };
-        for after in [plain(), held] {
-            for kind in EventType::ALL {
-                let mut event = body(*kind, after);
-                if kind.form() == Form::Creation {
-                    event.reference = None;
-                }
-                let read =
-                    EventBody::from_data(kind.as_str(), SCHEMA_VERSION, &written(&event)).unwrap();
-                assert_eq!(read, event);
-                assert_eq!(read.after.overdraft_limit(), event.after.overdraft_limit());
-            }
-        }
-        assert_eq!(held.overdraft_limit(), Some(Decimal::new(2_000, 2)));
-    }
-
-    #[test]
-    fn what_cannot_be_known_is_refused_by_name() {
-        let data = written(&body(EventType::WalletCredited, plain()));
-        let read = |name: &str, version, data: &str| {
-            EventBody::from_data(name, version, data).map_err(|error| error.to_string())
-        };
-        assert!(read("WalletCredited", SCHEMA_VERSION, &data).is_ok());
-        let newer = read("WalletCredited", SCHEMA_VERSION + 1, &data).unwrap_err();
-        assert_eq!(newer, "schema version 2 is not yet known");
-        assert_eq!(read("WalletFrozen", 1, &data).unwrap_err(), "unknown event type WalletFrozen");
-        let strange = data.replace("USD", "XXX");
-        assert_eq!(read("WalletCredited", 1, &strange).unwrap_err(), "unknown currency XXX");
-        assert!(read("WalletCredited", 1, "{}").unwrap_err().contains("missing field"));
-    }
-}
+mod tests;

@@ -178,6 +178,9 @@ fn the_tables_on_the_page_of_events_are_the_schemas() {
         "heldBalance",
         "availableBalance",
         "status",
+        "drawn",
+        "counterAccount",
+        "effectiveAt",
     ];
     let types = table("## The types");
     let mut before: Vec<&str> = Vec::new();

@@ -43,6 +43,7 @@ mod load_tools;
 mod logs;
 mod migrations;
 mod model;
+mod money_races;
 mod openapi;
 mod outbox;
 mod partitions;

@@ -7,7 +7,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::wallet::{
-    Change, EventBody, EventType, Facts, Form as DataForm, Origin, Status, TenantId, WalletState,
+    Booking, Change, EventBody, EventType, Facts, Form as DataForm, Origin, Status, TenantId,
+    WalletState,
 };
 
 const T0: i64 = 1_774_746_000_000; // 2026-03-29T01:00:00Z, when clocks in Berlin went from 02:00 to 03:00
@@ -51,6 +52,7 @@ fn event(version: i64, kind: EventType, before: i64, amount: i64, reason: Option
             reason: reason.map(str::to_owned),
             reference: None,
             metadata: None,
+            booking: Booking::default(),
         },
     }
 }

@@ -34,6 +34,7 @@ fn wallet(name: &str, balance: i64) -> Wallet {
         metadata: None,
         created_at: NOW,
         updated_at: NOW,
+        upkeep: wallet::Upkeep::default(),
     }
 }
 
@@ -79,6 +80,7 @@ fn request(name: &str, atomic: bool, commands: Vec<(Command, Option<&str>)>) -> 
         atomic,
         context: Context { request_id: name.to_owned(), ..Context::default() },
         key: None,
+        dry_run: false,
     }
 }
 
@@ -246,6 +248,7 @@ fn a_key_keeps_versions_in_the_order_of_the_footprint_and_the_id_that_no_retry_c
     let effect = |version, other_versions, wallet_id| StoredAnswer::Effect {
         version,
         other_versions,
+        text: None,
         wallet_id,
     };
     assert_eq!(kept[..2], [effect(2, vec![3], None), effect(2, vec![], Some(id("new")))]);

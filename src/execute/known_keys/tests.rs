@@ -34,6 +34,7 @@ fn wallet(name: &str, version: i64) -> Wallet {
         version,
         metadata: None,
         created_at: Default::default(),
+        upkeep: Default::default(),
         updated_at: Default::default(),
     }
 }
@@ -60,7 +61,8 @@ fn known(answer: StoredAnswer) -> (Key, KnownKeys) {
 
 #[test]
 fn an_effect_is_made_of_its_wallets_at_the_kept_versions() {
-    let answer = StoredAnswer::Effect { version: 4, other_versions: vec![9], wallet_id: None };
+    let answer =
+        StoredAnswer::Effect { version: 4, other_versions: vec![9], text: None, wallet_id: None };
     let (key, keys) = known(answer);
     let reply = keys.outcome(&key, &transfer("1")).unwrap().unwrap();
     let effect = reply.result.unwrap();
@@ -71,7 +73,8 @@ fn an_effect_is_made_of_its_wallets_at_the_kept_versions() {
 
 #[test]
 fn an_effect_whose_events_are_in_an_archive_is_no_longer_told() {
-    let answer = StoredAnswer::Effect { version: 4, other_versions: vec![10], wallet_id: None };
+    let answer =
+        StoredAnswer::Effect { version: 4, other_versions: vec![10], text: None, wallet_id: None };
     let (key, keys) = known(answer);
     let expired = Failure::KeyExpired { transaction_id: TRANSACTION };
     assert_eq!(keys.outcome(&key, &transfer("1")), Some(Err(expired)));
@@ -121,8 +124,12 @@ fn the_key_of_a_request_tells_which_came_first() {
 
 #[test]
 fn a_generated_id_is_that_of_the_first_request() {
-    let answer =
-        StoredAnswer::Effect { version: 4, other_versions: vec![9], wallet_id: Some(id("first")) };
+    let answer = StoredAnswer::Effect {
+        version: 4,
+        other_versions: vec![9],
+        text: None,
+        wallet_id: Some(id("first")),
+    };
     let versions: Vec<_> = versions_of(&transfer("1"), &answer).collect();
     assert_eq!(versions, [(id("first"), 4), (id("b"), 9)]);
 }

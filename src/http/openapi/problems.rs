@@ -37,6 +37,13 @@ pub(in crate::http) const COMMAND: &[ProblemCode] = &[
 /// What a command on an existing wallet can be refused for.
 pub(in crate::http) const MOVEMENT: &[ProblemCode] =
     &[BalanceOverflow, WalletNotFound, WalletFrozen, WalletClosed, VersionMismatch];
+/// What a command that takes money out of a wallet can be refused for.
+pub(in crate::http) const SPENT: &[ProblemCode] = &[InsufficientFunds, WalletSuspended];
+/// What a command can be refused for whose events came later than the first ones.
+pub(in crate::http) const LATER: &[ProblemCode] = &[Forbidden];
+/// What a command on a hold can be refused for.
+pub(in crate::http) const ON_HOLD: &[ProblemCode] =
+    &[HoldNotFound, HoldClosed, HoldExpired, AmountExceedsHold];
 /// What a read can end in.
 const READ: &[ProblemCode] = &[InvalidValue, DatabaseUnavailable, Internal];
 /// What a repair with a body can end in.
@@ -89,6 +96,8 @@ problems! {
     WalletEventsProblems: READ, &[InvalidId, WalletNotFound, Archived];
     /// Reads of a wallet's entries.
     WalletEntriesProblems: READ, &[InvalidId, ProjectionBehind, Archived];
+    /// Reads of a hold that must exist.
+    ReadHoldProblems: READ, &[InvalidId, HoldNotFound];
     /// Reads of a dead letter that must exist.
     DeadLetterProblems: READ, &[InvalidId, DeadLetterNotFound];
     /// Requests about dead letters.

@@ -72,6 +72,40 @@ pub struct IfMatch {
     if_match: Option<String>,
 }
 
+/// Whether a command is only tried.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct DryRun {
+    /// Answers what the command would come to, with status 200 and `dryRun` in its body, or the refusal;
+    /// nothing of it happens, and no key is read or written.
+    #[param(rename = "dryRun", value_type = bool, required = false)]
+    dry_run: Option<bool>,
+}
+
+/// Which holds of a wallet.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct HoldFilter {
+    #[param(value_type = String, required = false, pattern = "^(open|captured|released|expired)$")]
+    status: Option<String>,
+    /// The reference that they were placed with.
+    #[param(value_type = String, required = false)]
+    reference: Option<String>,
+    /// Holds in one answer; 50 when left out.
+    #[param(value_type = i64, required = false, minimum = 1, maximum = 1000)]
+    limit: Option<i64>,
+    /// `nextCursor` of a former answer.
+    #[param(value_type = String, required = false)]
+    cursor: Option<String>,
+}
+
+/// The hold in a path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path, rename_all = "camelCase")]
+pub struct HoldId {
+    hold_id: uuid::Uuid,
+}
+
 /// The version that a reader already has.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]

@@ -7,7 +7,10 @@ use utoipa::openapi::schema::{AnyOfBuilder, ObjectBuilder, Type};
 use utoipa::openapi::{Ref, RefOr, Schema};
 
 use crate::ledger::TransactionType;
-use crate::wallet::{BalanceChange, EventType, Status, TransferChange, WalletCreated};
+use crate::wallet::{
+    BalanceChange, EventType, HoldCapture, HoldChange, HoldEnd, LimitsData, MetadataChange, Status,
+    StatusChange, TransferChange, WalletCreated,
+};
 
 fn words(names: impl Iterator<Item = &'static str>) -> Schema {
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).into()
@@ -33,7 +36,7 @@ pub fn event_data() -> RefOr<Schema> {
 }
 
 /// The `data` of events, from the types that are published.
-pub fn event_data_schemas() -> [(String, Value); 3] {
+pub fn event_data_schemas() -> [(String, Value); 9] {
     fn schema<T: JsonSchema>(name: &str) -> (String, Value) {
         let settings = SchemaSettings::draft2020_12().with(|s| s.inline_subschemas = true);
         let mut schema = settings.into_generator().into_root_schema_for::<T>();
@@ -46,5 +49,11 @@ pub fn event_data_schemas() -> [(String, Value); 3] {
         schema::<WalletCreated>("WalletCreated"),
         schema::<BalanceChange>("BalanceChange"),
         schema::<TransferChange>("TransferChange"),
+        schema::<HoldChange>("HoldChange"),
+        schema::<HoldCapture>("HoldCapture"),
+        schema::<HoldEnd>("HoldEnd"),
+        schema::<StatusChange>("StatusChange"),
+        schema::<LimitsData>("LimitsData"),
+        schema::<MetadataChange>("MetadataChange"),
     ]
 }

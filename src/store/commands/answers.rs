@@ -30,6 +30,8 @@ pub enum StoredAnswer {
     Effect {
         version: i64,
         other_versions: Vec<i64>,
+        /// The answer itself, where the events do not say it.
+        text: Option<Arc<str>>,
         /// Of the first wallet, where the command does not name it: its id was generated.
         wallet_id: Option<WalletId>,
     },
@@ -56,7 +58,8 @@ impl StoredAnswer {
             // Ids, numbers and names always serialize.
             Self::Refusal(refusal) => serde_json::to_string(refusal).ok(),
             Self::Request { request_id } => Some(request_id.to_string()),
-            Self::Effect { .. } | Self::Dropped => None,
+            Self::Effect { text, .. } => text.as_ref().map(|text| (**text).to_owned()),
+            Self::Dropped => None,
         }
     }
 
@@ -92,8 +95,9 @@ impl StoredAnswer {
         let wallet_id: Option<&str> = row.try_get("key_wallet_id")?;
         Ok(match (status, version, text) {
             (None, ..) => Self::Dropped,
-            (Some(_), Some(version), _) => Self::Effect {
+            (Some(_), Some(version), text) => Self::Effect {
                 version,
+                text: text.map(Into::into),
                 other_versions: row.try_get::<Option<_>, _>("other_versions")?.unwrap_or_default(),
                 wallet_id: wallet_id.map(WalletId::stored),
             },

@@ -11,7 +11,9 @@ use uuid::Uuid;
 use super::{Locking, StoredKey, StoredKeys};
 use crate::store::time::millis;
 use crate::store::{Connection, Error, Result, server};
-use crate::wallet::{Currency, EventBody, Metadata, Status, TenantId, Wallet, WalletId, World};
+use crate::wallet::{
+    Currency, EventBody, Features, Metadata, Status, TenantId, Upkeep, Wallet, WalletId, World,
+};
 
 /// What a batch begins with.
 #[derive(Debug)]
@@ -81,13 +83,14 @@ pub async fn batch_start(
                  cross join unnest($2::text[], $3::text[]) as wanted(tenant_id, id) \
                  cross join lateral ( \
                      select tenant_id, id, owner_id, currency, status, balance, held_balance, \
-                         overdraft_limit, version, metadata, created_at, updated_at \
+                         overdraft_limit, version, metadata, created_at, updated_at, features, \
+                         next_due_at \
                      from wallets where tenant_id = wanted.tenant_id and id = wanted.id ",
                 $lock,
                 ") w \
                  union all \
                  select k.tenant_id, null, null, null, null, null, null, null, null, null, null, \
-                     null, date_trunc('milliseconds', clock_timestamp()), k.scope_hash, \
+                     null, null, null, date_trunc('milliseconds', clock_timestamp()), k.scope_hash, \
                      k.fingerprint, k.transaction_id, case when k.created_at >= clock_timestamp() \
                          - $6 * interval '1 ms' then k.status end, k.answer, k.version, \
                      k.other_versions, k.wallet_id, ",
@@ -135,7 +138,11 @@ fn started(rows: &[PgRow]) -> Result<BatchStart> {
         let Some(tenant) = row.try_get::<Option<&str>, _>("tenant_id")? else { continue };
         let tenant = TenantId::stored(tenant);
         match row.try_get::<Option<Vec<u8>>, _>("scope_hash")? {
-            None => wallets.entry(tenant).or_default().push(wallet_of(row)?),
+            None => {
+                let features = Features(row.try_get("features")?);
+                let upkeep = Upkeep { features, next_due_at: row.try_get("next_due_at")? };
+                wallets.entry(tenant).or_default().push(Wallet { upkeep, ..wallet_of(row)? });
+            }
             Some(scope) => {
                 tenants.entry(tenant).or_default().keys.insert(scope, StoredKey::of(row)?);
             }
@@ -219,7 +226,7 @@ impl PastRow {
         if self.version > 1 {
             let (kind, version) = (&self.event_type, self.schema_version);
             let body = EventBody::from_data(kind, version, &self.payload);
-            wallet.apply(self.version, &body.map_err(Error::corrupt)?.after, self.created_at);
+            wallet.apply(self.version, &body.map_err(Error::corrupt)?, self.created_at);
         }
         Ok(((TenantId::stored(&self.tenant_id), id, self.version), wallet))
     }
@@ -245,5 +252,6 @@ pub(in crate::store) fn wallet_of(row: &PgRow) -> Result<Wallet> {
         metadata: metadata.map(|json| Metadata::stored(json.0)),
         created_at: row.try_get("created_at")?,
         updated_at: row.try_get("updated_at")?,
+        upkeep: Upkeep::default(),
     })
 }

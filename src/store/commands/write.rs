@@ -1,5 +1,8 @@
 //! The second half of a batch: one statement writes all of it.
 
+mod further;
+
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use chrono::{DateTime, Utc};
@@ -9,7 +12,7 @@ use uuid::Uuid;
 use super::StoredAnswer;
 use super::rows::{Parameters, Rows};
 use crate::store::{Connection, Error, Result};
-use crate::wallet::{Event, Metadata, SCHEMA_VERSION, TenantId, Wallet};
+use crate::wallet::{Event, Hold, Metadata, SCHEMA_VERSION, TenantId, Wallet};
 
 /// Events of one outbox row, at most: the publisher claims rows whole.
 const OUTBOX_BATCH_MAX: usize = 1000;
@@ -29,6 +32,9 @@ pub struct KeyWrite {
 /// A wallet with its tenant, in the state that the batch leaves it in.
 pub type WalletWrite = (TenantId, Wallet);
 
+/// A hold with its tenant, in the state that the batch leaves it in.
+pub type HoldWrite = (TenantId, Hold);
+
 /// All that one batch changes.
 #[derive(Debug, Default)]
 pub struct Writes {
@@ -38,11 +44,25 @@ pub struct Writes {
     pub updated: Vec<WalletWrite>,
     pub events: Vec<Event>,
     pub keys: Vec<KeyWrite>,
+    /// Holds that did not exist.
+    pub placed: Vec<HoldWrite>,
+    /// Holds that did.
+    pub changed_holds: Vec<HoldWrite>,
+    /// Some of the wallets change more than plain ones: their features, when something falls due, their
+    /// metadata.
+    pub wide: bool,
+    /// A wallet is written of which nothing happened.
+    pub touched_only: bool,
 }
 
 impl Writes {
     pub fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.keys.is_empty()
+        self.events.is_empty() && self.keys.is_empty() && !self.touched_only
+    }
+
+    /// Nothing but plain movements: the statement is the one that it always was.
+    fn is_plain(&self) -> bool {
+        !self.wide && self.placed.is_empty() && self.changed_holds.is_empty()
     }
 
     /// Adds what another tenant's commands change.
@@ -51,6 +71,10 @@ impl Writes {
         self.updated.append(&mut other.updated);
         self.events.append(&mut other.events);
         self.keys.append(&mut other.keys);
+        self.placed.append(&mut other.placed);
+        self.changed_holds.append(&mut other.changed_holds);
+        self.wide |= other.wide;
+        self.touched_only |= other.touched_only;
     }
 
     /// The one lock order: keys by tenant and scope, new wallets by tenant and id. Events stand as the
@@ -61,6 +85,9 @@ impl Writes {
         self.keys.sort_by(|a, b| (&a.tenant, a.scope).cmp(&(&b.tenant, b.scope)));
         self.inserted.sort_by(wallet);
         self.updated.sort_by(wallet);
+        let hold = |a: &HoldWrite, b: &HoldWrite| (&a.0, a.1.id).cmp(&(&b.0, b.1.id));
+        self.placed.sort_by(hold);
+        self.changed_holds.sort_by(hold);
         let place = |e: &'_ Event| (e.partition, e.created_at);
         self.events.sort_by(|a, b| {
             (&a.tenant, place(a), &a.wallet_id, a.version).cmp(&(
@@ -83,8 +110,17 @@ pub async fn write_batch(
 ) -> Result<()> {
     writes.sort();
     let (statement, arguments) = statement(topic, now, writes)?;
-    let query = sqlx::query_scalar_with::<_, i64, _>(statement, arguments);
-    let updated = query.fetch_one(connection).await?;
+    let updated = match statement {
+        Cow::Borrowed(text) => {
+            let query = sqlx::query_scalar_with::<_, i64, _>(text, arguments);
+            query.fetch_one(connection).await?
+        }
+        Cow::Owned(text) => {
+            let text = sqlx::AssertSqlSafe(text);
+            let query = sqlx::query_scalar_with::<_, i64, _>(text, arguments);
+            query.fetch_one(connection).await?
+        }
+    };
     // Checked before COMMIT: a wallet that was not updated would be money out of nowhere.
     if usize::try_from(updated).ok() != Some(writes.updated.len()) {
         let wanted = writes.updated.len();
@@ -94,8 +130,8 @@ pub async fn write_batch(
 }
 
 /// The texts of the statement, by which of its parts have rows: keys, new wallets, changed wallets, events.
-/// Each is the same for every batch of its kind, and is made once: lanes of small batches would spend their
-/// time on it.
+/// Each is the same for every plain batch of its kind, and is made once: lanes of small batches would spend
+/// their time on it. Of one with more it is made each time.
 static TEXTS: [OnceLock<String>; 16] = [const { OnceLock::new() }; 16];
 
 /// The statement's text and its arguments.
@@ -107,13 +143,27 @@ fn statement(
     topic: &str,
     now: DateTime<Utc>,
     writes: &Writes,
-) -> Result<(&'static str, PgArguments)> {
+) -> Result<(Cow<'static, str>, PgArguments)> {
     let mut parameters = Parameters::default();
     let p = &mut parameters;
+    let wide = writes.wide;
     let keyed = some(&writes.keys).map(|keys| keyed(p, now, keys)).transpose()?;
-    let inserted = some(&writes.inserted).map(|wallets| inserted(p, wallets)).transpose()?;
-    let updated = some(&writes.updated).map(|wallets| updated(p, wallets)).transpose()?;
+    let inserted = some(&writes.inserted).map(|wallets| inserted(p, wallets, wide)).transpose()?;
+    let updated = some(&writes.updated).map(|wallets| updated(p, wallets, wide)).transpose()?;
     let recorded = some(&writes.events).map(|events| recorded(p, topic, events)).transpose()?;
+    if !writes.is_plain() {
+        let further = further::parts(p, writes)?;
+        let count = updated.as_ref().map(|_| COUNT_UPDATED);
+        let plain = [
+            keyed.map(|text| text()),
+            inserted.map(|text| text()),
+            updated.map(|text| text()),
+            recorded.map(|text| text()),
+        ];
+        let parts: Vec<String> = plain.into_iter().flatten().chain(further).collect();
+        let text = format!("with {} select {}", parts.join(", "), count.unwrap_or(COUNT_NONE));
+        return Ok((text.into(), parameters.into_arguments()));
+    }
     let kind = [keyed.is_some(), inserted.is_some(), updated.is_some(), recorded.is_some()];
     let kind = kind.iter().fold(0, |kind, part| kind * 2 + usize::from(*part));
     let text = TEXTS.get(kind).ok_or_else(|| Error::corrupt("a statement of no kind"))?;
@@ -125,11 +175,14 @@ fn statement(
             recorded.map(|text| text()),
         ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
-        let count = if updated.is_some() { "count(*) from updated" } else { "0::int8" };
+        let count = if updated.is_some() { COUNT_UPDATED } else { COUNT_NONE };
         format!("with {} select {count}", parts.join(", "))
     });
-    Ok((text, parameters.into_arguments()))
+    Ok((Cow::Borrowed(text), parameters.into_arguments()))
 }
+
+const COUNT_UPDATED: &str = "count(*) from updated";
+const COUNT_NONE: &str = "0::int8";
 
 /// The rows of a part; none where the statement goes without it.
 fn some<R>(rows: &[R]) -> Option<&[R]> {
@@ -167,6 +220,7 @@ fn keyed(
 fn inserted(
     p: &mut Parameters,
     wallets: &[WalletWrite],
+    wide: bool,
 ) -> Result<impl FnOnce() -> String + use<>> {
     let mut rows = Rows::new(wallets);
     rows.column(p, ("tenant_id", "text"), |(tenant, _)| tenant.as_str())?;
@@ -182,13 +236,21 @@ fn inserted(
         .stored_as("json");
     rows.column(p, ("created_at", "timestamptz"), |(_, w)| w.created_at)?;
     rows.column(p, ("updated_at", "timestamptz"), |(_, w)| w.updated_at)?;
+    if wide {
+        rows.column(p, ("features", "int2"), |(_, w)| w.upkeep.features.0)?;
+        rows.column(p, ("next_due_at", "timestamptz"), |(_, w)| w.upkeep.next_due_at)?;
+    }
     let rows = rows.into_columns();
     Ok(move || format!("inserted as ({})", rows.insert_into("wallets")))
 }
 
 /// Rows are found by their ctid, which stays while they are locked: joined by their ids, a plan made
 /// while the table is small would compare every wallet with every change.
-fn updated(p: &mut Parameters, wallets: &[WalletWrite]) -> Result<impl Fn() -> String + use<>> {
+fn updated(
+    p: &mut Parameters,
+    wallets: &[WalletWrite],
+    wide: bool,
+) -> Result<impl Fn() -> String + use<>> {
     let mut rows = Rows::new(wallets);
     rows.column(p, ("tenant_id", "text"), |(tenant, _)| tenant.as_str())?;
     rows.column(p, ("id", "text"), |(_, w)| w.id.as_str())?;
@@ -198,12 +260,21 @@ fn updated(p: &mut Parameters, wallets: &[WalletWrite]) -> Result<impl Fn() -> S
     rows.column(p, ("overdraft_limit", "numeric"), |(_, w)| w.overdraft_limit)?;
     rows.column(p, ("version", "int8"), |(_, w)| w.version)?;
     rows.column(p, ("updated_at", "timestamptz"), |(_, w)| w.updated_at)?;
+    if wide {
+        rows.column(p, ("features", "int2"), |(_, w)| w.upkeep.features.0)?;
+        rows.column(p, ("next_due_at", "timestamptz"), |(_, w)| w.upkeep.next_due_at)?;
+        rows.column(p, ("metadata", "text"), |(_, w)| w.metadata.as_ref().map(Metadata::as_str))?;
+    }
     let rows = rows.into_columns();
+    let more = match wide {
+        true => ", features = r.features, next_due_at = r.next_due_at, metadata = r.metadata::json",
+        false => "",
+    };
     Ok(move || {
         format!(
             "updated as (update wallets w set status = r.status, balance = r.balance, \
                  held_balance = r.held_balance, overdraft_limit = r.overdraft_limit, \
-                 version = r.version, updated_at = r.updated_at \
+                 version = r.version, updated_at = r.updated_at{more} \
              from (select r.*, found.row from {} cross join lateral ( \
                  select ctid as row from wallets \
                  where tenant_id = r.tenant_id and id = r.id limit 1) found) r \

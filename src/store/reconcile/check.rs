@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::equations::EQUATIONS;
 use super::outbox::Outbox;
 use super::{Checked, FINDINGS_MAX, Found, Lag, ParkedLag, Projectors, Report};
+use crate::ledger::booked_columns;
 use crate::store::{Connection, Result, clusters};
 
 /// Wallets of a page, and events after which it takes no more.
@@ -119,13 +120,16 @@ impl<'a> Check<'a> {
         .await?;
         self.wallets += wallets;
         self.events += events;
+        let [types, changes, called, accounts] = booked_columns();
         let mut found = self.found.iter_mut();
         for equation in EQUATIONS {
             let Some(found) = found.next() else { break };
             // The text is a constant; values are bound. Every equation may use all of them, and the types of
             // unused ones must be known too.
             let sql = format!(
-                "with given as (select $1::text, $2::text, $3::text, $4::bigint, $5::text, $6::text) \
+                "with given as (select $1::text, $2::text, $3::text, $4::bigint, $5::text, $6::text), \
+                 booked(event_type, change_type, kind, account) as ( \
+                     select * from unnest($8::text[], $9::text[], $10::text[], $11::text[])) \
                  select count(*) over (), finding \
                  from ({}) f order by finding collate \"C\" limit $7",
                 equation.sql
@@ -139,6 +143,10 @@ impl<'a> Check<'a> {
                 .bind(&above)
                 .bind(up_to)
                 .bind(FINDINGS_MAX)
+                .bind(&types)
+                .bind(&changes)
+                .bind(&called)
+                .bind(&accounts)
                 .fetch_all(&mut *connection)
                 .await?;
             let count = rows.first().map_or(0, |(count, _)| *count);

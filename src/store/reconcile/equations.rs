@@ -2,7 +2,7 @@
 //!
 //! What is in archives counts with its sums: the first events of a wallet that are compared begin where those end.
 //!
-//! $1 is the tenant, $2 the ledger projector, $3 the read-model projector, $4 this Postgres cluster. Each speaks of the
+//! `booked` is how each type of event is booked, from `src/ledger.rs`. $1 is the tenant, $2 the ledger projector, $3 the read-model projector, $4 this Postgres cluster. Each speaks of the
 //! wallets above $5 and up to $6, and says so of every table: they are joined as wholes, whatever is known of them. Amounts in payloads are
 //! read through a pattern, so that a spoilt payload is a finding instead of an error.
 
@@ -24,6 +24,8 @@ pub const EQUATIONS: &[Equation] = &[
     Equation { name: "versions of every wallet are 1..n without a gap", sql: VERSIONS, mend: None },
     Equation { name: "every event begins where the one before it ended", sql: CHAIN, mend: None },
     Equation { name: "every wallet is what its events left", sql: WALLETS, mend: None },
+    Equation { name: "every hold is what its events left", sql: HOLDS, mend: None },
+    Equation { name: "held money is the sum of open holds", sql: HELD, mend: None },
     Equation { name: "every event has exactly its entries", sql: ENTRIES, mend: REBUILD_LEDGER },
     Equation { name: "every balance is the sum of its entries", sql: SUMS, mend: REBUILD_LEDGER },
     Equation {
@@ -121,13 +123,13 @@ macro_rules! legs {
     () => {
         "select id, event_id, (2 * pair)::smallint as leg, 'wallet'::text as account, wallet_id, \
             related_wallet_id, transaction_type, side, amount, currency, balance_before, balance_after, \
-            description, reference_id, metadata, transaction_id, version, created_at \
+            description, reference_id, metadata, transaction_id, version, created_at, hold_id \
          from postings where tenant_id = $1 and wallet_id > $5 and wallet_id <= $6 \
          union all \
          select overlay(id::text placing '8' from 15 for 1)::uuid, event_id, \
             (2 * pair + 1)::smallint, counter_account, null, null, transaction_type, \
             case side when 'DEBIT' then 'CREDIT' else 'DEBIT' end, amount, currency, null, null, null, \
-            reference_id, null, transaction_id, version, created_at \
+            reference_id, null, transaction_id, version, created_at, hold_id \
          from postings where tenant_id = $1 and wallet_id > $5 and wallet_id <= $6"
     };
 }
@@ -154,6 +156,53 @@ const WALLETS: &str = concat!(
         or w.created_at is distinct from first.created_at)"
 );
 
+// The terms are those of the last event that set them, the rest that of the last event at all.
+const HOLDS: &str = r#"
+    select format('hold %s of wallet %s: %s, %s of %s captured; its events left it %s, %s of %s captured',
+        coalesce(h.id::text, x.hold_id), coalesce(h.wallet_id, x.wallet_id), coalesce(h.status, 'no row'),
+        h.captured, h.amount, coalesce(x.status, 'nothing'), x.captured, x.amount) as finding
+    from (select * from holds
+        where tenant_id = $1 and wallet_id > $5 and wallet_id <= $6) h
+    full join (select t.hold_id, t.wallet_id, t.amount, t.most, t.expires,
+            coalesce(last.payload ->> 'holdStatus', 'open') as status,
+            coalesce(last.payload ->> 'capturedTotal', '0') as captured
+        from (select distinct on (payload ->> 'holdId') payload ->> 'holdId' as hold_id,
+                wallet_id, payload ->> 'holdAmount' as amount, payload ->> 'maxCapture' as most,
+                payload ->> 'expiresAt' as expires
+            from events where tenant_id = $1 and wallet_id > $5 and wallet_id <= $6
+              and event_type in ('WalletHoldPlaced', 'WalletHoldAdjusted')
+            order by payload ->> 'holdId', version desc) t
+        left join (select distinct on (payload ->> 'holdId') payload ->> 'holdId' as hold_id, payload
+            from events where tenant_id = $1 and wallet_id > $5 and wallet_id <= $6
+              and event_type in ('WalletHoldCaptured',
+                'WalletHoldReleased', 'WalletHoldExpired')
+            order by payload ->> 'holdId', version desc) last on last.hold_id = t.hold_id) x
+        on x.hold_id = h.id::text
+    where not exists (select from archived_wallets a where a.tenant_id = $1
+          and a.wallet_id = coalesce(h.wallet_id, x.wallet_id))
+      and (h.id is null or x.hold_id is null
+       or h.wallet_id is distinct from x.wallet_id
+       or h.status is distinct from x.status
+       or h.amount::text is distinct from case when x.amount ~ '^[0-9]+(\.[0-9]+)?$'
+            then x.amount::numeric(28,8)::text end
+       or h.max_capture::text is distinct from case when x.most ~ '^[0-9]+(\.[0-9]+)?$'
+            then x.most::numeric(28,8)::text end
+       or h.captured::text is distinct from case when x.captured ~ '^[0-9]+(\.[0-9]+)?$'
+            then x.captured::numeric(28,8)::text end
+       or to_char(h.expires_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+            is distinct from x.expires)"#;
+
+const HELD: &str = "
+    select format('wallet %s: %s is held, its open holds sum to %s', coalesce(w.id, h.wallet_id),
+        coalesce(w.held_balance, 0), coalesce(h.held, 0)) as finding
+    from (select id, held_balance from wallets
+        where tenant_id = $1 and id > $5 and id <= $6) w
+    full join (select wallet_id, sum(greatest(amount - captured, 0)) as held
+        from holds where tenant_id = $1 and wallet_id > $5 and wallet_id <= $6
+          and status = 'open' group by wallet_id) h
+        on h.wallet_id = w.id
+    where coalesce(w.held_balance, 0) <> coalesce(h.held, 0)";
+
 const ENTRIES: &str = concat!(
     r"
     select case
@@ -173,12 +222,11 @@ const ENTRIES: &str = concat!(
     from (select e.event_id, leg, e.wallet_id, e.version, e.event_type, e.transaction_id,
             e.created_at, e.payload,
             case when leg = 0 then 'wallet'
-                 when e.event_type in ('WalletCredited', 'WalletDebited') then 'external'
-                 else 'transfers_in_flight' end as account,
-            case e.event_type when 'WalletCredited' then 'CREDIT' when 'WalletDebited' then 'DEBIT'
-                 when 'WalletTransferInitiated' then 'TRANSFER_OUT'
-                 when 'WalletTransferCompleted' then 'TRANSFER_IN' end as kind,
-            case when (e.event_type in ('WalletCredited', 'WalletTransferCompleted')) = (leg = 0)
+                 when e.payload ->> 'counterAccount' is not null then e.payload ->> 'counterAccount'
+                 when e.event_type = 'WalletHoldCaptured' and e.payload ->> 'toWalletId' is not null
+                 then 'transfers_in_flight' else b.account end as account,
+            b.kind,
+            case when (e.payload ->> 'changeType' = 'CREDIT') = (leg = 0)
                  then 'CREDIT' else 'DEBIT' end as side,
             e.payload ->> 'changeAmount' as amount, e.payload ->> 'currency' as currency,
             case when leg = 0 then e.payload ->> 'previousBalance' end as opening,
@@ -187,6 +235,8 @@ const ENTRIES: &str = concat!(
         join projected_versions v on v.tenant_id = e.tenant_id and v.projector = $2
             and v.wallet_id = e.wallet_id and v.version >= e.version
             and v.wallet_id > $5 and v.wallet_id <= $6
+        left join booked b on b.event_type = e.event_type
+            and b.change_type = e.payload ->> 'changeType'
         cross join (values (0::smallint), (1::smallint)) legs(leg)
         where e.tenant_id = $1 and e.wallet_id > $5 and e.wallet_id <= $6
           and e.version > coalesce((select a.version from archived_wallets a
@@ -208,8 +258,9 @@ const ENTRIES: &str = concat!(
        or l.reference_id is distinct from
             coalesce(x.payload ->> 'reference', x.transaction_id::text)
        or l.related_wallet_id is distinct from case
-            when x.leg = 0 and x.kind = 'TRANSFER_OUT' then x.payload ->> 'toWalletId'
+            when x.leg = 0 and x.kind in ('TRANSFER_OUT', 'CAPTURE') then x.payload ->> 'toWalletId'
             when x.leg = 0 and x.kind = 'TRANSFER_IN' then x.payload ->> 'fromWalletId' end
+       or l.hold_id::text is distinct from x.payload ->> 'holdId'
        or l.description is distinct from case when x.leg = 0 then x.payload ->> 'reason' end
        or l.metadata::text is distinct from case when x.leg = 0
             then nullif((x.payload -> 'metadata')::text, 'null') end
@@ -296,8 +347,14 @@ const READ_MODEL: &str = concat!(
         coalesce(x.facts ->> 'currency', ''), coalesce(x.version::text, '-')) as finding
     from (select v.wallet_id, v.version, last.payload ->> 'newBalance' as closing,
             last.created_at as changed, first.created_at as opened, first.payload as facts,
-            state.*
+            noted.payload as noted, state.*
         from projected_versions v
+        left join (select distinct on (n.wallet_id) n.wallet_id, n.payload from events n
+            join projected_versions p on p.tenant_id = n.tenant_id and p.projector = $3
+                and p.wallet_id = n.wallet_id and p.version >= n.version
+            where n.tenant_id = $1 and n.wallet_id > $5 and n.wallet_id <= $6
+              and n.event_type = 'WalletMetadataChanged'
+            order by n.wallet_id, n.version desc) noted on noted.wallet_id = v.wallet_id
         left join events first on first.tenant_id = v.tenant_id
             and first.wallet_id = v.wallet_id and first.version = 1
             and first.wallet_id > $5 and first.wallet_id <= $6
@@ -317,7 +374,10 @@ const READ_MODEL: &str = concat!(
        or r.status is distinct from x.status
        or r.currency is distinct from x.facts ->> 'currency'
        or r.owner_id is distinct from x.facts ->> 'ownerId'
-       or r.metadata::text is distinct from nullif((x.facts -> 'metadata')::text, 'null')
+       or (r.metadata::text is distinct from nullif((case when x.noted is null
+            then x.facts -> 'metadata' else x.noted -> 'metadata' end)::text, 'null')
+          and not (x.noted is null and exists (select from archived_wallets a
+              where a.tenant_id = $1 and a.wallet_id = x.wallet_id)))
        or r.created_at is distinct from x.opened
        or r.updated_at is distinct from x.changed"
 );

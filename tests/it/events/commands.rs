@@ -32,12 +32,13 @@ fn without(command: &Value, name: &str) -> Value {
 }
 
 /// A full command of each kind.
-fn full() -> [Value; 4] {
+fn full() -> [Value; 14] {
     let details = |mut command: Value| {
         command["commandId"] = json!("invoice-2026-17");
         command["metadata"] = json!({"plan": {"tier": 1}});
         command
     };
+    let plain = |command: Value| with(&command, "commandId", json!("invoice-2026-17"));
     let moved = |mut command: Value| {
         command["amount"] = json!("12.50");
         command["description"] = json!("coffee");
@@ -52,8 +53,26 @@ fn full() -> [Value; 4] {
         moved(json!({"op": "credit", "walletId": "w-1"})),
         moved(json!({"op": "debit", "walletId": "w-1"})),
         moved(json!({"op": "transfer", "walletId": "w-1", "toWalletId": "w-2"})),
+        moved(json!({
+            "op": "hold", "walletId": "w-1", "holdId": HOLD, "expiresIn": 60, "toWalletId": "w-2",
+        })),
+        plain(json!({
+            "op": "adjust", "walletId": "w-1", "holdId": HOLD, "amount": "20.00", "expiresIn": 60,
+        })),
+        moved(json!({"op": "capture", "walletId": "w-1", "holdId": HOLD, "final": false})),
+        plain(json!({"op": "release", "walletId": "w-1", "holdId": HOLD, "reason": "done"})),
+        plain(json!({"op": "freeze", "walletId": "w-1", "reason": "lost"})),
+        plain(json!({"op": "suspend", "walletId": "w-1", "reason": "lost"})),
+        plain(json!({"op": "activate", "walletId": "w-1", "reason": "found"})),
+        plain(json!({"op": "close", "walletId": "w-1", "reason": "left", "sweepTo": "w-2"})),
+        plain(json!({
+            "op": "limits", "walletId": "w-1", "overdraftLimit": "5.00", "reason": "asked for",
+        })),
+        details(json!({"op": "metadata", "walletId": "w-1"})),
     ]
 }
+
+const HOLD: &str = "6e8bc430-9c3a-41d9-9669-0800200c9a66";
 
 /// Commands of several operations: each full one in a list, and lists that are none.
 fn bulks() -> Vec<Value> {

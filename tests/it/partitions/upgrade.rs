@@ -54,7 +54,10 @@ async fn tables_of_before_become_the_first_partitions_and_no_row_is_written_agai
     sqlx::raw_sql(ROWS).execute(&pool).await.unwrap();
     let shown =
         "select md5(string_agg(r::text, '|' order by r::text)) from (select * from outbox) r";
-    let ledger = "select md5(string_agg(r::text, '|' order by r::text)) from (select * from ledger_entries) r";
+    let ledger = "select md5(string_agg(r::text, '|' order by r::text)) from (select tenant_id, id, \
+        transaction_id, account, wallet_id, related_wallet_id, transaction_type, side, amount, currency, \
+        balance_before, balance_after, description, reference_id, metadata, event_id, leg, version, \
+        created_at from ledger_entries) r";
     let before: (String, String) = (
         sqlx::query_scalar(shown).fetch_one(&pool).await.unwrap(),
         sqlx::query_scalar(ledger).fetch_one(&pool).await.unwrap(),

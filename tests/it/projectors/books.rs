@@ -122,7 +122,7 @@ impl Books {
         if let Some(wallet) = Wallet::opened(id.clone(), &event.body, at) {
             self.wallets.insert(id.clone(), wallet);
         } else {
-            self.wallets.get_mut(id).unwrap().apply(event.version, &event.body.after, at);
+            self.wallets.get_mut(id).unwrap().apply(event.version, &event.body, at);
         }
     }
 

@@ -68,3 +68,33 @@ fn a_row_has_no_more_events_than_a_claim_can_bear() {
     let expected = [("a", 1, 5, 1, 1000), ("a", 1, 5, 1001, 2000), ("a", 1, 5, 2001, 2300)];
     assert_eq!(rows(&events), expected);
 }
+
+fn wallet() -> Wallet {
+    let created = json!({
+        "transactionId": Uuid::nil(), "ownerId": "o", "overdraftLimit": "0.00",
+        "previousBalance": "0.00", "newBalance": "0.00", "changeAmount": "0.00",
+        "changeType": "CREDIT", "currency": "USD",
+    });
+    let created = EventBody::from_data("WalletCreated", 1, &created.to_string()).unwrap();
+    Wallet::opened(WalletId::stored("w"), &created, DateTime::UNIX_EPOCH).unwrap()
+}
+
+/// Pinned: what a plain wallet costs must not grow with what others have.
+#[test]
+fn a_batch_of_plain_wallets_is_written_by_the_text_of_ever() {
+    let text = |wide| {
+        let updated = vec![(TenantId::stored("t"), wallet())];
+        let writes = Writes { updated, wide, ..Writes::default() };
+        statement("topic", DateTime::UNIX_EPOCH, &writes).unwrap().0
+    };
+    let plain = "with updated as (update wallets w set status = r.status, balance = r.balance, \
+        held_balance = r.held_balance, overdraft_limit = r.overdraft_limit, version = r.version, \
+        updated_at = r.updated_at from (select r.*, found.row from unnest($1::text[], $2::text[], \
+        $3::text[], $4::numeric[], $5::numeric[], $6::numeric[], $7::int8[], $8::timestamptz[]) as \
+        r(tenant_id, id, status, balance, held_balance, overdraft_limit, version, updated_at) \
+        cross join lateral ( select ctid as row from wallets where tenant_id = r.tenant_id and \
+        id = r.id limit 1) found) r where w.ctid = r.row returning 1) select count(*) from updated";
+    assert_eq!(text(false), plain);
+    assert!(matches!(text(false), Cow::Borrowed(_)), "it is made once");
+    assert!(text(true).contains("features = r.features, next_due_at = r.next_due_at"));
+}
