@@ -2,14 +2,16 @@
 //! it into the events (`reference`, or the created wallet's owner), so that it can be found there.
 //! What has no definite answer is sent again with its key, until it has one.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::task::JoinSet;
-pub use wallex::cli::loadtest::ask::{Ask, Draw};
+pub use wallex::cli::loadtest::ask::Draw;
 
+pub use super::ask::Ask;
 use super::eventually;
 use super::journal::{Answer, Journal, Line, Verdict};
 
@@ -19,6 +21,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const SETTLE: Duration = Duration::from_secs(120);
 /// Operations without a definite answer that are sent again at once.
 const SETTLING: usize = 32;
+/// Operations that captures and reversals are drawn from.
+const LATELY: usize = 60;
 
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -36,6 +40,8 @@ pub struct Plan {
     pub twice: u64,
     /// One acknowledged in so many is followed by a strong read; 0: none.
     pub read: u64,
+    /// One in so many is of a hold, or takes a transaction back; 0: none.
+    pub money: u64,
 }
 
 impl Default for Plan {
@@ -43,7 +49,17 @@ impl Default for Plan {
         let given = std::env::var("WALLEX_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
         let seed = given.unwrap_or_else(|| uuid::Uuid::now_v7().as_u64_pair().1 >> 16);
         let (think, timeout) = (Duration::from_millis(10), Duration::from_secs(45));
-        Self { seed, workers: 16, wallets: 40, think, timeout, keyless: 0, twice: 0, read: 0 }
+        Self {
+            seed,
+            workers: 16,
+            wallets: 40,
+            think,
+            timeout,
+            keyless: 0,
+            twice: 0,
+            read: 0,
+            money: 0,
+        }
     }
 }
 
@@ -53,6 +69,13 @@ pub struct Op {
     pub key: String,
     pub keyed: bool,
     pub ask: Ask,
+}
+
+/// An operation that was acknowledged, with the transaction that its answer names.
+#[derive(Debug, Clone)]
+struct Lately {
+    ask: Ask,
+    transaction: Option<String>,
 }
 
 /// Shared by all workers.
@@ -72,6 +95,8 @@ pub struct Load {
     busy: AtomicUsize,
     open: Mutex<Vec<Op>>,
     settled: Mutex<Vec<Op>>,
+    /// What was placed and done lately: what captures and reversals are drawn from.
+    lately: Mutex<VecDeque<Lately>>,
     workers: tokio::sync::Mutex<JoinSet<()>>,
 }
 
@@ -96,6 +121,7 @@ impl Load {
             busy: AtomicUsize::new(0),
             open: Mutex::default(),
             settled: Mutex::default(),
+            lately: Mutex::default(),
             workers: tokio::sync::Mutex::default(),
             plan,
         });
@@ -143,14 +169,15 @@ impl Load {
         } else {
             self.send(&op, via).await
         };
-        if keyed {
-            self.sort(op, told.verdict);
-        }
         if told.verdict == Verdict::Done {
             self.done.fetch_add(1, Ordering::Relaxed);
+            self.remember(&op.ask, &told.body);
             if read {
                 self.read(&told.body, self.via(draw)).await;
             }
+        }
+        if keyed {
+            self.sort(op, told.verdict);
         }
         told.verdict.is_definite()
     }
@@ -163,7 +190,8 @@ impl Load {
     /// Reads a wallet that an answer has just shown, from some instance.
     async fn read(&self, body: &str, via: usize) {
         let answer: Value = serde_json::from_str(body).unwrap_or_default();
-        let shown = if answer["id"].is_string() { &answer } else { &answer["toWallet"] };
+        let views = [&answer["wallet"], &answer["toWallet"], &answer];
+        let Some(shown) = views.into_iter().find(|view| view["version"].is_i64()) else { return };
         let (Some(wallet), Some(least)) = (shown["id"].as_str(), shown["version"].as_i64()) else {
             return;
         };
@@ -198,7 +226,7 @@ impl Load {
 
     /// Sends an operation once, and notes what came of it.
     async fn send(&self, op: &Op, via: usize) -> Answer {
-        let (path, body) = op.ask.request(Some(&op.key));
+        let (path, body) = op.ask.request(&op.key);
         let begun = self.journal.now();
         let mut request = self.client.post(format!("{}{path}", self.base(via))).body(body);
         request = request.header("content-type", "application/json");
@@ -265,6 +293,9 @@ impl Load {
         };
         let (wallet, other) = (any(), any());
         let amount = 1 + i64::try_from(draw.below(4_000)).unwrap();
+        if self.plan.money > 0 && draw.below(self.plan.money) == 0 {
+            return self.draw_money(draw, wallet, amount);
+        }
         match draw.below(20) {
             0 if draw.below(4) == 0 => Ask::Create { wallet, amount },
             0 => {
@@ -275,6 +306,50 @@ impl Load {
             7..=11 => Ask::Debit { wallet, amount },
             _ if wallet == other => Ask::Credit { wallet, amount },
             _ => Ask::Transfer { from: wallet, to: other, amount },
+        }
+    }
+
+    /// Something of a hold, or a reversal. Several workers draw from the same few, so that captures,
+    /// releases and expiries of one hold meet, and reversals of one transaction.
+    fn draw_money(&self, draw: &mut Draw, wallet: String, amount: i64) -> Ask {
+        let lately = self.lately.lock().unwrap();
+        let any = usize::try_from(draw.below(lately.len() as u64)).unwrap();
+        let Some(Lately { ask, transaction }) = lately.get(any).cloned() else {
+            return Ask::Credit { wallet, amount };
+        };
+        drop(lately);
+        match (ask, transaction) {
+            (Ask::Hold { wallet, hold, .. }, _) if draw.below(4) == 0 => {
+                Ask::Release { wallet, hold }
+            }
+            (Ask::Hold { wallet, hold, amount, most, .. }, _) => {
+                let amount = if draw.below(3) == 0 { most } else { 1 + amount / 2 };
+                Ask::Capture { wallet, hold, amount, last: draw.below(2) == 0 }
+            }
+            (done, Some(transaction)) if draw.below(2) == 0 => {
+                let part = i64::try_from(draw.below(2) * draw.below(1_000)).unwrap();
+                done.reversal(&transaction, part).unwrap_or(Ask::Credit { wallet, amount })
+            }
+            _ => {
+                let hold = uuid::Uuid::from_u64_pair(self.plan.seed, draw.below(u64::MAX));
+                let most = amount + i64::try_from(draw.below(2)).unwrap() * amount / 5;
+                let seconds = if draw.below(4) == 0 { 1 + draw.below(3) } else { 3_600 };
+                Ask::Hold { wallet, hold: hold.to_string(), amount, most, seconds }
+            }
+        }
+    }
+
+    fn remember(&self, ask: &Ask, body: &str) {
+        if self.plan.money == 0 || matches!(ask, Ask::Create { .. } | Ask::Release { .. }) {
+            return;
+        }
+        let body: Value = serde_json::from_str(body).unwrap_or_default();
+        let id = body["transactionId"].as_str().or(body["transferId"].as_str());
+        let transaction = id.map(str::to_owned);
+        let mut lately = self.lately.lock().unwrap();
+        lately.push_back(Lately { ask: ask.clone(), transaction });
+        if lately.len() > LATELY {
+            lately.pop_front();
         }
     }
 

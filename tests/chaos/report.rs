@@ -86,6 +86,12 @@ impl Report {
                 missing.push(format!("{check} looked at nothing"));
             }
         }
+        let of_money = ["holds-close-once", "captures-within-holds"];
+        for check in of_money.into_iter().filter(|_| self.plan.money > 0) {
+            if self.findings.examined.get(check).copied().unwrap_or(0) == 0 {
+                missing.push(format!("{check} looked at nothing"));
+            }
+        }
         missing
     }
 

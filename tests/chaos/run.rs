@@ -32,6 +32,8 @@ pub struct Plan {
     pub wallets: u64,
     /// A run that left fewer outcomes unknown has shown too little.
     pub least_unknown: usize,
+    /// One operation in so many is of a hold, or takes a transaction back; 0: none.
+    pub money: u64,
     /// More settings of the service.
     pub settings: Vec<(String, String)>,
     /// Journal and logs of a run that did not pass stay.
@@ -53,6 +55,7 @@ impl Default for Plan {
             workers: 24,
             wallets: 60,
             least_unknown: 15,
+            money: 2,
             settings: Vec::new(),
             keep: true,
             rest: Duration::from_secs(120),
@@ -72,6 +75,7 @@ impl Plan {
             keyless: 10,
             twice: 16,
             read: 8,
+            money: self.money,
         }
     }
 }

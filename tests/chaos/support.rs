@@ -1,6 +1,8 @@
 //! What the integration tests use, too: the load, its journal and the checker, which stand here;
 //! the servers and the proxy, which stand there.
 
+#[path = "ask.rs"]
+pub mod ask;
 #[path = "checker.rs"]
 pub mod checker;
 #[path = "journal.rs"]

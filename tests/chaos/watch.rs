@@ -100,11 +100,13 @@ pub async fn left_open(pool: &PgPool, idle: &str) -> Option<i64> {
     .ok()
 }
 
-/// Nothing waits in the outbox, both projections have every version, and both have read the topic
-/// to its end.
+/// Nothing waits in the outbox, both projections have every version, both have read the topic to its
+/// end, and no hold expires by itself in a moment: those of a run are for seconds or for an hour.
 pub async fn in_step(pool: &PgPool, bootstrap: &str) -> bool {
     let behind: Result<i64, sqlx::Error> = sqlx::query_scalar(
         "select (select count(*) from outbox where processed_at is null) + \
+         (select count(*) from holds where status = 'open' \
+              and expires_at < now() + interval '1 min') + \
          (select count(*) from wallets w cross join \
               (values ('ledger-projector'), ('read-model-projector')) as p(projector) \
           left join projected_versions v on v.tenant_id = w.tenant_id \

@@ -12,7 +12,8 @@ use wallex::projector::Projection;
 use crate::support::app::{App, Setup};
 
 /// What a run must have exercised: a service that lost one of its routes would pass otherwise.
-const DEMANDED: &str = "create,credit,debit,transfer";
+const DEMANDED: &str = "create,credit,debit,transfer,hold,adjust,capture,release,freeze,suspend,\
+                        activate,close,limits,metadata";
 
 fn model(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/model").join(file)

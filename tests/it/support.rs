@@ -2,6 +2,9 @@
 
 pub mod app;
 #[allow(dead_code, reason = "the chaos runs use more of it")]
+#[path = "../chaos/ask.rs"]
+pub mod ask;
+#[allow(dead_code, reason = "the chaos runs use more of it")]
 #[path = "../chaos/checker.rs"]
 pub mod checker;
 pub mod golden;

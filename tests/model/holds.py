@@ -85,7 +85,8 @@ def reserve(wallet, hold, amount):
 def found(world, step, at):
     """The hold and its wallet under lock."""
     hold = world.holds.get(step["hold"])
-    if hold is None:
+    names_wallet = step.get("long") or "group" in step
+    if hold is None or (names_wallet and step["wallet"] != hold.wallet):
         raise Refused(["hold_not_found"])
     to = [hold.to] if hold.to and step["do"] == "capture" else []
     return hold, *world.lock(at, hold.wallet, *to)

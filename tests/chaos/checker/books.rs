@@ -9,7 +9,7 @@ use super::super::journal::Line;
 use super::Findings;
 
 /// The check, how many things it looks at, and what contradicts it.
-const EQUATIONS: [(&str, &str, &str); 10] = [
+const EQUATIONS: [(&str, &str, &str); 11] = [
     (
         "versions-without-gap",
         "select count(*) from wallets",
@@ -41,7 +41,7 @@ const EQUATIONS: [(&str, &str, &str); 10] = [
         "available-never-negative",
         "select count(*) from events",
         "select wallet_id || ' version ' || version from events \
-         where (payload ->> 'newBalance')::numeric < 0 \
+         where coalesce(payload ->> 'availableBalance', payload ->> 'newBalance')::numeric < 0 \
          union all select id from wallets where balance - held_balance + overdraft_limit < 0",
     ),
     (
@@ -49,7 +49,21 @@ const EQUATIONS: [(&str, &str, &str); 10] = [
         "select count(*) from wallets",
         "select w.id || ' has ' || w.balance from wallets w left join events e \
              on e.wallet_id = w.id and e.version = w.version \
-         where (e.payload ->> 'newBalance')::numeric is distinct from w.balance",
+         where (e.payload ->> 'newBalance')::numeric is distinct from w.balance \
+             or coalesce(e.payload ->> 'heldBalance', '0')::numeric <> w.held_balance",
+    ),
+    (
+        "expiry-is-due",
+        "select count(*) from events where event_type like 'WalletHold%'",
+        "select e.wallet_id || ' version ' || e.version from events e cross join lateral \
+             (select (p.payload ->> 'expiresAt')::timestamptz as due from events p \
+              where p.tenant_id = e.tenant_id and p.wallet_id = e.wallet_id and p.version < e.version \
+                  and p.event_type in ('WalletHoldPlaced', 'WalletHoldAdjusted') \
+                  and p.payload ->> 'holdId' = e.payload ->> 'holdId' \
+              order by p.version desc limit 1) t \
+         where (e.event_type = 'WalletHoldExpired' and e.created_at < t.due) \
+             or (e.event_type in ('WalletHoldAdjusted', 'WalletHoldCaptured', 'WalletHoldReleased') \
+                 and e.created_at >= t.due)",
     ),
     (
         "entries-are-events",
@@ -58,7 +72,7 @@ const EQUATIONS: [(&str, &str, &str); 10] = [
              (select event_id, wallet_id, (payload ->> 'changeAmount')::numeric as amount, \
                  (payload ->> 'previousBalance')::numeric as before, \
                  (payload ->> 'newBalance')::numeric as after \
-              from events where event_type <> 'WalletCreated') e \
+              from events where (payload ->> 'changeAmount')::numeric > 0) e \
          full join (select event_id, count(*) as legs, min(amount) as low, max(amount) as high, \
                  count(distinct side) as sides, min(balance_before) as before, \
                  min(balance_after) as after from ledger_entries group by event_id) l \
@@ -80,8 +94,7 @@ const EQUATIONS: [(&str, &str, &str); 10] = [
         "select count(*) from wallets",
         "select coalesce(w.id, l.wallet_id) || ': ' || coalesce(w.balance, 0) || ', entries ' \
              || coalesce(l.balance, 0) from wallets w full join \
-             (select wallet_id, sum(case when transaction_type in ('CREDIT', 'TRANSFER_IN') \
-                  then amount else -amount end) as balance from ledger_entries \
+             (select wallet_id, sum(case side when 'CREDIT' then amount else -amount end) as balance from ledger_entries \
               where wallet_id is not null group by wallet_id) l on l.wallet_id = w.id \
          where coalesce(w.balance, 0) <> coalesce(l.balance, 0)",
     ),
@@ -90,9 +103,9 @@ const EQUATIONS: [(&str, &str, &str); 10] = [
         "select count(*) from wallets",
         "select coalesce(w.id, r.id) from wallets w full join wallets_read_model r \
              using (tenant_id, id) \
-         where (w.balance, w.version, w.owner_id, w.currency, w.status, w.created_at) \
+         where (w.balance, w.held_balance, w.version, w.owner_id, w.currency, w.status, w.created_at) \
              is distinct from \
-             (r.balance, r.version, r.owner_id, r.currency, r.status, r.created_at)",
+             (r.balance, r.held_balance, r.version, r.owner_id, r.currency, r.status, r.created_at)",
     ),
     (
         "outbox-is-events",
@@ -108,7 +121,7 @@ const EQUATIONS: [(&str, &str, &str); 10] = [
 ];
 
 /// How many of them, the first, are of events and wallets alone: they hold while projections are behind.
-const OF_EVENTS: usize = 5;
+const OF_EVENTS: usize = 6;
 
 pub async fn check_events(pool: &PgPool, findings: &mut Findings) {
     equations(pool, &EQUATIONS[..OF_EVENTS], findings).await;

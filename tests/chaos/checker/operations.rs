@@ -33,6 +33,18 @@ pub struct Figures {
     pub slowest_ms: u64,
 }
 
+/// What a key remembers, to the byte: a success, and refusals that were decided under the wallet's lock.
+const KEPT: [&str; 8] = [
+    "",
+    "insufficient_funds",
+    "wallet_exists",
+    "hold_closed",
+    "hold_expired",
+    "amount_exceeds_hold",
+    "already_reversed",
+    "amount_exceeds_original",
+];
+
 #[derive(Debug)]
 struct Op<'a> {
     key: &'a str,
@@ -56,20 +68,6 @@ impl Op<'_> {
     fn was_unknown(&self) -> bool {
         self.answers.is_empty() || self.answers.iter().any(|a| a.verdict == Verdict::Unknown)
     }
-
-    fn expected(&self) -> Vec<(&str, &'static str, i64)> {
-        match self.ask {
-            Ask::Create { wallet, amount } => {
-                vec![(wallet, "WalletCreated", 0), (wallet, "WalletCredited", *amount)]
-            }
-            Ask::Credit { wallet, amount } => vec![(wallet, "WalletCredited", *amount)],
-            Ask::Debit { wallet, amount } => vec![(wallet, "WalletDebited", -amount)],
-            Ask::Transfer { from, to, amount } => vec![
-                (from, "WalletTransferInitiated", -amount),
-                (to, "WalletTransferCompleted", *amount),
-            ],
-        }
-    }
 }
 
 pub async fn check(
@@ -81,7 +79,8 @@ pub async fn check(
     let ops = ops(lines);
     let owners = owners(events);
     let mut by_key: BTreeMap<&str, Vec<&Event>> = BTreeMap::new();
-    for event in events {
+    // Nobody asks for an expiry: `books` holds it against the hold's own time.
+    for event in events.iter().filter(|event| event.kind != "WalletHoldExpired") {
         let key = owners.get(event.transaction.as_str()).copied().unwrap_or("(no key)");
         by_key.entry(key).or_default().push(event);
     }
@@ -118,11 +117,17 @@ fn ops(lines: &[Line]) -> BTreeMap<&str, Op<'_>> {
     ops
 }
 
-/// The key behind each transaction: the reference of a movement, the owner of a new wallet.
+/// The key behind each transaction: the reference of a movement, the owner of a new wallet, the reason of
+/// what only has that.
 fn owners(events: &[Event]) -> HashMap<&str, &str> {
     let mut owners = HashMap::new();
     for event in events {
-        let field = if event.kind == "WalletCreated" { "ownerId" } else { "reference" };
+        let field = match event.kind.as_str() {
+            "WalletCreated" => "ownerId",
+            "WalletHoldReleased" | "WalletReversed" => "reason",
+            "WalletHoldExpired" => continue,
+            _ => "reference",
+        };
         if let Some(key) = event.payload[field].as_str() {
             owners.insert(event.transaction.as_str(), key);
         }
@@ -132,7 +137,7 @@ fn owners(events: &[Event]) -> HashMap<&str, &str> {
 
 fn effect(op: &Op<'_>, events: &[&Event], figures: &mut Figures, findings: &mut Findings) {
     let (key, ask) = (op.key, op.ask);
-    let expected = op.expected();
+    let expected = op.ask.expected();
     let mut transactions: Vec<&str> = events.iter().map(|e| e.transaction.as_str()).collect();
     transactions.dedup();
     findings.examined("one-effect-per-key", 1);
@@ -167,7 +172,7 @@ fn effect(op: &Op<'_>, events: &[&Event], figures: &mut Figures, findings: &mut 
 fn undecided(op: &Op<'_>, events: &[&Event], findings: &mut Findings) {
     let (key, ask) = (op.key, op.ask);
     findings.examined("unknown-is-whole", 1);
-    if !events.is_empty() && events.len() != op.expected().len() {
+    if !events.is_empty() && events.len() != op.ask.expected().len() {
         findings.red("unknown-is-whole", format!("{key} {ask:?} has {} events", events.len()));
     } else if !events.is_empty() {
         as_asked(op, events, findings);
@@ -182,7 +187,7 @@ fn undecided(op: &Op<'_>, events: &[&Event], findings: &mut Findings) {
 
 fn as_asked(op: &Op<'_>, events: &[&Event], findings: &mut Findings) {
     findings.examined("effects-are-as-asked", 1);
-    for (wallet, kind, change) in op.expected() {
+    for (wallet, kind, change) in op.ask.expected() {
         let found = events.iter().find(|e| e.wallet == wallet && e.kind == kind);
         let right = found.is_some_and(|e| kind == "WalletCreated" || e.change == change);
         if !right {
@@ -201,12 +206,12 @@ fn told(op: &Op<'_>, answer: &Answer, events: &[&Event], findings: &mut Findings
     let body: Value = serde_json::from_str(&answer.body).unwrap_or_default();
     let id = body["transactionId"].as_str().or(body["transferId"].as_str());
     let mut right = id.is_none_or(|id| events.iter().all(|e| e.transaction == id));
-    let shown = match body["fromWallet"].is_null() {
-        true => vec![&body],
-        false => vec![&body["fromWallet"], &body["toWallet"]],
-    };
+    if matches!(op.ask, Ask::Reverse { .. }) {
+        return;
+    }
+    let shown = [&body["fromWallet"], &body["toWallet"], &body["wallet"], &body];
     for event in events.iter().filter(|event| event.kind != "WalletCreated") {
-        let view = shown.iter().find(|view| view["id"] == event.wallet);
+        let view = shown.iter().find(|view| view["id"] == event.wallet && view["version"].is_i64());
         right &= view.is_some_and(|view| {
             view["version"] == event.version && cents(&view["balance"]) == Some(event.after)
         });
@@ -224,7 +229,7 @@ fn answers(op: &Op<'_>, findings: &mut Findings) {
     for pair in told.windows(2) {
         findings.examined("replays-are-equal", 1);
         // A refusal that is not decided under the wallet's lock is not kept, but is the same again.
-        let kept = matches!(pair[0].code.as_str(), "" | "insufficient_funds" | "wallet_exists");
+        let kept = KEPT.contains(&pair[0].code.as_str());
         let same = pair[0].status == pair[1].status && pair[0].code == pair[1].code;
         if !same || (kept && pair[0].body != pair[1].body) {
             let (first, second) = (&pair[0].body, &pair[1].body);
@@ -324,7 +329,7 @@ async fn totals(
         op.done().is_some() || (op.outcome().is_none() && by_key.contains_key(op.key))
     };
     for op in ops.values().filter(happened) {
-        for (wallet, _, change) in op.expected() {
+        for (wallet, _, change) in op.ask.expected() {
             *model.entry(wallet.to_owned()).or_default() += change;
         }
     }

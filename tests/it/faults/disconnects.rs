@@ -45,7 +45,7 @@ async fn clients_that_go_away_leave_no_transaction_open_and_nothing_half_done() 
     let mut going = tokio::task::JoinSet::new();
     for number in 0..sized(400, 2_000) {
         let Op { key, ask, .. } = load.abandon(&mut draw);
-        let (path, body) = ask.request(Some(&key));
+        let (path, body) = ask.request(&key);
         let (address, delay) = (address.clone(), Duration::from_micros(100 * (number % 400)));
         going.spawn(async move {
             send_and_leave(&address, &path, &key, &body, delay, number % 2 == 0).await;
