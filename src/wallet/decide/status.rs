@@ -29,6 +29,11 @@ impl<'a> Rules<'a> {
         if close.sweep_to.as_ref() == Some(&wallet.id) {
             return Err(Rejection::SameWallet);
         }
+        // What is named must be right, also where there is nothing to sweep.
+        if let Some(to) = &close.sweep_to {
+            let missing = || Rejection::WalletNotFound { wallet: to.clone() };
+            same_currency(wallet, self.world.wallet(to).ok_or_else(missing)?)?;
+        }
         let balance = wallet.balance;
         let sweep_to = close.sweep_to.as_ref().filter(|_| balance > Decimal::ZERO);
         let Some(to) = sweep_to else {

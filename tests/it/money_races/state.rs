@@ -69,7 +69,11 @@ async fn race_24_and_27_what_keeps_a_wallet_open() {
     is(&close(json!({"reason": "r"})).await, 409, "wallet_not_empty");
     is(&close(json!({"reason": "r", "sweepTo": "yen"})).await, 400, "currency_mismatch");
     is(&close(json!({"reason": "r", "sweepTo": "w"})).await, 400, "same_wallet");
-    is(&app.post("/wallets/w/debit", json!({"amount": "11"})).await, 201, "");
+    is(&app.post("/wallets/w/debit", json!({"amount": "10"})).await, 201, "");
+    // Wrong, also where nothing is left to be swept.
+    is(&close(json!({"reason": "r", "sweepTo": "yen"})).await, 400, "currency_mismatch");
+    is(&close(json!({"reason": "r", "sweepTo": "none"})).await, 404, "wallet_not_found");
+    is(&app.post("/wallets/w/debit", json!({"amount": "1"})).await, 201, "");
     is(&close(json!({"reason": "r", "sweepTo": "other"})).await, 409, "wallet_not_empty");
     is(&app.post("/wallets/w/credit", json!({"amount": "3"})).await, 201, "");
     let closed = close(json!({"reason": "r", "sweepTo": "other"})).await;
