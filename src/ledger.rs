@@ -196,7 +196,8 @@ pub fn postings(event: &Event) -> Vec<Posting> {
     let drawn = &body.booking.drawn;
     let own = body.change.amount - drawn.iter().map(|slice| slice.amount).sum::<Decimal>();
     let slices = drawn.iter().map(|slice| (Some(slice.grant_id), slice.amount));
-    let parts = slices.chain([(None, own)]).filter(|(_, amount)| !amount.is_zero());
+    // Of an event without an amount there is one of zero all the same, which the table refuses.
+    let parts = slices.chain((drawn.is_empty() || !own.is_zero()).then_some((None, own)));
     let mut balance = body.change.previous_balance;
     let posting = |(pair, (grant_id, amount)): (i16, (Option<Uuid>, Decimal))| {
         let balance_before = balance;
