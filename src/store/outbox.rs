@@ -243,20 +243,22 @@ async fn ask_backlog(connection: &mut Connection) -> Result<Backlog> {
                  where b.processed_at is null and b.topic > t.above \
                    and b.topic < coalesce(t.below, '~') \
                  order by b.topic, b.partition, b.id, b.part limit $1) w), \
+         counted as materialized (select coalesce(sum(o.events), 0)::bigint as events \
+             from (select w.events from waiting w limit $1) o), \
          first as not materialized ( \
              select f.created_at from ranges r cross join lateral ( \
                  select b.created_at from outbox_batches b \
                  where b.topic = r.topic and b.partition = r.partition \
                    and b.processed_at is null and b.id between r.from_id and r.to_id \
-                 order by b.id, b.part limit 1) f \
+                 order by b.id, b.part limit 1) f where (select events from counted) > 0 \
              union all \
              select f.created_at from others t cross join lateral ( \
                  select b.created_at from outbox_batches b \
                  where b.processed_at is null and b.topic > t.above \
                    and b.topic < coalesce(t.below, '~') \
-                 order by b.topic, b.partition, b.id, b.part limit 1) f) \
-         select (select coalesce(sum(o.events), 0)::bigint \
-                 from (select w.events from waiting w limit $1) o), \
+                 order by b.topic, b.partition, b.id, b.part limit 1) f \
+             where (select events from counted) > 0) \
+         select (select events from counted), \
              (select coalesce(greatest(0, extract(epoch from \
                      clock_timestamp() - min(f.created_at)) * 1000), 0)::bigint from first f)",
     ))
