@@ -138,7 +138,7 @@ async fn an_event_committed_here_and_published_there_does_not_wait_for_a_poll() 
                 .fetch_one(&first.pool)
                 .await
                 .unwrap();
-        (listening == 10).then_some(())
+        (listening == 12).then_some(())
     };
     eventually("both listen", PATIENCE, listening).await;
     let begun = Instant::now();
