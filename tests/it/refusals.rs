@@ -42,6 +42,19 @@ fn assert_problem(what: &str, answer: &Answer, status: u16, code: &str, pointers
         "retryable",
         "errors",
         "transactionId",
+        // What explains a refusal of money.
+        "available",
+        "amount",
+        "own",
+        "main",
+        "held",
+        "overdraftLimit",
+        "left",
+        "used",
+        "holdStatus",
+        "closedBy",
+        "closedAt",
+        "holds",
     ];
     assert!(
         problem.as_object().unwrap().keys().all(|name| known.contains(&name.as_str())),
