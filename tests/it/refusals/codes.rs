@@ -82,7 +82,7 @@ async fn each_code_of_the_contract_has_its_status_and_its_document() {
     }
     for (method, path, allow) in [
         (Method::DELETE, "/wallets", "GET,HEAD,POST"),
-        (Method::PUT, "/wallets/usd", "GET,HEAD"),
+        (Method::PUT, "/wallets/usd", "GET,HEAD,PATCH"),
         (Method::GET, credit, "POST"),
         (Method::POST, "/ledger/transactions", "GET,HEAD"),
         (Method::from_bytes(b"BREW").unwrap(), "/livez", "GET,HEAD"),
