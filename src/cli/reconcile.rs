@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use crate::config::Settings;
 use crate::projector::{LEDGER, READ_MODEL};
 use crate::store::reconcile::{Bounds, Check, Checked, Lag, Place, Projectors, Report};
-use crate::store::{self, Pool};
+use crate::store::{self, Class, Pool};
 
 /// Between two looks at the lag.
 const POLL: Duration = Duration::from_millis(200);
@@ -75,14 +75,17 @@ fn progress(check: &Check<'_>) {
 async fn caught_up(pool: &Pool, wait: Duration, kafka: bool) -> store::Result<()> {
     let deadline = Instant::now() + wait;
     let (mut least, mut shrunk) = (i64::MAX, Instant::now());
+    let mut failed = 0;
     loop {
-        let mut connection = pool.acquire().await?;
-        let lag = store::reconcile::lag(&mut connection, &[LEDGER, READ_MODEL]).await?;
-        drop(connection);
-        let applied = lag.iter().all(|lag| lag.events == 0);
-        let waiting = match kafka {
-            true => store::outbox::backlog(pool, LIMIT).await?.events,
-            false => 0,
+        let (applied, waiting) = match looked(pool, kafka).await {
+            Ok(found) => found,
+            // A server under load may refuse a session once.
+            Err(error) if error.class() == Class::Unavailable && failed < 2 => {
+                failed += 1;
+                sleep(POLL).await;
+                continue;
+            }
+            Err(error) => return Err(error),
         };
         if waiting < least {
             (least, shrunk) = (waiting, Instant::now());
@@ -93,6 +96,18 @@ async fn caught_up(pool: &Pool, wait: Duration, kafka: bool) -> store::Result<()
         }
         sleep(POLL).await;
     }
+}
+
+/// Whether all is applied, and how many events wait for Kafka.
+async fn looked(pool: &Pool, kafka: bool) -> store::Result<(bool, i64)> {
+    let mut connection = pool.acquire().await?;
+    let lag = store::reconcile::lag(&mut connection, &[LEDGER, READ_MODEL]).await?;
+    drop(connection);
+    let waiting = match kafka {
+        true => store::outbox::backlog(pool, LIMIT).await?.events,
+        false => 0,
+    };
+    Ok((lag.iter().all(|lag| lag.events == 0), waiting))
 }
 
 fn print(report: &Report) {
