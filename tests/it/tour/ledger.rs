@@ -39,6 +39,7 @@ fn entry(version: i64) -> Value {
         "balanceBefore": before, "balanceAfter": after, "currency": "USD", "description": null,
         "referenceId": reference, "relatedWalletId": null, "metadata": null, "eventId": event,
         "version": version, "createdAt": "<time>",
+        "direction": if kind == "CREDIT" { "CREDIT" } else { "DEBIT" },
     });
     match version {
         2 => with(base, json!({"description": "initial balance"})),
@@ -53,6 +54,7 @@ fn arrival() -> Value {
     let fields = json!({
         "id": "#13", "eventId": "#12", "walletId": "b", "transactionType": "TRANSFER_IN",
         "balanceBefore": "0.00", "balanceAfter": "4.00", "relatedWalletId": "a", "version": 2,
+        "direction": "CREDIT",
     });
     with(entry(5), fields)
 }
