@@ -102,11 +102,6 @@ const OF_TENANT: &str = " from postings where tenant_id = ";
 /// Adds postings. Those of an event that is in the books already are left as they are: its month's unique index
 /// has them, and no index of the whole table.
 pub async fn insert(connection: &mut Connection, postings: &[(&Event, Posting)]) -> Result<()> {
-    macro_rules! column {
-        (|$event:ident, $posting:ident| $value:expr) => {
-            postings.iter().map(|($event, $posting)| $value).collect::<Vec<_>>()
-        };
-    }
     sqlx::query(
         "insert into postings (tenant_id, wallet_id, version, pair, id, event_id, transaction_id, \
              created_at, transaction_type, side, amount, currency, counter_account, \
@@ -118,29 +113,29 @@ pub async fn insert(connection: &mut Connection, postings: &[(&Event, Posting)])
              $18::text[], $19::json[], $20::uuid[], $21::uuid[], $22::timestamptz[], $23::uuid[]) p \
          on conflict do nothing",
     )
-    .bind(column!(|event, _p| event.tenant.as_str()))
-    .bind(column!(|event, _p| event.wallet_id.as_str()))
-    .bind(column!(|event, _p| event.version))
-    .bind(column!(|_event, p| p.pair))
-    .bind(column!(|_event, p| p.id))
-    .bind(column!(|event, _p| event.event_id))
-    .bind(column!(|event, _p| event.transaction_id))
-    .bind(column!(|event, _p| event.created_at))
-    .bind(column!(|_event, p| p.transaction_type.as_str()))
-    .bind(column!(|_event, p| p.side.as_str()))
-    .bind(column!(|_event, p| p.amount))
-    .bind(column!(|_event, p| p.currency))
-    .bind(column!(|_event, p| p.counter_account.as_str()))
-    .bind(column!(|_event, p| p.related_wallet_id.as_deref()))
-    .bind(column!(|_event, p| p.balance_before))
-    .bind(column!(|_event, p| p.balance_after))
-    .bind(column!(|_event, p| p.reference_id.as_str()))
-    .bind(column!(|_event, p| p.description.as_deref()))
-    .bind(column!(|_event, p| p.metadata.as_ref().map(Metadata::as_str)))
-    .bind(column!(|_event, p| p.grant_id))
-    .bind(column!(|_event, p| p.hold_id))
-    .bind(column!(|_event, p| p.effective_at))
-    .bind(column!(|_event, p| p.reverses))
+    .bind(postings.iter().map(|(e, _)| e.tenant.as_str()).collect::<Vec<_>>())
+    .bind(postings.iter().map(|(e, _)| e.wallet_id.as_str()).collect::<Vec<_>>())
+    .bind(postings.iter().map(|(e, _)| e.version).collect::<Vec<_>>())
+    .bind(postings.iter().map(|(_, p)| p.pair).collect::<Vec<_>>())
+    .bind(postings.iter().map(|(_, p)| p.id).collect::<Vec<_>>())
+    .bind(postings.iter().map(|(e, _)| e.event_id).collect::<Vec<_>>())
+    .bind(postings.iter().map(|(e, _)| e.transaction_id).collect::<Vec<_>>())
+    .bind(postings.iter().map(|(e, _)| e.created_at).collect::<Vec<_>>())
+    .bind(postings.iter().map(|(_, p)| p.transaction_type.as_str()).collect::<Vec<_>>())
+    .bind(postings.iter().map(|(_, p)| p.side.as_str()).collect::<Vec<_>>())
+    .bind(postings.iter().map(|(_, p)| p.amount).collect::<Vec<_>>())
+    .bind(postings.iter().map(|(_, p)| p.currency).collect::<Vec<_>>())
+    .bind(postings.iter().map(|(_, p)| p.counter_account.as_str()).collect::<Vec<_>>())
+    .bind(postings.iter().map(|(_, p)| p.related_wallet_id.as_deref()).collect::<Vec<_>>())
+    .bind(postings.iter().map(|(_, p)| p.balance_before).collect::<Vec<_>>())
+    .bind(postings.iter().map(|(_, p)| p.balance_after).collect::<Vec<_>>())
+    .bind(postings.iter().map(|(_, p)| p.reference_id.as_str()).collect::<Vec<_>>())
+    .bind(postings.iter().map(|(_, p)| p.description.as_deref()).collect::<Vec<_>>())
+    .bind(postings.iter().map(|(_, p)| p.metadata.as_ref().map(Metadata::as_str)).collect::<Vec<_>>())
+    .bind(postings.iter().map(|(_, p)| p.grant_id).collect::<Vec<_>>())
+    .bind(postings.iter().map(|(_, p)| p.hold_id).collect::<Vec<_>>())
+    .bind(postings.iter().map(|(_, p)| p.effective_at).collect::<Vec<_>>())
+    .bind(postings.iter().map(|(_, p)| p.reverses).collect::<Vec<_>>())
     .execute(connection)
     .await?;
     Ok(())

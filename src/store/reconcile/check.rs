@@ -120,7 +120,7 @@ impl<'a> Check<'a> {
         .await?;
         self.wallets += wallets;
         self.events += events;
-        let [types, changes, called, accounts] = booked_columns();
+        let [types, changes, called, accounts]: [Vec<&str>; 4] = booked_columns();
         let mut found = self.found.iter_mut();
         for equation in EQUATIONS {
             let Some(found) = found.next() else { break };

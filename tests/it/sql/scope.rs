@@ -68,6 +68,12 @@ impl Scope {
                     self.bind(pat, Bound::Part(whole.clone(), place.to_string()));
                 }
             }
+            Pat::Slice(slice) => {
+                let whole = Rc::new(bound);
+                for (place, pat) in slice.elems.iter().enumerate() {
+                    self.bind(pat, Bound::Part(whole.clone(), place.to_string()));
+                }
+            }
             Pat::Struct(pattern) => {
                 let whole = Rc::new(bound);
                 for field in &pattern.fields {
@@ -97,6 +103,7 @@ impl Scope {
 
     fn field(&self, tree: &Tree, whole: &Ty, member: &str) -> Ty {
         match whole {
+            Ty::List(element) => Some((**element).clone()),
             Ty::Tuple(parts) => member.parse().ok().and_then(|at: usize| parts.get(at).cloned()),
             Ty::Named(name) => tree.structure(self.file, name).and_then(|found| {
                 let field = found.fields.iter().find(|(name, ..)| name == member);
